@@ -1,0 +1,1 @@
+"""The generic resource: what a Kind is and what every Kind does alike."""

@@ -1,0 +1,1 @@
+"""Everything that talks to the API: client, reflector, informer, work queue, leader election, events."""

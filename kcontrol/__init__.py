@@ -1,0 +1,1 @@
+"""Controller manager and scheduler."""

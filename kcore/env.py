@@ -1,0 +1,370 @@
+"""All ambient input of a component: clock, chance, disk, network, processes.
+
+A component takes one `Env` and asks nothing else for the time, a random number, an id, a file, a socket or a
+child process. `Env.real()` is this machine; `Env.sim(seed)` is virtual time, an in-memory disk and an in-memory
+network whose faults are inputs (see `kcore.sim`). There is no third way, and `tests/test_tidy.py` keeps it so.
+
+Blocking calls are plain methods of `Disk`; a caller on the event loop that must not wait for the device writes
+`await env.disk.offload(file.sync)`. Under simulation `offload` runs inline after a virtual delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import random
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
+
+T = TypeVar('T')
+ProtocolFactory = Callable[[], asyncio.Protocol]
+FileOrFd = int | IO[bytes] | None
+
+
+class Clock(Protocol):
+    """Two clocks: one for durations, one for people."""
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary start; never goes back, never jumps."""
+
+    def wall(self) -> datetime:
+        """Aware UTC; may jump."""
+
+
+class AppendFile(Protocol):
+    """A file that grows at its end. Not safe for concurrent calls."""
+
+    @property
+    def size(self) -> int: ...
+
+    def append(self, data: bytes) -> None:
+        """Write all of `data` at the end; durable only after `sync`. Raises OSError (ENOSPC, EIO)."""
+
+    def sync(self) -> None:
+        """fdatasync. An OSError here is fatal for the writer: the kernel may have dropped the dirty pages."""
+
+    def truncate(self, size: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """Blocking file operations; every one is durable on return except `AppendFile.append`."""
+
+    def read(self, path: Path) -> bytes:
+        """Whole content. Raises FileNotFoundError."""
+
+    def exists(self, path: Path) -> bool: ...
+
+    def listdir(self, path: Path) -> list[str]:
+        """Sorted names; empty when `path` does not exist."""
+
+    def mkdir(self, path: Path, mode: int = 0o700) -> None:
+        """With parents; an existing directory is fine."""
+
+    def replace(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        """Atomic: after a crash the file holds the old or the new content, never a mixture."""
+
+    def rename(self, old: Path, new: Path) -> None: ...
+
+    def remove(self, path: Path) -> None:
+        """Delete a file; a missing one is fine."""
+
+    def open_append(self, path: Path, *, preallocate: int = 0, mode: int = 0o600) -> AppendFile:
+        """Open or create. `preallocate` bytes are reserved without changing the file's size."""
+
+    async def offload(self, call: Callable[..., T], *args: Any) -> T:
+        """Run a blocking call off the event loop."""
+
+
+class Server(Protocol):
+    """A listening socket."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+
+    def close(self) -> None: ...
+
+
+class Network(Protocol):
+    """TCP as asyncio protocols: no streams, so that a busy connection costs one callback a segment."""
+
+    async def listen(
+        self, factory: ProtocolFactory, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    ) -> Server:
+        """Raises OSError (EADDRINUSE) with the address in the text."""
+
+    async def connect(
+        self, factory: ProtocolFactory, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]: ...
+
+
+class Process(Protocol):
+    """A child process."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def wait(self) -> int:
+        """Exit code, or minus the signal's number."""
+
+    def signal(self, number: int) -> None: ...
+
+
+class Processes(Protocol):
+    """Starts children."""
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: FileOrFd = None,
+        stdout: FileOrFd = None,
+        stderr: FileOrFd = None,
+        pass_fds: Sequence[int] = (),
+        new_session: bool = False,
+    ) -> Process:
+        """Raises FileNotFoundError, PermissionError. `None` streams are /dev/null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Env:
+    """What a component may know of the world outside it."""
+
+    clock: Clock
+    rng: random.Random
+    disk: Disk
+    net: Network
+    processes: Processes
+    new_uid: Callable[[], str]
+    """A fresh RFC 4122 identifier in its usual text form."""
+
+    @staticmethod
+    def real(seed: int | None = None) -> Env:
+        """This machine. `seed` fixes only `rng` (jitter, name suffixes), never identifiers."""
+        # Identifiers and jitter need no secrecy; keys and tokens come from `cryptography` and `secrets`.
+        return Env(RealClock(), random.Random(seed), RealDisk(), RealNetwork(), RealProcesses(), _uuid4)  # noqa: S311
+
+    @staticmethod
+    def sim(seed: int) -> Env:
+        """Virtual time and no real resource; see `kcore.sim` for faults. Needs no running loop."""
+        from kcore.sim import sim_env  # noqa: PLC0415 — the simulator is no part of a production start
+
+        return sim_env(seed)
+
+
+def _uuid4() -> str:
+    return str(uuid.uuid4())
+
+
+class RealClock:
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class RealAppendFile:
+    def __init__(self, path: Path, preallocate: int, mode: int) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
+        self._size = os.fstat(self._fd).st_size
+        if preallocate > self._size and hasattr(os, 'posix_fallocate'):
+            _reserve(self._fd, preallocate)
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.write(self._fd, view)
+            self._size += written
+            view = view[written:]
+
+    def sync(self) -> None:
+        _datasync(self._fd)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        os.fsync(self._fd)
+        self._size = size
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _reserve(fd: int, length: int) -> None:
+    """Reserve blocks and keep the file's size (FALLOC_FL_KEEP_SIZE); best effort but for a full disk."""
+    import ctypes  # noqa: PLC0415 — only the log's segments reserve space
+
+    keep_size = 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, 'fallocate'):
+        return
+    call = libc.fallocate
+    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong]
+    if call(fd, keep_size, 0, length) != 0 and ctypes.get_errno() == errno.ENOSPC:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+_datasync: Callable[[int], None] = getattr(os, 'fdatasync', os.fsync)
+
+
+class RealDisk:
+    def __init__(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+
+    def read(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    def exists(self, path: Path) -> bool:
+        return path.exists()
+
+    def listdir(self, path: Path) -> list[str]:
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
+
+    def mkdir(self, path: Path, mode: int = 0o700) -> None:
+        if path.is_dir():
+            return
+        if path.parent != path:
+            self.mkdir(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode)
+            _sync_directory(path.parent)
+
+    def replace(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        draft = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        self.rename(draft, path)
+
+    def rename(self, old: Path, new: Path) -> None:
+        os.replace(old, new)
+        _sync_directory(new.parent)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def open_append(self, path: Path, *, preallocate: int = 0, mode: int = 0o600) -> RealAppendFile:
+        fresh = not path.exists()
+        file = RealAppendFile(path, preallocate, mode)
+        if fresh:
+            _sync_directory(path.parent)
+        return file
+
+    async def offload(self, call: Callable[..., T], *args: Any) -> T:
+        if self._threads is None:  # made late: a thread does not survive the launcher's fork
+            self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix='disk')
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class RealServer:
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+        self._address: tuple[str, int] = server.sockets[0].getsockname()[:2]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._address
+
+    def close(self) -> None:
+        self._server.close()
+
+
+class RealNetwork:
+    async def listen(
+        self, factory: ProtocolFactory, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    ) -> RealServer:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, host, port, ssl=tls, reuse_address=True, backlog=1024)
+        return RealServer(server)
+
+    async def connect(
+        self, factory: ProtocolFactory, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        loop = asyncio.get_running_loop()
+        name = host if tls is not None else None
+        transport, protocol = await loop.create_connection(factory, host, port, ssl=tls, server_hostname=name)
+        raw = transport.get_extra_info('socket')
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return transport, protocol
+
+
+class RealProcess:
+    def __init__(self, child: asyncio.subprocess.Process) -> None:
+        self._child = child
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    async def wait(self) -> int:
+        return await self._child.wait()
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._child.send_signal(signal.Signals(number))
+
+
+class RealProcesses:
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: FileOrFd = None,
+        stdout: FileOrFd = None,
+        stderr: FileOrFd = None,
+        pass_fds: Sequence[int] = (),
+        new_session: bool = False,
+    ) -> RealProcess:
+        child = await asyncio.create_subprocess_exec(
+            *argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.DEVNULL if stdout is None else stdout,
+            stderr=subprocess.DEVNULL if stderr is None else stderr,
+            pass_fds=tuple(pass_fds),
+            start_new_session=new_session,
+        )
+        return RealProcess(child)

@@ -1,0 +1,1 @@
+"""Kubernetes' nouns as pure functions: names, kinds, selectors, quantities, patches, field ownership, Status."""

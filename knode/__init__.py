@@ -1,0 +1,1 @@
+"""Node agent: pods that are processes."""

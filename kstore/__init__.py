@@ -1,0 +1,1 @@
+"""The replicated key-value store: Raft, write-ahead log, MVCC, leases, watch."""
