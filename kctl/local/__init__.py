@@ -1,0 +1,1 @@
+"""A cluster of processes on this machine: layout, certificates, supervisor, up and down."""

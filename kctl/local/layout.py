@@ -1,0 +1,118 @@
+"""Where everything of a local cluster is: files below one data directory, ports from one base, addresses in 127/8.
+
+    <data>/cluster.json            what was started; `up` without flags starts the same again
+    <data>/kubeconfig              for people (0600)
+    <data>/pki/                    authority, certificates, component kubeconfigs
+    <data>/store-1/ … node-1/ …    the durable state of each member and node
+    <data>/logs/<component>.log    one JSON object a line
+    <data>/run/<component>.pid     who runs
+
+Two clusters on one machine differ in their port base, and their addresses follow from it: pods, Services and nodes each
+have a /16 whose second octet moves with the base's hundreds, so that neither ports nor addresses meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from kcore.env import Env
+
+PORT_BASE = 6440
+"""API server 1 then listens on 6443, where everybody looks for it."""
+KUBELET_PORT = 10250
+ADDRESS_BLOCKS = 32
+STORES_MAX, NODES_MAX, APIS_MAX = 9, 200, 9
+LOCALHOST = '127.0.0.1'
+
+Role = Literal['store', 'api', 'manager', 'node']
+
+
+class ClusterError(Exception):
+    """One sentence for the person who ran the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    data: Path
+    stores: int = 3
+    nodes: int = 2
+    apis: int = 1
+    managers: int = 2
+    port_base: int = PORT_BASE
+
+    @property
+    def _block(self) -> int:
+        return self.port_base // 100 % ADDRESS_BLOCKS
+
+    @property
+    def cluster_cidr(self) -> str:
+        return f'127.{64 + self._block}.0.0/16'
+
+    @property
+    def service_cidr(self) -> str:
+        return f'127.{96 + self._block}.0.0/16'
+
+    @property
+    def kubernetes_service_ip(self) -> str:
+        return f'127.{96 + self._block}.0.1'
+
+    def node_address(self, n: int) -> str:
+        return f'127.{128 + self._block}.0.{n}'
+
+    def address(self, role: Role, n: int) -> tuple[str, int]:
+        """Where member `n` (from 1) of a role serves its clients."""
+        match role:
+            case 'api':
+                return LOCALHOST, self.port_base + 2 + n
+            case 'store':
+                return LOCALHOST, self.port_base + 20 + n
+            case 'manager':
+                return LOCALHOST, self.port_base + 60 + n
+            case 'node':
+                return self.node_address(n), KUBELET_PORT
+
+    def store_http(self, n: int) -> tuple[str, int]:
+        """Health and metrics of store member `n`."""
+        return LOCALHOST, self.port_base + 40 + n
+
+    @property
+    def pki(self) -> Path:
+        return self.data / 'pki'
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.data / 'kubeconfig'
+
+    def api_urls(self) -> list[str]:
+        return [f'https://{host}:{port}' for host, port in (self.address('api', n) for n in range(1, self.apis + 1))]
+
+    def log(self, component: str) -> Path:
+        return self.data / 'logs' / f'{component}.log'
+
+    def pid_file(self, component: str) -> Path:
+        return self.data / 'run' / f'{component}.pid'
+
+    def save(self, env: Env) -> None:
+        shape = {k: getattr(self, k) for k in ('stores', 'nodes', 'apis', 'managers', 'port_base')}
+        env.disk.replace(self.data / 'cluster.json', orjson.dumps(shape, option=orjson.OPT_INDENT_2))
+
+    @staticmethod
+    def load(data: Path, env: Env) -> Layout | None:
+        """What an earlier `up` wrote; None in a fresh directory. Raises ClusterError when the file is damaged."""
+        try:
+            text = env.disk.read(data / 'cluster.json')
+        except FileNotFoundError:
+            return None
+        try:
+            shape: dict[str, Any] = orjson.loads(text)
+            return Layout(data, **shape)
+        except (ValueError, TypeError) as e:
+            raise ClusterError(f'{data / "cluster.json"} is damaged ({e}); mend or delete it.') from e
+
+
+def join(address: tuple[str, int]) -> str:
+    return f'{address[0]}:{address[1]}'

@@ -1,0 +1,186 @@
+"""The cluster's certificates: one authority, one key pair a component, made once and kept in `<data>/pki`.
+
+ECDSA P-256 throughout: a key costs a fraction of a millisecond, so that even a first start does not wait for it.
+Names and groups follow kubeadm: the common name is the user, each organization a group.
+Source: kubernetes.io/docs/setup/best-practices/certificates.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from kcore.env import Env
+
+AUTHORITY_YEARS = 10
+LEAF_DAYS = 365
+RENEW_BEFORE_DAYS = 30
+"""A leaf this close to its end is made anew at the next start."""
+BACKDATE = timedelta(minutes=5)
+"""Tolerated difference between two machines' clocks."""
+
+SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One key pair to have: file name, user, groups, and the names and addresses that it serves under."""
+
+    name: str
+    user: str
+    groups: tuple[str, ...] = ()
+    serves: tuple[str, ...] = ()
+
+
+class Authority:
+    """The cluster's own certificate authority, in `folder`."""
+
+    def __init__(self, folder: Path, env: Env) -> None:
+        self._folder = folder
+        self._env = env
+        env.disk.mkdir(folder)
+        if not env.disk.exists(folder / 'ca.crt'):
+            self._create()
+        self.certificate_pem = env.disk.read(folder / 'ca.crt')
+        self._certificate = x509.load_pem_x509_certificate(self.certificate_pem)
+        key = serialization.load_pem_private_key(env.disk.read(folder / 'ca.key'), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey), 'ca.key is not an EC key'
+        self._key = key
+
+    def _create(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'kubernetes')])
+        usage = x509.KeyUsage(
+            digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
+            key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+            decipher_only=False,
+        )  # fmt: skip
+        builder = (
+            self._builder(name, name, key, timedelta(days=365 * AUTHORITY_YEARS))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        )
+        # The key first: a crash in between leaves no certificate without its key.
+        self._env.disk.replace(self._folder / 'ca.key', _key_pem(key))
+        self._env.disk.replace(self._folder / 'ca.crt', _pem(builder.sign(key, hashes.SHA256())), mode=0o644)
+
+    def _builder(
+        self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta
+    ) -> x509.CertificateBuilder:
+        now = self._env.clock.wall()
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(now + lifetime)
+        )
+
+    def ensure(self, leaf: Leaf) -> tuple[Path, Path]:
+        """Certificate and key files of `leaf`, made now unless good ones exist."""
+        certificate, key = self._folder / f'{leaf.name}.crt', self._folder / f'{leaf.name}.key'
+        if not self._good(certificate, key, leaf):
+            self._issue(leaf, certificate, key)
+        return certificate, key
+
+    def _good(self, certificate: Path, key: Path, leaf: Leaf) -> bool:
+        if not (self._env.disk.exists(certificate) and self._env.disk.exists(key)):
+            return False
+        have = x509.load_pem_x509_certificate(self._env.disk.read(certificate))
+        left = have.not_valid_after_utc - self._env.clock.wall()
+        return left > timedelta(days=RENEW_BEFORE_DAYS) and have.subject == _subject(leaf) and _serves(have, leaf)
+
+    def _issue(self, leaf: Leaf, certificate: Path, key_file: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuer = self._certificate.subject
+        builder = (
+            self._builder(_subject(leaf), issuer, key, timedelta(days=LEAF_DAYS))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([SERVER, CLIENT] if leaf.serves else [CLIENT]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        if leaf.serves:
+            builder = builder.add_extension(_alternative_names(leaf.serves), critical=False)
+        self._env.disk.replace(key_file, _key_pem(key))
+        self._env.disk.replace(certificate, _pem(builder.sign(self._key, hashes.SHA256())), mode=0o644)
+
+
+def _subject(leaf: Leaf) -> x509.Name:
+    groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, g) for g in leaf.groups]
+    return x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, leaf.user)])
+
+
+def _alternative_names(names: Sequence[str]) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([_general_name(n) for n in names])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _serves(have: x509.Certificate, leaf: Leaf) -> bool:
+    if not leaf.serves:
+        return True
+    try:
+        extension = have.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return False
+    return set(_alternative_names(leaf.serves)) <= set(extension.value)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def kubeconfig(
+    servers: Sequence[str], authority_pem: bytes, certificate_pem: bytes, key_pem: bytes, user: str
+) -> bytes:
+    """A kubeconfig with everything inline: context `kubeling` for the first server, `kubeling-2`, … for the others."""
+
+    def encode(pem: bytes) -> str:
+        return base64.b64encode(pem).decode()
+
+    names = ['kubeling', *(f'kubeling-{n}' for n in range(2, len(servers) + 1))]
+    document: dict[str, Any] = {
+        'apiVersion': 'v1',
+        'kind': 'Config',
+        'current-context': names[0],
+        'clusters': [
+            {'name': name, 'cluster': {'server': server, 'certificate-authority-data': encode(authority_pem)}}
+            for name, server in zip(names, servers, strict=True)
+        ],
+        'contexts': [{'name': name, 'context': {'cluster': name, 'user': user}} for name in names],
+        'users': [
+            {
+                'name': user,
+                'user': {
+                    'client-certificate-data': encode(certificate_pem),
+                    'client-key-data': encode(key_pem),
+                },
+            }
+        ],
+    }
+    return yaml.safe_dump(document, sort_keys=False).encode()

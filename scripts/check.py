@@ -1,0 +1,53 @@
+"""One command for the house's checks: `./scripts/check` (under a minute) and `./scripts/test` (`--all`).
+
+Each step is printed with its time; the first failing step's output is shown in full and ends the run.
+Arguments after `--` go to pytest: `./scripts/test -- -k rollout`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+QUICK = 'not e2e and not sim'
+
+
+def step(name: str, *argv: str) -> None:
+    print(f'· {name}', flush=True)
+    began = time.monotonic()
+    done = subprocess.run(argv, cwd=ROOT, check=False)
+    if done.returncode != 0:
+        print(f'✗ {name} failed after {time.monotonic() - began:.1f} s', flush=True)
+        sys.exit(1)
+    print(f'✓ {name}  {time.monotonic() - began:.1f} s', flush=True)
+
+
+def pytest(name: str, marker: str, *more: str) -> None:
+    workers = ('-n', str(max(2, os.cpu_count() or 1)), '--dist', 'loadgroup')
+    step(name, sys.executable, '-m', 'pytest', '-m', marker, *workers, *more)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='House checks.')
+    parser.add_argument('--all', action='store_true', help='also simulations and tests on real processes')
+    parser.add_argument('pytest', nargs='*', help='arguments for pytest, after --')
+    args = parser.parse_args()
+    if not args.pytest:
+        step('format', str(BIN / 'ruff'), 'format', '--check', '.')
+        step('lint', str(BIN / 'ruff'), 'check', '.')
+        step('types', str(BIN / 'mypy'))
+    pytest('unit tests', QUICK, *args.pytest)
+    if args.all:
+        pytest('simulations', 'sim', *args.pytest)
+        pytest('tests on real processes', 'e2e', *args.pytest)
+    print('all checks passed')
+
+
+if __name__ == '__main__':
+    main()
