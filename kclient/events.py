@@ -1,0 +1,216 @@
+"""Event recorder: never blocks, bounded, counts repetitions instead of repeating.
+
+Theory: the same (source, object, type, reason, message) becomes one Event whose `count` grows; more than ten different
+messages of one reason within ten minutes are combined into one; each object has a bucket of 25 events, refilled by one
+every five minutes. `Correlator` is pure. Source: client-go tools/record/events_cache.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, NoReturn
+
+import structlog
+
+from kclient.api import Client
+from kclient.errors import AlreadyExists, ApiError, ClientError, Forbidden, NotFound
+from kclient.model import Obj
+from kcore.env import Env
+from kcore.meta.gvk import EVENTS
+from kcore.meta.times import format_time
+
+log = structlog.get_logger('kclient.events')
+
+QUEUE_MAX = 1_000
+"""Events waiting to be sent; at the limit the newest is dropped and counted."""
+CACHE_MAX = 4_096
+"""Distinct events and sources remembered; the least recently used is forgotten (its next event starts at count 1)."""
+MESSAGE_MAX = 1_024
+"""Characters of a message; longer ones are cut."""
+SIMILAR_MAX = 10
+SIMILAR_WINDOW_S = 600.0
+BURST = 25
+REFILL_PER_S = 1 / 300
+ATTEMPTS_MAX = 5
+"""Tries to send one event before it is dropped."""
+
+EventType = Literal['Normal', 'Warning']
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that happened to an object."""
+
+    involved: Obj
+    """The `involvedObject` reference."""
+    type: EventType
+    reason: str
+    message: str
+    at: datetime
+
+
+@dataclass(slots=True)
+class _Known:
+    name: str
+    count: int
+    first: datetime
+
+
+class _Lru(OrderedDict[tuple[str, ...], object]):
+    def remember(self, key: tuple[str, ...], value: object) -> None:
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > CACHE_MAX:
+            self.popitem(last=False)
+
+
+class Correlator:
+    """Pure: a fact in, the Event to create or the patch to send out, or None when the object talks too much."""
+
+    def __init__(self, component: str, host: str) -> None:
+        self._component, self._host = component, host
+        self._known = _Lru()
+        self._similar = _Lru()
+        self._buckets = _Lru()
+
+    def take(self, fact: Fact, now: float, suffix: str) -> tuple[str, Obj, int] | None:
+        """(name, Event, count): count 1 is a create, more is a patch of the Event `name`.
+
+        now: monotonic seconds. suffix: hexadecimal text that makes the Event's name unique.
+        """
+        if not self._allowed(fact, now):
+            return None
+        message = self._message(fact, now)
+        key = (*self._object_key(fact), fact.type, fact.reason, message)
+        known = self._known.get(key)
+        if not isinstance(known, _Known):
+            known = _Known(f'{fact.involved.get("name", "")}.{suffix}', 0, fact.at)
+        known.count += 1
+        self._known.remember(key, known)
+        return known.name, self._event(fact, message, known), known.count
+
+    def forget(self, fact: Fact, message: str) -> None:
+        """The server lost the Event (its TTL passed): start it anew."""
+        self._known.pop((*self._object_key(fact), fact.type, fact.reason, message), None)
+
+    def _object_key(self, fact: Fact) -> tuple[str, ...]:
+        ref = fact.involved
+        return tuple(str(ref.get(k) or '') for k in ('kind', 'namespace', 'name', 'uid', 'apiVersion', 'fieldPath'))
+
+    def _allowed(self, fact: Fact, now: float) -> bool:
+        """Token bucket per object, kept as the time at which it was last empty."""
+        key = self._object_key(fact)
+        empty_at = self._buckets.get(key)
+        base = max(empty_at if isinstance(empty_at, float) else float('-inf'), now - BURST / REFILL_PER_S)
+        after = base + 1 / REFILL_PER_S
+        if after > now + 1e-6:
+            return False
+        self._buckets.remember(key, after)
+        return True
+
+    def _message(self, fact: Fact, now: float) -> str:
+        text = fact.message[:MESSAGE_MAX]
+        key = (*self._object_key(fact), fact.type, fact.reason)
+        entry = self._similar.get(key)
+        since, messages = entry if isinstance(entry, tuple) else (now, frozenset())
+        if now - since > SIMILAR_WINDOW_S:
+            since, messages = now, frozenset()
+        if len(messages) < SIMILAR_MAX:
+            messages = messages | {text}
+            self._similar.remember(key, (since, messages))
+            return text
+        return text if text in messages else f'(combined from similar events): {text}'[:MESSAGE_MAX]
+
+    def _event(self, fact: Fact, message: str, known: _Known) -> Obj:
+        source = {'component': self._component} | ({'host': self._host} if self._host else {})
+        return {
+            'apiVersion': 'v1',
+            'kind': 'Event',
+            'metadata': {'name': known.name, 'namespace': fact.involved.get('namespace') or 'default'},
+            'involvedObject': fact.involved,
+            'type': fact.type,
+            'reason': fact.reason,
+            'message': message,
+            'source': source,
+            'reportingComponent': self._component,
+            'reportingInstance': self._host,
+            'firstTimestamp': format_time(known.first),
+            'lastTimestamp': format_time(fact.at),
+            'count': known.count,
+        }
+
+
+def reference(obj: Obj) -> Obj:
+    """ObjectReference of an object that carries its apiVersion and kind."""
+    meta = obj.get('metadata') or {}
+    pairs = {
+        'kind': obj.get('kind'), 'namespace': meta.get('namespace'), 'name': meta.get('name'), 'uid': meta.get('uid'),
+        'apiVersion': obj.get('apiVersion'), 'resourceVersion': meta.get('resourceVersion'),
+        'fieldPath': obj.get('fieldPath'),
+    }  # fmt: skip
+    return {k: v for k, v in pairs.items() if v}
+
+
+class EventRecorder:
+    """`event` from anywhere on the loop; `run` in a task sends. Without `run` events wait, up to QUEUE_MAX."""
+
+    def __init__(self, client: Client, env: Env, component: str, host: str = '') -> None:
+        self._client, self._env = client, env
+        self._correlator = Correlator(component, host)
+        self._queue: deque[Fact] = deque()
+        self._wake = asyncio.Event()
+        self.dropped = 0
+        """Events lost to the limits."""
+
+    def event(self, obj: Obj, type_: EventType, reason: str, message: str, *, field_path: str = '') -> None:
+        """Record; `obj` needs apiVersion, kind and metadata. Never blocks, never raises."""
+        if len(self._queue) >= QUEUE_MAX:
+            self.dropped += 1
+            return
+        involved = reference(obj) | ({'fieldPath': field_path} if field_path else {})
+        self._queue.append(Fact(involved, type_, reason, message, self._env.clock.wall()))
+        self._wake.set()
+
+    async def run(self) -> NoReturn:
+        """Send what is recorded, one at a time, for ever."""
+        while True:
+            await self._wake.wait()
+            while self._queue:
+                await self._send(self._queue.popleft())
+            self._wake.clear()
+
+    async def _send(self, fact: Fact) -> None:
+        taken = self._correlator.take(fact, self._env.clock.monotonic(), self._env.new_uid().replace('-', '')[:16])
+        if taken is None:
+            self.dropped += 1
+            return
+        name, event, count = taken
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                await self._write(name, event, count)
+            except (Forbidden, AlreadyExists) as e:  # a namespace that goes away, or sent before we heard of it
+                log.debug('event refused', err=str(e))
+                return
+            except NotFound:
+                self._correlator.forget(fact, event['message'])
+                count = 1
+            except ApiError as e:
+                if 400 <= e.code < 500 and e.code != 429:
+                    log.warning('event refused', err=str(e))
+                    return
+                await asyncio.sleep(min(10.0, 0.2 * 2**attempt) * (1 + self._env.rng.random()))
+            except ClientError:
+                break
+            else:
+                return
+        self.dropped += 1
+
+    async def _write(self, name: str, event: Obj, count: int) -> None:
+        if count == 1:
+            await self._client.create(EVENTS, event)
+            return
+        change = {k: event[k] for k in ('count', 'lastTimestamp', 'message')}
+        await self._client.patch(EVENTS, name, change, event['metadata']['namespace'])

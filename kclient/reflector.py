@@ -1,0 +1,136 @@
+"""The LIST+WATCH machine, pure: it says what to ask next and turns each reply into store operations.
+
+A relist is visible downstream as `Begin … Put … Commit`, so that a store replaces its content atomically and can tell
+what vanished meanwhile. Theory: kube-rs `kube-runtime/src/watcher.rs`; client-go `tools/cache/reflector.go`.
+Differs: every list asks for the latest state (no `resourceVersion=0`), since an answer from the past, after a failover
+to a lagging server, would make a controller act on pods that are long gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kclient.model import Obj, ObjectList, WatchEvent
+
+PAGE_ITEMS = 500
+"""Objects asked for in one page of a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """Ask for a page."""
+
+    limit: int
+    continue_: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Watch from just after `resource_version`."""
+
+    resource_version: str
+
+
+Call = List | Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The call failed or the watch ended; `gone` when the server no longer knows the revision (410)."""
+
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A full list starts; what follows up to Commit replaces everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    object: Obj
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    object: Obj
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The list is complete; objects not Put since Begin do not exist any more."""
+
+    resource_version: str
+
+
+StoreOp = Begin | Put | Delete | Commit
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Nothing known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """In the middle of a list of several pages."""
+
+    continue_: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """In step up to `resource_version`."""
+
+    resource_version: str
+
+
+State = Empty | Listing | Watching
+
+
+class Reflector:
+    """One resource's machine. `next_call` and `feed` alternate; a watch's events are fed one by one."""
+
+    def __init__(self) -> None:
+        self.state: State = Empty()
+
+    def next_call(self) -> Call:
+        match self.state:
+            case Empty():
+                return List(PAGE_ITEMS)
+            case Listing(continue_=token):
+                return List(PAGE_ITEMS, token)
+            case Watching(resource_version=rv):
+                return Watch(rv)
+
+    def feed(self, reply: ObjectList | WatchEvent | Lost) -> list[StoreOp]:
+        """Advance. Any reply is legal in any state: a late event after a loss is ignored."""
+        match reply, self.state:
+            case Lost(gone=True), _:
+                self.state = Empty()
+                return []
+            case Lost(), _:
+                return []
+            case ObjectList() as page, _:
+                return self._page(page)
+            case WatchEvent() as event, Watching():
+                return self._event(event)
+        return []
+
+    def _page(self, page: ObjectList) -> list[StoreOp]:
+        ops: list[StoreOp] = [Begin()] if isinstance(self.state, Empty) else []
+        ops += [Put(o) for o in page.items]
+        if page.continue_:
+            self.state = Listing(page.continue_)
+        else:
+            self.state = Watching(page.resource_version)
+            ops.append(Commit(page.resource_version))
+        return ops
+
+    def _event(self, event: WatchEvent) -> list[StoreOp]:
+        if event.type == 'ERROR':
+            return self.feed(Lost(gone=event.object.get('code') == 410))
+        self.state = Watching(str(event.object['metadata']['resourceVersion']))
+        if event.type == 'BOOKMARK':
+            return []
+        return [Delete(event.object) if event.type == 'DELETED' else Put(event.object)]

@@ -1,0 +1,128 @@
+"""One HTTP connection pool to several servers of the same cluster.
+
+A request goes to the server that answered last. When a connection cannot be made the next server is tried at once:
+nothing was sent, so every method may move on. When a connection breaks later, only reads move on; a write may have
+happened, and the caller hears Unavailable. `Retry-After` on 429 and 503 is honoured for every method, since the server
+says that it did nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from kclient.errors import Timeout, Unavailable, failure
+from kclient.kubeconfig import ClientConfig
+from kcore.env import Env
+
+CONNECTIONS_MAX = 100
+"""Open connections a client; further requests wait for one."""
+CONNECT_TIMEOUT_S = 5.0
+RETRIES_MAX = 8
+"""Attempts after the first one of a request, over all servers."""
+RETRY_AFTER_CAP_S = 10.0
+"""Longest pause that a server's `Retry-After` can impose."""
+READS = frozenset({'GET', 'HEAD', 'OPTIONS'})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, without its server."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    deadline_s: float | None = 30.0
+    """For the whole request up to its headers, pauses included; None for ever."""
+
+
+class HttpTransport:
+    """Keep-alive, TLS, failover, pauses. Safe for concurrent use on one event loop."""
+
+    def __init__(self, config: ClientConfig, env: Env, user_agent: str) -> None:
+        self._config, self._env = config, env
+        self._headers = {'User-Agent': user_agent, 'Accept': 'application/json'}
+        if config.token:
+            self._headers['Authorization'] = f'Bearer {config.token}'
+        self._session: aiohttp.ClientSession | None = None
+        self._current = 0
+
+    @property
+    def server(self) -> str:
+        """The server that the next request goes to."""
+        return self._config.servers[self._current]
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:  # made late: needs a running loop, and must not be shared over a fork
+            tls = self._config.ssl_context()
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=tls if tls is not None else True)
+            self._session = aiohttp.ClientSession(
+                connector=connector, headers=self._headers, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def send(self, call: Call) -> aiohttp.ClientResponse:
+        """Headers of the first answer that is final; the caller reads or releases the body.
+
+        Raises Unavailable (nobody reachable, or a write's connection broke) and Timeout (the deadline passed).
+        """
+        try:
+            async with asyncio.timeout(call.deadline_s):
+                return await self._attempts(call)
+        except TimeoutError:
+            text = f'{call.method} {call.path}: no answer from {self.server} within {call.deadline_s:g} s'
+            raise Timeout(failure(504, 'Timeout', text)) from None
+
+    async def _attempts(self, call: Call) -> aiohttp.ClientResponse:
+        attempt = 0
+        while True:
+            try:
+                response = await self._once(call)
+            except aiohttp.ClientError as e:
+                self._current = (self._current + 1) % len(self._config.servers)
+                never_sent = isinstance(e, aiohttp.ClientConnectorError)
+                if attempt >= RETRIES_MAX or not (never_sent or call.method in READS):
+                    raise Unavailable(failure(503, 'ServiceUnavailable', f'{call.method} {call.path}: {e}')) from e
+                if attempt + 1 >= len(self._config.servers):
+                    if never_sent and len(self._config.servers) == 1:
+                        raise Unavailable(failure(503, 'ServiceUnavailable', f'{call.method} {call.path}: {e}')) from e
+                    await asyncio.sleep(min(0.05 * 2**attempt, 1.0) * (1 + self._env.rng.random()))
+            else:
+                pause = _retry_after(response)
+                if pause is None or attempt >= RETRIES_MAX:
+                    return response
+                response.release()
+                await asyncio.sleep(min(pause, RETRY_AFTER_CAP_S) * (1 + 0.1 * self._env.rng.random()))
+            attempt += 1
+
+    async def _once(self, call: Call) -> aiohttp.ClientResponse:
+        return await self._open().request(
+            call.method,
+            self.server + call.path,
+            params=call.params,
+            data=call.body,
+            headers=call.headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            server_hostname=self._config.server_name or None,
+            allow_redirects=False,
+        )
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    """Seconds to wait before asking again; None when the answer is final."""
+    if response.status not in (429, 503):
+        return None
+    try:
+        return max(0.0, float(response.headers.get('Retry-After', '')))
+    except ValueError:
+        return None
