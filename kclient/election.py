@@ -105,13 +105,12 @@ class LeaderElector:
         name: str,
         namespace: str,
         identity: str,
-        lease_duration_s: float = 15.0,
-        renew_deadline_s: float = 10.0,
-        retry_period_s: float = 2.0,
+        *,
+        timing: Timing | None = None,
     ) -> None:
         self._client, self._env = client, env
         self._name, self._namespace, self._identity = name, namespace, identity
-        self.timing = Timing(lease_duration_s, renew_deadline_s, retry_period_s)
+        self.timing = timing if timing is not None else Timing()
         self._observer = Observer(identity, self.timing)
         self._lease: Obj | None = None
         self._valid_until = float('-inf')
@@ -136,8 +135,7 @@ class LeaderElector:
     async def run(self, lead: Callable[[], Awaitable[None]]) -> NoReturn:
         """Compete, lead, and on loss compete again. An exception of `lead` ends it; cancellation releases the lease."""
         while True:
-            while not await self._try():
-                await asyncio.sleep(self.timing.retry_period_s * (1 + JITTER * self._env.rng.random()))
+            await self._win()
             self.transitions += 1
             log.info('leadership gained', object=f'{self._namespace}/{self._name}', identity=self._identity)
             task = start_detached(f'leading {self._name}', _as_coroutine(lead))
@@ -149,28 +147,31 @@ class LeaderElector:
                 await self._release()
             log.warning('leadership lost', object=f'{self._namespace}/{self._name}', identity=self._identity)
 
+    async def _win(self) -> None:
+        """Try until the lease is ours."""
+        won = await self._try()
+        while not won:
+            await asyncio.sleep(self.timing.retry_period_s * (1 + JITTER * self._env.rng.random()))
+            won = await self._try()
+
     async def _hold(self, task: asyncio.Task[None]) -> None:
         """Renew until the deadline passes without success (returns) or `lead` ends (raises what it raised)."""
-        retry_at = self._env.clock.monotonic() + self.timing.retry_period_s
-        while self.leading:
-            now = self._env.clock.monotonic()
-            wait = max(0.0, min(retry_at, self._valid_until) - now)
-            done, _ = await asyncio.wait({task}, timeout=wait)
+        monotonic = self._env.clock.monotonic
+        retry_at = monotonic() + self.timing.retry_period_s
+        while monotonic() < self._valid_until:
+            done, _ = await asyncio.wait({task}, timeout=max(0.0, min(retry_at, self._valid_until) - monotonic()))
             if done:
                 task.result()
                 raise RuntimeError(f'the work under lease {self._name} returned')
-            if not self.leading:
-                return
-            retry_at = self._env.clock.monotonic() + self.timing.retry_period_s
+            retry_at = monotonic() + self.timing.retry_period_s
             try:
-                # A renewal that hangs must not outlive the deadline.
-                async with asyncio.timeout(max(0.0, self._valid_until - self._env.clock.monotonic())):
+                # A renewal that hangs must not outlive the deadline; one that starts after it must not be tried.
+                async with asyncio.timeout(self._valid_until - monotonic()):
                     renewed = await self._try()
             except TimeoutError:
                 return
             if not renewed and self._observer.holder not in ('', self._identity):
                 self._valid_until = float('-inf')
-                return
 
     async def _try(self) -> bool:
         """Take or renew once. False when somebody else holds the lease or the API cannot be reached."""

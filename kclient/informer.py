@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from typing import NoReturn
 
 import structlog
@@ -19,6 +19,7 @@ from kclient.model import Obj
 from kclient.reflector import Begin, Commit, Delete, List, Lost, Put, Reflector, StoreOp
 from kcore.backoff import Backoff
 from kcore.meta.gvk import Resource
+from kcore.meta.objects import key_of
 from kcore.tasks import start_restarting
 
 log = structlog.get_logger('kclient.informer')
@@ -31,14 +32,8 @@ HEALTHY_S = 1.0
 
 Handler = Callable[[Obj | None, Obj | None], None]
 """(old, new): old is None for a new object, new is None for a deleted one."""
+Objects = list[Obj]
 IndexFn = Callable[[Obj], Iterable[str]]
-
-
-def key_of(obj: Obj) -> str:
-    """`namespace/name`, or `name` for a cluster-scoped object."""
-    meta = obj['metadata']
-    namespace = meta.get('namespace')
-    return f'{namespace}/{meta["name"]}' if namespace else str(meta['name'])
 
 
 def by_owner_uid(obj: Obj) -> Iterable[str]:
@@ -62,16 +57,16 @@ class Store:
     def get(self, key: str) -> Obj | None:
         return self._objects.get(key)
 
-    def list(self) -> list[Obj]:
+    def list(self) -> Objects:
         return [*self._objects.values()]
 
-    def keys(self) -> Iterable[str]:
+    def keys(self) -> KeysView[str]:
         return self._objects.keys()
 
     def __len__(self) -> int:
         return len(self._objects)
 
-    def by_index(self, name: str, value: str) -> list[Obj]:
+    def by_index(self, name: str, value: str) -> Objects:
         """Objects for which indexer `name` yields `value`. Raises KeyError for an unknown index."""
         return [self._objects[key] for key in self._indexes[name].get(value, ())]
 
@@ -211,7 +206,7 @@ class Informer:
 
     def _commit(self, resource_version: str) -> None:
         staged, self._staged = self._staged or {}, None
-        for key in [k for k in self.store.keys() if k not in staged]:
+        for key in self.store.keys() - staged.keys():
             self._remove(key)
         for obj in staged.values():
             self._put(obj)

@@ -1,7 +1,7 @@
 """kubeconfig: which servers, whom to trust, who we are.
 
 All clusters of the file that trust the same authority as the chosen context's cluster are taken as further servers
-of one and the same cluster, so that a file with contexts `kubeling`, `kubeling-2`, `kubeling-3` lets a client fail over.
+of one and the same cluster: a file with contexts `kubeling`, `kubeling-2`, `kubeling-3` lets a client fail over.
 Source of the format: client-go tools/clientcmd/api/v1/types.go.
 """
 

@@ -112,7 +112,10 @@ class Delays(Generic[K]):
 
 
 class WorkQueue(Generic[K]):
-    """`get` → work → `done`. Safe for many workers on one event loop; unbounded, since keys are a set of live objects."""
+    """`get` → work → `done`. Safe for many workers on one event loop.
+
+    Unbounded, since it holds each key once and keys name objects that exist.
+    """
 
     def __init__(self, env: Env, *, base_s: float = RETRY_BASE_S, cap_s: float = RETRY_CAP_S) -> None:
         self._env, self._base_s, self._cap_s = env, base_s, cap_s
