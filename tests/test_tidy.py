@@ -97,7 +97,7 @@ def layer_breaks(m: Module) -> Iterator[str]:
 
 
 def ambient_calls(m: Module) -> Iterator[str]:
-    if m.name.startswith(MAY_BE_AMBIENT) or m.name in AMBIENT_EXCEPTIONS:
+    if m.name.startswith(MAY_BE_AMBIENT) or m.name.startswith(tuple(AMBIENT_EXCEPTIONS)):
         return
     for node in ast.walk(m.tree):
         if not isinstance(node, ast.Call):

@@ -1,0 +1,174 @@
+"""Which processes make up a local cluster, and with which flags each of them runs.
+
+A component is named by its flags alone: `python -m <package> <flags>` starts the very same thing by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kcore import process
+from kcore.config import Config
+from kcore.env import Env
+from kctl.local.layout import LOCALHOST, Layout, Role, join
+from kctl.local.pki import Authority, Leaf, kubeconfig
+
+SYSTEM_MASTERS = 'system:masters'
+ADMIN = Leaf('admin', 'kubernetes-admin', (SYSTEM_MASTERS,))
+MANAGER = Leaf('controller-manager', 'system:kube-controller-manager')
+SCHEDULER = Leaf('scheduler', 'system:kube-scheduler')
+KUBELET_CLIENT = Leaf('kube-apiserver-kubelet-client', 'kube-apiserver-kubelet-client', (SYSTEM_MASTERS,))
+STORE_CLIENT = Leaf('kube-apiserver-store-client', 'kube-apiserver-store-client')
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a package's component lives: `run` in one module, its settings in another."""
+
+    package: str
+    run: str
+    config: str
+
+    def load(self) -> tuple[process.Run[Config], type[Config]]:
+        module = importlib.import_module(self.run)
+        settings, _, name = self.config.partition(':')
+        return module.run, getattr(importlib.import_module(settings), name)
+
+
+ENTRIES: dict[Role, Entry] = {
+    'store': Entry('kstore', 'kstore.server', 'kstore.config:StoreConfig'),
+    'api': Entry('kapi', 'kapi.app', 'kapi.config:ApiConfig'),
+    'manager': Entry('kcontrol', 'kcontrol.manager', 'kcontrol.config:ControlConfig'),
+    'node': Entry('knode', 'knode.agent', 'knode.config:NodeConfig'),
+}
+STOP_ORDER: tuple[Role, ...] = ('manager', 'node', 'api', 'store')
+"""Who acts stops before who is acted upon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    name: str
+    role: Role
+    number: int
+    flags: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        return f'python -m {ENTRIES[self.role].package} {" ".join(self.flags)}'
+
+
+def name_of(role: Role, n: int) -> str:
+    return f'{role}-{n}'
+
+
+class Plan:
+    """Makes the certificates and kubeconfigs of a layout and the components' flags."""
+
+    def __init__(self, layout: Layout, env: Env) -> None:
+        self._layout = layout
+        self._env = env
+        self._authority = Authority(layout.pki, env)
+        self._ca = str(layout.pki / 'ca.crt')
+
+    def prepare(self) -> None:
+        """Everything on disk that the components will read."""
+        for folder in ('logs', 'run'):
+            self._env.disk.mkdir(self._layout.data / folder)
+        self._write_kubeconfig(ADMIN, people=True)
+        for leaf in (MANAGER, SCHEDULER, *(self._node(n) for n in range(1, self._layout.nodes + 1))):
+            self._write_kubeconfig(leaf)
+        for leaf in (KUBELET_CLIENT, *(self._api(n) for n in range(1, self._layout.apis + 1))):
+            self._authority.ensure(leaf)
+
+    def components(self, machine: int | None = None) -> list[Component]:
+        """All of them, or those of one machine of a three-terminal cluster."""
+        shape: Iterable[tuple[Role, int]] = (
+            ('store', self._layout.stores),
+            ('api', self._layout.apis),
+            ('manager', self._layout.managers),
+            ('node', self._layout.nodes),
+        )
+        wanted = [(role, n) for role, count in shape for n in range(1, count + 1) if machine in (None, n)]
+        return [Component(name_of(role, n), role, n, self._flags(role, n)) for role, n in wanted]
+
+    def _flags(self, role: Role, n: int) -> tuple[str, ...]:
+        match role:
+            case 'store':
+                flags = self._store_flags(n)
+            case 'api':
+                flags = self._api_flags(n)
+            case 'manager':
+                flags = self._manager_flags(n)
+            case 'node':
+                flags = self._node_flags(n)
+        return tuple(part for flag, value in flags.items() for part in (f'--{flag}', value))
+
+    def _store_flags(self, n: int) -> dict[str, str]:
+        lay = self._layout
+        peers = (f'{i}={join(lay.address("store", i))}' for i in range(1, lay.stores + 1))
+        return {
+            'id': str(n),
+            'data-dir': str(lay.data / name_of('store', n)),
+            'listen': join(lay.address('store', n)),
+            'peers': ','.join(peers),
+            'http': join(lay.store_http(n)),
+        }
+
+    def _api_flags(self, n: int) -> dict[str, str]:
+        lay = self._layout
+        members = (join(lay.address('store', i)) for i in range(1, lay.stores + 1))
+        certificate, key = self._authority.ensure(self._api(n))
+        kubelet_certificate, kubelet_key = self._authority.ensure(KUBELET_CLIENT)
+        return {
+            'listen': join(lay.address('api', n)),
+            'storage': 'kstore://' + ','.join(members),
+            'tls-cert': str(certificate),
+            'tls-key': str(key),
+            'client-ca': self._ca,
+            'kubelet-client-cert': str(kubelet_certificate),
+            'kubelet-client-key': str(kubelet_key),
+            'kubelet-ca': self._ca,
+            'service-cidr': lay.service_cidr,
+        }
+
+    def _manager_flags(self, n: int) -> dict[str, str]:
+        lay = self._layout
+        return {
+            'kubeconfig': str(lay.pki / f'{MANAGER.name}.kubeconfig'),
+            'scheduler-kubeconfig': str(lay.pki / f'{SCHEDULER.name}.kubeconfig'),
+            'identity': name_of('manager', n),
+            'http': join(lay.address('manager', n)),
+            'cluster-cidr': lay.cluster_cidr,
+        }
+
+    def _node_flags(self, n: int) -> dict[str, str]:
+        lay, name = self._layout, name_of('node', n)
+        certificate, key = self._authority.ensure(self._node(n))
+        return {
+            'name': name,
+            'kubeconfig': str(lay.pki / f'{name}.kubeconfig'),
+            'data-dir': str(lay.data / name),
+            'listen': join(lay.address('node', n)),
+            'tls-cert': str(certificate),
+            'tls-key': str(key),
+            'client-ca': self._ca,
+        }
+
+    def _api(self, n: int) -> Leaf:
+        names = ('localhost', LOCALHOST, 'kubernetes', 'kubernetes.default', 'kubernetes.default.svc')
+        cluster = ('kubernetes.default.svc.cluster.local', self._layout.kubernetes_service_ip)
+        return Leaf(name_of('api', n), 'kube-apiserver', serves=(*names, *cluster))
+
+    def _node(self, n: int) -> Leaf:
+        name = name_of('node', n)
+        return Leaf(name, f'system:node:{name}', ('system:nodes',), (name, self._layout.node_address(n)))
+
+    def _write_kubeconfig(self, leaf: Leaf, *, people: bool = False) -> None:
+        lay, disk = self._layout, self._env.disk
+        certificate, key = self._authority.ensure(leaf)
+        text = kubeconfig(
+            lay.api_urls(), self._authority.certificate_pem, disk.read(certificate), disk.read(key), leaf.user
+        )
+        disk.replace(lay.kubeconfig if people else lay.pki / f'{leaf.name}.kubeconfig', text)

@@ -1,0 +1,273 @@
+"""Keeps the components of a local cluster running: forks them from one warm process, restarts what dies.
+
+Importing everything costs more than starting anything, so one process imports and each component is a fork of it:
+seven processes start in the time of one. The supervisor therefore has neither threads nor an event loop; it sleeps in
+one `select` on its signals' wake-up pipe and on the time of the next restart.
+
+Each child leads a session of its own (a Ctrl-C at the terminal reaches the supervisor alone, which stops them in
+order) and is told by the kernel when the supervisor dies, so that `kill -9` leaves no orphan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import selectors
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import psutil
+
+from kcore import process
+from kcore.backoff import Backoff
+from kcore.env import Env
+from kctl.local.components import ENTRIES, STOP_ORDER, Component
+from kctl.local.layout import Layout
+
+RESTART_FIRST_S, RESTART_CAP_S = 0.2, 10.0
+STABLE_AFTER_S = 30.0
+"""A component that ran this long starts its back-off anew when it dies."""
+STOP_GRACE_S = 10.0
+"""Between SIGTERM and SIGKILL at an orderly stop."""
+LOG_BYTES_MAX = 10 * 1024 * 1024
+"""A component's log is rotated to `<name>.log.1` at this size; one old file is kept."""
+PR_SET_PDEATHSIG = 1
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+Report = Callable[[str, str, str], None]
+"""Called with (what happened, component, detail); what happened is started, ready, died or stopped."""
+
+
+@dataclass(slots=True)
+class Child:
+    component: Component
+    backoff: Backoff
+    pid: int = 0
+    started: float = 0.0
+    restart_at: float | None = None
+    readiness: int = -1
+    """The read end of the pipe on which the child says that it serves."""
+
+
+class LogFile:
+    """Standard error of a child: a file that is rotated by size, in place, under the same descriptor."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._left = 0
+        self._reopen()
+
+    def _reopen(self) -> None:
+        if self._path.exists() and self._path.stat().st_size >= LOG_BYTES_MAX:
+            os.replace(self._path, self._path.with_suffix('.log.1'))
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._left = LOG_BYTES_MAX - os.fstat(fd).st_size
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
+
+    def write(self, text: str) -> int:
+        data = text.encode(errors='replace')
+        self._left -= os.write(2, data)
+        if self._left <= 0:
+            self._reopen()
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return 2
+
+
+@dataclass(slots=True)
+class Supervisor:
+    layout: Layout
+    components: list[Component]
+    env: Env
+    report: Report
+    cleanup: Callable[[Component], None] = lambda component: None
+    """Called for each node once its agent has stopped for good: ends the pods that outlive an agent."""
+    _children: dict[str, Child] = field(default_factory=dict)
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _stopping: bool = False
+
+    def run(self) -> None:
+        """Start all, keep them running, and return once a stop signal has been obeyed."""
+        for role in {c.role for c in self.components}:
+            ENTRIES[role].load()
+        gc.collect()
+        gc.freeze()  # keeps the collector from copying what all children share
+        with self._signals() as wakeup:
+            self._selector.register(wakeup, selectors.EVENT_READ)
+            for component in self.components:
+                child = Child(component, Backoff(RESTART_FIRST_S, RESTART_CAP_S, self.env.rng))
+                self._children[component.name] = child
+                self._start(child)
+            while not self._stopping:
+                self._wait(self._pause())
+                self._restart_due()
+            self._stop_all()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[int]:
+        def stop(number: int, frame: object) -> None:
+            self._stopping = True
+
+        wakeup, feed = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(feed, warn_on_full_buffer=False)
+        before = {n: signal.signal(n, stop) for n in STOP_SIGNALS}
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        try:
+            yield wakeup
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(wakeup)
+            os.close(feed)
+
+    def _pause(self) -> float | None:
+        due = [c.restart_at for c in self._children.values() if c.restart_at is not None]
+        return max(0.0, min(due) - self.env.clock.monotonic()) if due else None
+
+    def _wait(self, timeout: float | None) -> None:
+        """Until a signal, a child's readiness, or `timeout` seconds."""
+        for key, _ in self._selector.select(timeout):
+            if isinstance(key.data, Child):
+                self._hear(key.data)
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(key.fd, 512)
+        self._reap()
+
+    def _hear(self, child: Child) -> None:
+        said = os.read(child.readiness, 16)
+        self._unlisten(child)
+        if said:
+            self.report('ready', child.component.name, '')
+
+    def _unlisten(self, child: Child) -> None:
+        if child.readiness >= 0:
+            self._selector.unregister(child.readiness)
+            os.close(child.readiness)
+            child.readiness = -1
+
+    def _start(self, child: Child) -> None:
+        child.readiness, ready = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_become(child.component, self.layout, ready, parent))
+        os.close(ready)
+        self._selector.register(child.readiness, selectors.EVENT_READ, child)
+        child.pid, child.started, child.restart_at = pid, self.env.clock.monotonic(), None
+        # So that another `kctl` can tell this very process from a later one with the same number.
+        identity = {'pid': pid, 'created': psutil.Process(pid).create_time()}
+        self.env.disk.replace(self.layout.pid_file(child.component.name), orjson.dumps(identity))
+        self.report('started', child.component.name, str(pid))
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for child in self._children.values():
+                if child.pid == pid:
+                    self._ended(child, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: Child, code: int) -> None:
+        now = self.env.clock.monotonic()
+        child.pid = 0
+        self._unlisten(child)
+        self.env.disk.remove(self.layout.pid_file(child.component.name))
+        if self._stopping:
+            self.report('stopped', child.component.name, '')
+            return
+        if now - child.started > STABLE_AFTER_S:
+            child.backoff.reset()
+        pause = child.backoff.next()
+        child.restart_at = now + pause
+        why = f'signal {-code}' if code < 0 else f'exit code {code}'
+        self.report('died', child.component.name, f'{why}; starts again in {pause:.1f} s')
+
+    def _restart_due(self) -> None:
+        now = self.env.clock.monotonic()
+        for child in self._children.values():
+            if not self._stopping and child.restart_at is not None and child.restart_at <= now:
+                self._start(child)
+
+    def _stop_all(self) -> None:
+        for role in STOP_ORDER:
+            group = [c for c in self._children.values() if c.component.role == role]
+            self._signal(group, signal.SIGTERM)
+            deadline = self.env.clock.monotonic() + STOP_GRACE_S
+            while any(c.pid for c in group) and (left := deadline - self.env.clock.monotonic()) > 0:
+                self._wait(left)
+            self._signal(group, signal.SIGKILL)
+            while any(c.pid for c in group):
+                self._wait(None)
+            for child in group:
+                if role == 'node':
+                    self.cleanup(child.component)
+
+    def _signal(self, children: list[Child], number: signal.Signals) -> None:
+        for child in children:
+            if child.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
+
+
+def _become(component: Component, layout: Layout, ready: int, parent: int) -> int:
+    """In the forked child: leave the supervisor behind and be the component. Returns the exit code."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (*STOP_SIGNALS, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    die_with_parent(parent)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    log = LogFile(layout.log(component.name))
+    sys.stdout = sys.stderr = log
+
+    def say() -> None:
+        os.write(ready, b'ready')
+        os.close(ready)
+
+    try:
+        run, config = ENTRIES[component.role].load()
+        settings = config.load(list(component.flags), prog=component.name)
+        return process.main(component.name, run, settings, ready=say)
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel for SIGTERM when the parent dies (Linux; elsewhere `down` finds the orphan by its pid file)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
+
+
+def running(layout: Layout, component: str, env: Env) -> psutil.Process | None:
+    """The live process that a pid file names, told from a stranger with the same number by its start time."""
+    try:
+        identity = orjson.loads(env.disk.read(layout.pid_file(component)))
+        found = psutil.Process(identity['pid'])
+        alive = abs(found.create_time() - identity['created']) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+    except (FileNotFoundError, ValueError, KeyError, TypeError, psutil.Error):
+        return None
+    return found if alive else None

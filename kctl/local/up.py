@@ -1,0 +1,206 @@
+"""`kctl cluster up`: start, wait for each part by its own sign of life, run the example, say what to try.
+
+Nothing here sleeps: the store, the API server and the managers report on a pipe, nodes and the example through a watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from kclient.api import Client, Obj
+from kclient.errors import AlreadyExists, Forbidden, Invalid
+from kclient.kubeconfig import load
+from kcore.env import Env
+from kcore.meta.gvk import DEPLOYMENTS, NAMESPACES, NODES, Resource
+from kcore.meta.objects import get_condition
+from kcore.tasks import start
+from kctl.local import cluster
+from kctl.local.components import name_of
+from kctl.local.layout import ClusterError, Layout, Role
+from kctl.local.progress import Progress
+
+START_TIMEOUT_S = 60.0
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / 'examples'
+KINDS: dict[str, Resource] = {r.kind: r for r in (DEPLOYMENTS,)}
+
+
+class Reports:
+    """The supervisor's reports, read from its pipe: which components are ready, which died."""
+
+    def __init__(self, fd: int) -> None:
+        self._ready: set[str] = set()
+        self._trouble: dict[str, str] = {}
+        self._ended = False
+        self._changed = asyncio.Condition()
+        self._fd = fd
+        self._rest = b''
+
+    async def read(self) -> None:
+        """Until the supervisor ends (which, while `up` waits, is a failure)."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._fd, 'rb'))
+        while line := await reader.readline():
+            what, name, *detail = line.decode().strip().split(' ', 2)
+            async with self._changed:
+                if what == 'ready':
+                    self._ready.add(name)
+                elif what == 'died':
+                    self._trouble[name] = ''.join(detail)
+                self._changed.notify_all()
+        async with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    async def until_ready(self, names: set[str]) -> None:
+        """Raises ClusterError when the supervisor has ended."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._ended or names <= self._ready)
+            if not names <= self._ready:
+                raise ClusterError('the supervisor ended')
+
+    def trouble(self, names: set[str]) -> str:
+        """What is known about the components that are not ready."""
+        missing = sorted(names - self._ready)
+        return '; '.join(f'{n}: {self._trouble.get(n, "not ready yet")}' for n in missing)
+
+
+async def up(layout: Layout, reports_fd: int, example: str | None, env: Env, progress: Progress) -> None:
+    """Raises ClusterError that says what did not come up and which log tells why."""
+    reports = Reports(reports_fd)
+    async with asyncio.TaskGroup() as group:
+        reading = start(group, 'reports', reports.read())
+        await _components(layout, reports, progress)
+        async with Client(load(layout.kubeconfig, env), env, user_agent='kctl') as client:
+            watcher = Watcher(client, progress)
+            names = {name_of('node', n) for n in range(1, layout.nodes + 1)}
+            await watcher.until(
+                f'{layout.nodes} node{"s" * (layout.nodes != 1)} Ready',
+                NODES,
+                lambda nodes: names <= {n['metadata']['name'] for n in nodes if _is(n, 'Ready')},
+                hint=f'see {layout.log("node-1")}',
+            )
+            if example:
+                await run_example(example, client, watcher)
+        reading.cancel()
+
+
+async def _components(layout: Layout, reports: Reports, progress: Progress) -> None:
+    parts: tuple[tuple[Role, int, str], ...] = (
+        ('store', layout.stores, 'store: {n} member{s}, one leads'),
+        ('api', layout.apis, 'API server at ' + layout.api_urls()[0]),
+        ('manager', layout.managers, '{n} controller manager{s} with scheduler'),
+    )
+    for role, count, text in parts:
+        names = {name_of(role, n) for n in range(1, count + 1)}
+        what = text.format(n=count, s='s' if count != 1 else '')
+        try:
+            await progress.wait(what, reports.until_ready(names), timeout_s=START_TIMEOUT_S)
+        except (TimeoutError, ClusterError) as e:
+            raise ClusterError(
+                f'{role} did not come up ({reports.trouble(names)}); see {layout.log(name_of(role, 1))}.'
+            ) from e
+
+
+async def run_example(name: str, client: Client, watcher: Watcher) -> None:
+    """Create what `examples/<name>.yaml` holds, unless it is there, and wait until each Deployment is Available."""
+    path = EXAMPLES / f'{name}.yaml'
+    try:
+        text = client.env.disk.read(path)
+    except FileNotFoundError as e:
+        raise ClusterError(f'there is no example {name}: {path} does not exist.') from e
+    # The namespace is made by the API server a moment after it begins to serve.
+    await watcher.until('namespace default', NAMESPACES, lambda found: 'default' in _names(found))
+    for obj in yaml.safe_load_all(text):
+        resource, wanted = KINDS[obj['kind']], obj['metadata']['name']
+        obj['metadata'].setdefault('namespace', 'default')
+        with contextlib.suppress(AlreadyExists):
+            try:
+                await client.create(resource, obj)
+            except (Invalid, Forbidden) as e:
+                raise ClusterError(f'example {name} was refused: {e}') from e
+        await watcher.until(
+            f'example {name} Available',
+            resource,
+            partial(_all_available, {wanted}),
+            namespace='default',
+            hint='see `kctl describe pods`',
+        )
+
+
+def _names(objects: list[Obj]) -> set[str]:
+    return {o['metadata']['name'] for o in objects}
+
+
+def _all_available(names: set[str], objects: list[Obj]) -> bool:
+    return names <= _names([o for o in objects if _is(o, 'Available')])
+
+
+def _is(obj: Obj, condition: str) -> bool:
+    found = get_condition(obj, condition)
+    return found is not None and found.get('status') == 'True'
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Waits until the objects of a resource are as wanted: one list, then a watch."""
+
+    client: Client
+    progress: Progress
+
+    async def until(
+        self,
+        what: str,
+        resource: Resource,
+        done: Callable[[list[Obj]], bool],
+        *,
+        namespace: str | None = None,
+        hint: str = 'see the logs',
+    ) -> None:
+        """Raises ClusterError after START_TIMEOUT_S."""
+        try:
+            await self.progress.wait(what, self._seen(resource, namespace, done), timeout_s=START_TIMEOUT_S)
+        except TimeoutError as e:
+            raise ClusterError(f'waited {START_TIMEOUT_S:.0f} s in vain for {what}; {hint}.') from e
+
+    async def _seen(self, resource: Resource, namespace: str | None, done: Callable[[list[Obj]], bool]) -> None:
+        page = await self.client.list(resource, namespace)
+        objects = {o['metadata']['uid']: o for o in page.items}
+        version = page.resource_version
+        while not done(list(objects.values())):
+            async for event in self.client.watch(resource, namespace, resource_version=version):
+                meta = event.object['metadata']
+                version = meta['resourceVersion']
+                if event.type == 'DELETED':
+                    objects.pop(meta['uid'], None)
+                elif event.type != 'BOOKMARK':
+                    objects[meta['uid']] = event.object
+                if done(list(objects.values())):
+                    return
+
+
+def what_to_try(layout: Layout, shown: Path) -> str:
+    return f"""
+  export KUBECONFIG={shown / 'kubeconfig'}
+  kubectl get nodes,pods -o wide              # or .venv/bin/kctl get nodes,pods -o wide
+  kubectl scale deployment hello --replicas=5
+  kubectl logs -f deploy/hello
+  curl http://<a pod's IP>:8080
+  ./scripts/down                              # stops everything; the data stay in {shown}
+"""
+
+
+def already(layout: Layout, env: Env) -> str | None:
+    """A sentence, when the cluster of this data directory already runs."""
+    process = cluster.supervisors(layout, env).get(cluster.SUPERVISOR)
+    if process is None:
+        return None
+    return f'The cluster in {layout.data} already runs at {layout.api_urls()[0]} (process {process.pid}).'

@@ -1,0 +1,153 @@
+"""Clusters of real processes, started and stopped the way a person does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SDK = Path('/usr/lib/google-cloud-sdk/bin')
+KUBECTL_VERSIONS = ('1.33', '1.32', '1.31', '1.30', '1.29', '1.28', '1.27')
+COMMAND_TIMEOUT_S = 90
+
+
+def kubectls() -> dict[str, str]:
+    """Every kubectl found: `kubectl.1.32` and the like first, else whatever the PATH has."""
+    found = {}
+    for version in KUBECTL_VERSIONS:
+        beside = SDK / f'kubectl.{version}'
+        path = shutil.which(f'kubectl.{version}') or (str(beside) if beside.exists() else None)
+        if path:
+            found[version] = path
+    plain = shutil.which('kubectl')
+    return found or ({'PATH': plain} if plain else {})
+
+
+class LocalCluster:
+    """A data directory, its ports, and the commands that a person would type."""
+
+    def __init__(self, data: Path, port_base: int) -> None:
+        self.data, self.port_base = data, port_base
+        self.kubectl_path = next(iter(kubectls().values()), None)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        home = self.data.parent / 'home'
+        home.mkdir(exist_ok=True)
+        path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+        return {'PATH': path, 'HOME': str(home), 'KUBECONFIG': str(self.data / 'kubeconfig')}
+
+    def run(self, *argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            argv, cwd=ROOT, env=self.environment, input=stdin, capture_output=True, text=True, check=False,
+            timeout=COMMAND_TIMEOUT_S,
+        )  # fmt: skip
+        if check and done.returncode != 0:
+            raise AssertionError(f'{" ".join(argv)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}')
+        return done
+
+    def kctl(self, *argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, '-m', 'kctl', *argv, check=check, stdin=stdin)
+
+    def kubectl(self, *argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        if self.kubectl_path is None:
+            pytest.skip('no kubectl on this machine')
+        return self.run(self.kubectl_path, *argv, check=check, stdin=stdin)
+
+    def up(self, *flags: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        where = ('--data-dir', str(self.data), '--port-base', str(self.port_base))
+        return self.kctl('cluster', 'up', *where, *flags, check=check)
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return self.kctl('cluster', 'down', '--data-dir', str(self.data))
+
+    def kill(self, who: str, signal: str = 'KILL') -> str:
+        return self.kctl('cluster', 'kill', who, '--data-dir', str(self.data), '--signal', signal).stdout
+
+    def get(self, *what: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kctl('get', *what, '-o', 'json').stdout)
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything alive that belongs to this data directory: components, shims, containers."""
+        mine = []
+        for process in psutil.process_iter():
+            try:
+                text = ' '.join(process.cmdline()) + str(process.environ().get('KUBELING_DATA', ''))
+                held = [f.path for f in process.open_files()]
+            except psutil.Error:
+                continue
+            if process.pid != os.getpid() and (str(self.data) in text or any(str(self.data) in f for f in held)):
+                mine.append(process)
+        return mine
+
+
+@pytest.fixture(scope='session')
+def port_bases(worker_id: str) -> Iterator[int]:
+    """Port bases of this test worker: a hundred ports and a block of addresses each, shared with nobody."""
+    worker = int(worker_id.removeprefix('gw')) if worker_id.startswith('gw') else 9
+
+    def bases() -> Iterator[int]:
+        for n in range(10):
+            yield 20000 + worker * 1000 + n * 100
+
+    return bases()
+
+
+@pytest.fixture
+def new_cluster(tmp_path: Path, port_bases: Iterator[int]) -> Iterator[Callable[[], LocalCluster]]:
+    """Makes clusters of a test's own; whatever still runs at its end is stopped."""
+    made: list[LocalCluster] = []
+
+    def make() -> LocalCluster:
+        made.append(LocalCluster(tmp_path / f'cluster-{len(made)}', next(port_bases)))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        if (cluster.data / 'cluster.json').exists():
+            cluster.down()
+
+
+@pytest.fixture(scope='session')
+def cluster(tmp_path_factory: pytest.TempPathFactory, port_bases: Iterator[int]) -> Iterator[LocalCluster]:
+    """One cluster that the tests of a worker share; each test works in a namespace of its own."""
+    shared = LocalCluster(tmp_path_factory.mktemp('shared') / 'cluster', next(port_bases))
+    shared.up()
+    yield shared
+    shared.down()
+
+
+@pytest.fixture
+def namespace(cluster: LocalCluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = (
+        request.node.name.lower().replace('_', '-').replace('[', '-').replace(']', '').replace('.', '-')[:50].strip('-')
+    )
+    manifest = {'apiVersion': 'v1', 'kind': 'Namespace', 'metadata': {'name': name}}
+    cluster.kctl('create', '-f', '-', stdin=json.dumps(manifest))
+    yield name
+    cluster.kctl('delete', 'namespace', name, '--wait=false')
+
+
+@pytest.fixture(params=list(kubectls().items()) or [('none', '')], ids=lambda p: p[0])
+def each_kubectl(
+    request: pytest.FixtureRequest, cluster: LocalCluster
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command with each kubectl version found on the machine."""
+    _, path = request.param
+    if not path:
+        pytest.skip('no kubectl on this machine')
+
+    def run(*argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return cluster.run(path, *argv, check=check, stdin=stdin)
+
+    return run

@@ -1,0 +1,80 @@
+"""The real disk, network and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from kcore.env import Env
+
+ENV = Env.real()
+
+
+def test_replace_is_whole_or_nothing_and_leaves_no_draft(tmp_path: Path) -> None:
+    target = tmp_path / 'f'
+    ENV.disk.replace(target, b'old')
+    ENV.disk.replace(target, b'new')
+    assert target.read_bytes() == b'new'
+    assert os.listdir(tmp_path) == ['f']
+
+
+def test_an_append_file_grows_survives_reopening_and_can_be_cut(tmp_path: Path) -> None:
+    file = ENV.disk.open_append(tmp_path / 'log', preallocate=4096)
+    file.append(b'hello ')
+    file.append(b'world')
+    file.sync()
+    file.close()
+    again = ENV.disk.open_append(tmp_path / 'log')
+    assert again.size == 11
+    again.truncate(5)
+    again.append(b'!')
+    again.close()
+    assert ENV.disk.read(tmp_path / 'log') == b'hello!'
+
+
+def test_preallocation_keeps_the_size(tmp_path: Path) -> None:
+    file = ENV.disk.open_append(tmp_path / 'log', preallocate=1 << 20)
+    assert file.size == 0
+    assert (tmp_path / 'log').stat().st_size == 0
+    file.close()
+
+
+def test_a_missing_directory_lists_as_empty_and_is_made_with_its_parents(tmp_path: Path) -> None:
+    deep = tmp_path / 'a' / 'b'
+    assert ENV.disk.listdir(deep) == []
+    ENV.disk.mkdir(deep)
+    ENV.disk.mkdir(deep)
+    assert deep.is_dir()
+
+
+async def test_offload_runs_elsewhere_and_carries_the_error_back() -> None:
+    def fail() -> None:
+        raise OSError('no')
+
+    assert await ENV.disk.offload(lambda: 7) == 7
+    with pytest.raises(OSError, match='no'):
+        await ENV.disk.offload(fail)
+
+
+async def test_a_taken_port_is_an_error_with_the_address_in_it() -> None:
+    server = await ENV.net.listen(asyncio.Protocol, '127.0.0.1', 0)
+    with pytest.raises(OSError, match=str(server.address[1])):
+        await ENV.net.listen(asyncio.Protocol, '127.0.0.1', server.address[1])
+    server.close()
+
+
+async def test_a_child_reports_its_exit_code_and_its_signal() -> None:
+    child = await ENV.processes.spawn([sys.executable, '-c', 'raise SystemExit(3)'])
+    assert await child.wait() == 3
+    sleeper = await ENV.processes.spawn([sys.executable, '-c', 'import time; time.sleep(60)'])
+    sleeper.signal(9)
+    assert await sleeper.wait() == -9
+
+
+async def test_a_missing_binary_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        await ENV.processes.spawn(['/nowhere/at/all'])
