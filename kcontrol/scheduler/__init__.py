@@ -1,0 +1,1 @@
+"""The scheduler: queue → filter → score → assume → bind, plugins being pure functions over a frozen snapshot."""
