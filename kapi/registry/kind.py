@@ -90,7 +90,9 @@ class Kind:
     verbs: tuple[str, ...] = STANDARD_VERBS
     subresources: tuple[Subresource, ...] = ()
     columns: tuple[Col, ...] = ()
-    """Without Name, which every Table begins with; Age only when declared."""
+    """Without Name, which every Table begins with (but see `name_first`); Age only when declared."""
+    name_first: bool = True
+    """False for the rare Table (events) that declares its own Name column elsewhere."""
     selectable: Mapping[str, str] = field(default_factory=dict)
     """Field selector label → dotted path, beyond metadata.name and metadata.namespace."""
     storage: Resource | None = None

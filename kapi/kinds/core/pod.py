@@ -1,0 +1,143 @@
+"""Pod: containers that live and die together on one node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kapi.kinds.base import BuiltinStrategy
+from kapi.kinds.core.pod_columns import POD_COLUMNS
+from kapi.kinds.core.pod_defaults import GRACE_PERIOD_S, containers_of, default_pod
+from kapi.kinds.core.pod_rules import pod_spec, pod_update
+from kapi.registry.kind import READ_WRITE, Connect, Kind, Obj, Status
+from kapi.registry.strategy import Invalid
+from kcore.meta import gvk
+from kcore.meta.objects import get_path, is_pod_finished
+from kcore.meta.quantity import QuantityError, parse
+
+ANY_VERB = ('create', 'delete', 'get', 'patch', 'update')
+COMPUTE = ('cpu', 'memory')
+
+
+def qos_class(pod: Obj) -> str:
+    """Guaranteed: limits = requests for cpu and memory everywhere; BestEffort: none anywhere; else Burstable."""
+    spec = pod.get('spec') or {}
+    guaranteed, best_effort = True, True
+    for container in (*(spec.get('containers') or ()), *(spec.get('initContainers') or ())):
+        resources = container.get('resources') or {}
+        limits, requests = resources.get('limits') or {}, resources.get('requests') or {}
+        if any(_positive(amounts.get(name)) for amounts in (limits, requests) for name in COMPUTE):
+            best_effort = False
+        if not all(_positive(limits.get(name)) and _equal(limits.get(name), requests.get(name)) for name in COMPUTE):
+            guaranteed = False
+    return 'BestEffort' if best_effort else 'Guaranteed' if guaranteed else 'Burstable'
+
+
+def _positive(amount: Any) -> bool:
+    try:
+        return amount is not None and parse(amount) > 0
+    except QuantityError:
+        return False
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return b is None or parse(a) == parse(b)
+
+
+class PodStrategy(BuiltinStrategy):
+    generation = False
+    returns_deleted_object = True
+
+    def default(self, obj: Obj) -> None:
+        default_pod(obj)
+
+    def prepare(self, new: Obj, old: Obj | None) -> None:
+        if old is None:
+            new['status'] = {'phase': 'Pending', 'qosClass': qos_class(new)}
+            gates = (new.get('spec') or {}).get('schedulingGates')
+            if gates:
+                new['status']['conditions'] = [
+                    {
+                        'type': 'PodScheduled',
+                        'status': 'False',
+                        'reason': 'SchedulingGated',
+                        'message': 'Scheduling is blocked due to non-empty scheduling gates',
+                    }
+                ]
+
+    def prepare_status(self, new: Obj, old: Obj) -> None:
+        qos = (old.get('status') or {}).get('qosClass')
+        if qos and isinstance(new.get('status'), dict):
+            new['status'].setdefault('qosClass', qos)
+
+    def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
+        yield from pod_spec('spec', new.get('spec') or {})
+        if old is not None:
+            yield from pod_update(new, old)
+
+    def validate_status(self, new: Obj, old: Obj) -> Iterator[Invalid]:
+        nominated = get_path(new, 'spec.nodeName')
+        if nominated != get_path(old, 'spec.nodeName'):
+            yield Invalid('status.nominatedNodeName', 'Forbidden: may not be changed directly', 'FieldValueForbidden')
+
+    def warnings(self, new: Obj, old: Obj | None) -> Iterator[str]:
+        if old is None:
+            yield from pod_warnings('spec', new.get('spec') or {})
+
+    def grace_period_s(self, obj: Obj, requested_s: int | None) -> int:
+        """The request's, else the spec's; an unscheduled or finished pod has nothing to wait for."""
+        spec = obj.get('spec') or {}
+        wanted = requested_s
+        if wanted is None:
+            own = spec.get('terminationGracePeriodSeconds')
+            wanted = GRACE_PERIOD_S if own is None else int(own)
+        if not spec.get('nodeName') or is_pod_finished(obj):
+            return 0
+        return 1 if wanted < 0 else wanted
+
+
+def pod_warnings(at: str, spec: Obj) -> Iterator[str]:
+    """Accepted, but hardly what the author meant."""
+    for container in containers_of(spec):
+        where = f'{at}.containers[?]'
+        for field in ('containers', 'initContainers'):
+            for i, c in enumerate(spec.get(field) or ()):
+                if c is container:
+                    where = f'{at}.{field}[{i}]'
+        seen: set[str] = set()
+        for i, env in enumerate(container.get('env') or ()):
+            name = env.get('name')
+            if name in seen:
+                yield f'{where}.env[{i}]: hides previous definition of "{name}", which may be dropped when using apply'
+            seen.add(name)
+
+
+KIND = Kind(
+    resource=gvk.PODS,
+    strategy=PodStrategy(),
+    short=('po',),
+    categories=('all',),
+    subresources=(
+        Status(),
+        Connect('attach', 'PodAttachOptions', ('create', 'get')),
+        Connect('binding', 'Binding', ('create',)),
+        Connect('ephemeralcontainers', 'Pod', READ_WRITE),
+        Connect('eviction', 'Eviction', ('create',), 'policy', 'v1'),
+        Connect('exec', 'PodExecOptions', ('create', 'get')),
+        Connect('log', 'Pod', ('get',)),
+        Connect('portforward', 'PodPortForwardOptions', ('create', 'get')),
+        Connect('proxy', 'PodProxyOptions', ANY_VERB),
+        Connect('resize', 'Pod', READ_WRITE),
+    ),
+    columns=POD_COLUMNS,
+    selectable={
+        'spec.nodeName': 'spec.nodeName',
+        'spec.restartPolicy': 'spec.restartPolicy',
+        'spec.schedulerName': 'spec.schedulerName',
+        'spec.serviceAccountName': 'spec.serviceAccountName',
+        'spec.hostNetwork': 'spec.hostNetwork',
+        'status.phase': 'status.phase',
+        'status.podIP': 'status.podIP',
+        'status.nominatedNodeName': 'status.nominatedNodeName',
+    },
+)
