@@ -132,6 +132,8 @@ class Informer:
         self._synced = asyncio.Event()
         self.resource_version = ''
         """Revision of the latest complete list."""
+        self.seen_revision = 0
+        """The store holds everything that happened to this resource up to here."""
 
     def on_change(self, handler: Handler) -> None:
         """Call `handler(old, new)` on every change; objects already known are told at once as new."""
@@ -199,8 +201,10 @@ class Informer:
                     self._staged[key_of(obj)] = obj
                 case Put(object=obj):
                     self._put(obj)
+                    self._see(obj['metadata'].get('resourceVersion'))
                 case Delete(object=obj):
                     self._remove(key_of(obj))
+                    self._see(obj['metadata'].get('resourceVersion'))
                 case Commit(resource_version=rv):
                     self._commit(rv)
 
@@ -211,7 +215,12 @@ class Informer:
         for obj in staged.values():
             self._put(obj)
         self.resource_version = resource_version
+        self._see(resource_version)
         self._synced.set()
+
+    def _see(self, revision: str | None) -> None:
+        if revision and revision.isdigit():
+            self.seen_revision = max(self.seen_revision, int(revision))
 
     def _put(self, obj: Obj) -> None:
         known = self.store.get(key_of(obj))

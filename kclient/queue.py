@@ -138,6 +138,11 @@ class WorkQueue(Generic[K]):
         """Nothing queued, in work or delayed."""
         return self._sets.idle and not len(self._delays)
 
+    @property
+    def busy(self) -> bool:
+        """Something is queued or in work (what is delayed does not count)."""
+        return not self._sets.idle
+
     def add(self, key: K) -> None:
         if self._sets.add(key):
             self.adds += 1

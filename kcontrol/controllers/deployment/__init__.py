@@ -1,0 +1,1 @@
+"""Deployment: move from one ReplicaSet to the next within bounds."""

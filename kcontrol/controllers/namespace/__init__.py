@@ -1,0 +1,1 @@
+"""Namespace: empty it, then let it go."""

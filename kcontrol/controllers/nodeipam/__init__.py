@@ -1,0 +1,1 @@
+"""Node IPAM: every node gets a /24 of its own for its pods."""

@@ -1,0 +1,49 @@
+"""Which pods to remove by force. Pure. Source: pkg/controller/podgc/gc_controller.go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kclient.model import Obj
+from kcore.meta.objects import deleting, is_pod_finished
+
+OUT_OF_SERVICE = 'node.kubernetes.io/out-of-service'
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """A pod to delete with grace 0, and why."""
+
+    pod: Obj
+    why: str
+    fail_first: bool
+    """Mark it Failed before, so that its owner counts it right."""
+
+
+def node_of(pod: Obj) -> str:
+    return str((pod.get('spec') or {}).get('nodeName') or '')
+
+
+def plan(pods: Sequence[Obj], gone_nodes: Iterable[str], out_of_service: Iterable[str], threshold: int) -> list[Doomed]:
+    """gone_nodes: nodes that certainly do not exist. threshold: finished pods to keep; 0 keeps all."""
+    gone, out = frozenset(gone_nodes), frozenset(out_of_service)
+    doomed: dict[str, Doomed] = {}
+    for pod in pods:
+        uid = str(pod['metadata']['uid'])
+        if node_of(pod) in gone:
+            doomed[uid] = Doomed(pod, 'PodGC: node no longer exists', not is_pod_finished(pod))
+        elif deleting(pod) and not node_of(pod):
+            doomed[uid] = Doomed(pod, 'PodGC: unscheduled and terminating', False)
+        elif deleting(pod) and node_of(pod) in out:
+            doomed[uid] = Doomed(pod, 'PodGC: node out-of-service', not is_pod_finished(pod))
+    if threshold > 0:
+        finished = [p for p in pods if is_pod_finished(p) and not deleting(p) and p['metadata']['uid'] not in doomed]
+        finished.sort(key=lambda p: (p['metadata'].get('creationTimestamp') or '', p['metadata']['name']))
+        for pod in finished[: max(0, len(finished) - threshold)]:
+            doomed[str(pod['metadata']['uid'])] = Doomed(pod, 'PodGC: too many finished pods', False)
+    return [*doomed.values()]
+
+
+def is_out_of_service(node: Obj) -> bool:
+    return any(t.get('key') == OUT_OF_SERVICE for t in (node.get('spec') or {}).get('taints') or ())

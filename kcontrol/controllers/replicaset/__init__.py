@@ -1,0 +1,1 @@
+"""ReplicaSet: keep so many pods of one template."""

@@ -1,0 +1,145 @@
+"""Run controllers for one term of leadership: wire informers to queues, queues to workers.
+
+Nothing outlives the term: caches are built anew by the next leader, so a deposed one holds no stale state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import NoReturn
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from kclient.api import Client
+from kclient.errors import ApiError, Conflict, Deposed, NotFound
+from kclient.events import EventRecorder
+from kclient.informer import Handler, InformerSet
+from kclient.model import Obj
+from kclient.queue import WorkQueue
+from kcontrol.config import ControlConfig
+from kcontrol.controller import Controller, Ctx, Keys, Loop, Terminal, controller_keys, own_key
+from kcontrol.metrics import Metrics
+from kcore.env import Env
+from kcore.tasks import start_essential, start_restarting
+
+log = structlog.get_logger('kcontrol')
+
+COMPONENT = 'controller-manager'
+
+
+class Runner:
+    """All controllers of one term."""
+
+    def __init__(
+        self, client: Client, env: Env, config: ControlConfig, controllers: Iterable[Controller | Loop],
+        *, metrics: Metrics | None = None,
+    ) -> None:  # fmt: skip
+        self._env, self._metrics = env, metrics if metrics is not None else Metrics()
+        self._informers = InformerSet(client)
+        self._recorders: list[EventRecorder] = []
+        self._running: list[tuple[Controller | Loop, Ctx]] = []
+        for declared in controllers:
+            recorder = EventRecorder(client, env, component_of(declared.name))
+            ctx = Ctx(client, env, self._informers, recorder, config, WorkQueue(env), declared.name)
+            self._recorders.append(recorder)
+            self._running.append((declared, ctx))
+            if isinstance(declared, Controller):
+                for resource in declared.resources:
+                    ctx.informer(resource)
+
+    @property
+    def idle(self) -> bool:
+        """No controller has anything to do now (delayed work apart)."""
+        return all(not c.queue.busy for _, c in self._running)
+
+    def debug(self) -> dict[str, object]:
+        return {d.name: c.queue.snapshot() for d, c in self._running}
+
+    async def run(self) -> None:
+        """Until cancelled, or until something essential dies."""
+        self._metrics.watch_queues({d.name: c.queue for d, c in self._running})
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._informers.start(group)
+                for recorder in self._recorders:
+                    start_restarting(group, 'event recorder', recorder.run, self._env)
+                await self._informers.synced()
+                log.info('caches synced', kinds=len(list(self._informers)))
+                for declared, ctx in self._running:
+                    self._start(group, declared, ctx)
+        finally:
+            for _, ctx in self._running:
+                ctx.queue.close()
+
+    def _start(self, group: asyncio.TaskGroup, declared: Controller | Loop, ctx: Ctx) -> None:
+        if isinstance(declared, Loop):
+            start_restarting(group, declared.name, lambda: declared.run(ctx), self._env)
+            return
+        _feed(ctx, declared)
+        for number in range(declared.workers):
+            start_essential(group, f'{declared.name} worker {number}', self._work(declared, ctx))
+
+    async def _work(self, declared: Controller, ctx: Ctx) -> NoReturn:
+        while True:
+            key = await ctx.queue.get()
+            began = self._env.clock.monotonic()
+            try:
+                with bound_contextvars(controller=declared.name, object=key):
+                    outcome = await work_once(declared, ctx, key)
+            finally:
+                ctx.queue.done(key)
+            self._metrics.reconciled(declared.name, outcome, self._env.clock.monotonic() - began)
+
+
+async def work_once(declared: Controller, ctx: Ctx, key: str) -> str:
+    """One reconcile with its consequences for the queue.
+
+    Returns: success, requeue_after, terminal, conflict or error.
+    """
+    try:
+        result = await declared.reconcile(ctx, key)
+    except Terminal as e:
+        log.warning('reconcile gave up', err=str(e))
+        ctx.queue.forget(key)
+        return 'terminal'
+    except (Conflict, NotFound) as e:
+        log.debug('reconcile met a newer object', err=str(e))
+        ctx.queue.add_rate_limited(key)
+        return 'conflict'
+    except (ApiError, Deposed) as e:
+        log.warning('reconcile failed', err=f'{type(e).__name__}: {e}')
+        ctx.queue.add_rate_limited(key)
+        return 'error'
+    except Exception as e:
+        log.error('reconcile crashed', err=f'{type(e).__name__}: {e}', exc_info=e)
+        ctx.queue.add_rate_limited(key)
+        return 'error'
+    ctx.queue.forget(key)
+    if result is None:
+        return 'success'
+    ctx.queue.add_after(key, result.after_s)
+    return 'requeue_after'
+
+
+def component_of(name: str) -> str:
+    """The source component of a controller's events, as upstream names it."""
+    return f'{name}-controller'
+
+
+def _feed(ctx: Ctx, declared: Controller) -> None:
+    """Changes of the watched resources become keys in the queue."""
+
+    def handler(keys: Keys) -> Handler:
+        def changed(old: Obj | None, new: Obj | None) -> None:
+            for key in keys(ctx, old, new):
+                ctx.queue.add(key)
+
+        return changed
+
+    ctx.informer(declared.primary).on_change(handler(own_key))
+    for resource in declared.owns:
+        ctx.informer(resource).on_change(handler(controller_keys(declared.primary)))
+    for watching in declared.watches:
+        ctx.informer(watching.resource).on_change(handler(watching.keys))
