@@ -100,6 +100,12 @@ def pod() -> Callable[..., Obj]:
     return make_pod
 
 
+@pytest.fixture(scope='session')
+def builders() -> tuple[Callable[..., Obj], Callable[..., Obj]]:
+    """(node, pod), for tests that Hypothesis repeats."""
+    return make_node, make_pod
+
+
 @pytest.fixture
 def verdict() -> Callable[[Obj, Obj, list[Obj]], tuple[str, ...]]:
     """Reasons for which a pod does not fit one node that carries the given pods; empty when it fits."""

@@ -48,7 +48,7 @@ def test_a_cordoned_node_takes_only_pods_that_tolerate_it(node, pod, verdict):
         ('Exists', [], True), ('DoesNotExist', [], False),
     ],
 )  # fmt: skip
-def test_node_affinity_operators_on_a_label_that_is_there(node, pod, verdict, operator, values, fits):
+def test_node_affinity_operators_on_a_label_that_is_there(node, pod, verdict, operator, values, fits):  # noqa: PLR0917
     rule = {'key': 'disk', 'operator': operator, 'values': values}
     affinity = _required({'matchExpressions': [rule]})
     assert verdict(pod('p', affinity=affinity), node('n', labels={'disk': 'ssd'}), []) == (() if fits else (AFFINITY,))
@@ -59,7 +59,7 @@ def test_node_affinity_operators_on_a_label_that_is_there(node, pod, verdict, op
     [('In', ['ssd'], False), ('NotIn', ['ssd'], True), ('Exists', [], False), ('DoesNotExist', [], True),
      ('Gt', ['1'], False), ('Lt', ['1'], False)],
 )  # fmt: skip
-def test_node_affinity_operators_on_a_label_that_is_missing(node, pod, verdict, operator, values, fits):
+def test_node_affinity_operators_on_a_label_that_is_missing(node, pod, verdict, operator, values, fits):  # noqa: PLR0917
     rule = {'key': 'disk', 'operator': operator, 'values': values}
     affinity = _required({'matchExpressions': [rule]})
     assert verdict(pod('p', affinity=affinity), node('n'), []) == (() if fits else (AFFINITY,))
@@ -70,7 +70,7 @@ def test_node_affinity_operators_on_a_label_that_is_missing(node, pod, verdict, 
     [('8', 'Gt', '4', True), ('4', 'Gt', '4', False), ('2', 'Lt', '4', True), ('4', 'Lt', '4', False),
      ('many', 'Gt', '4', False), ('8', 'Gt', 'x', False)],
 )  # fmt: skip
-def test_greater_and_less_compare_whole_numbers(node, pod, verdict, label, operator, bound, fits):
+def test_greater_and_less_compare_whole_numbers(node, pod, verdict, label, operator, bound, fits):  # noqa: PLR0917
     affinity = _required({'matchExpressions': [{'key': 'cores', 'operator': operator, 'values': [bound]}]})
     assert verdict(pod('p', affinity=affinity), node('n', labels={'cores': label}), []) == (() if fits else (AFFINITY,))
 
@@ -148,7 +148,7 @@ def test_a_pod_that_asks_for_nothing_fits_an_exhausted_node(node, pod, verdict):
         ({'containerPort': 80}, {'hostPort': 80}, True),
     ],
 )
-def test_host_ports_collide_by_address_protocol_and_number(node, pod, verdict, wanted, used, fits):
+def test_host_ports_collide_by_address_protocol_and_number(node, pod, verdict, wanted, used, fits):  # noqa: PLR0917
     present = pod('other', containers=[{'name': 'c', 'ports': [used]}])
     reasons = verdict(pod('p', containers=[{'name': 'c', 'ports': [wanted]}]), node('n'), [present])
     assert reasons == (() if fits else ("node(s) didn't have free ports for the requested pod ports",))
