@@ -1,0 +1,48 @@
+"""Settings of one node agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from kcore.config import Address, Config
+from kcore.meta import quantity
+
+
+class NodeConfig(Config):
+    """Kubeling node agent: registers a node and runs its pods as processes."""
+
+    model_config = SettingsConfigDict(env_prefix='KNODE_')
+
+    name: str = Field(min_length=1, max_length=253, description='name of the Node object')
+    kubeconfig: Path = Field(description='how to reach the API server')
+    data_dir: Path = Field(description='where pods live; kept over restarts')
+    listen: Address = Field('127.0.0.1:10250', description='HOST:PORT of the kubelet API; the host is the node address')
+    tls_cert: Path | None = Field(None, description='serving certificate (PEM)')
+    tls_key: Path | None = Field(None, description='its key')
+    client_ca: Path | None = Field(None, description='authority of the certificates that callers must show')
+    cpu: str = Field('', description='capacity in cores (default: the machine has)')
+    memory: str = Field('', description='capacity of memory (default: the machine has)')
+    pods: int = Field(110, ge=1, le=10_000, description='most pods at once')
+    labels: dict[str, str] = Field(default_factory=dict, description='further node labels, a=b,c=d')
+    heartbeat_s: float = Field(10.0, gt=0, description='seconds between renewals of the node lease')
+    lease_duration_s: int = Field(40, ge=1, description='seconds after which a silent node is taken for dead')
+    status_period_s: float = Field(300.0, gt=0, description='seconds between status reports without news')
+
+    @model_validator(mode='after')
+    def _relations(self) -> Self:
+        for name in ('cpu', 'memory'):
+            try:
+                if getattr(self, name):
+                    quantity.parse(getattr(self, name))
+            except ValueError as e:
+                raise ValueError(f'{name}: {e}') from e
+        if self.lease_duration_s <= self.heartbeat_s:
+            raise ValueError('lease_duration_s must be greater than heartbeat_s')
+        given = [self.tls_cert, self.tls_key, self.client_ca]
+        if any(given) and not all(given):
+            raise ValueError('tls_cert, tls_key and client_ca go together')
+        return self

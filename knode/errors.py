@@ -1,0 +1,47 @@
+"""What can go wrong on a node. All of it derives from `NodeError`; what users see of it are pod events and statuses."""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """Base of the node agent's own errors; the text is for people."""
+
+
+class ShimError(NodeError):
+    """A shim refused an operation, or is gone."""
+
+
+class ShimGone(ShimError):
+    """The connection to the shim ended: its containers are dead or about to be adopted by nobody."""
+
+
+class ImageError(NodeError):
+    """An image that this node cannot provide."""
+
+
+class InvalidImageName(ImageError):
+    """Not an image reference at all."""
+
+
+class ContainerConfigError(NodeError):
+    """A container cannot be described: a missing ConfigMap or Secret, a broken reference."""
+
+
+class RunError(NodeError):
+    """A container cannot be started as its spec demands (unsupported user, capability)."""
+
+
+class NoAddress(NodeError):
+    """The node's podCIDR is used up, or not given yet."""
+
+
+class VolumeError(NodeError):
+    """A volume cannot be set up."""
+
+
+class NotFoundError(NodeError):
+    """A request to the node's server names a pod or container that is not here. HTTP 404."""
+
+
+class BadRequestError(NodeError):
+    """A request to the node's server that cannot be served. HTTP 400."""

@@ -1,0 +1,1 @@
+"""Images: what `image:` means on a node without a container registry, and the programs behind the named ones."""

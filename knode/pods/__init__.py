@@ -1,0 +1,1 @@
+"""Pod workers: desired pod × observed containers → actions and status."""

@@ -1,0 +1,54 @@
+"""Lifecycle hooks: postStart right after the start, preStop inside the grace. Source: pkg/kubelet/lifecycle/handlers.go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from knode.errors import NodeError, ShimError
+from knode.pods.execute import capture
+from knode.pods.host import Host
+from knode.pods.model import Obj
+from knode.probes.checks import http_get, port_number
+from knode.runtime.driver import Record
+
+if TYPE_CHECKING:
+    from knode.pods.worker import PodWorker
+
+HTTP_HOOK_TIMEOUT_S = 30.0
+
+
+class HookFailed(NodeError):
+    """The text is the event's."""
+
+
+class Hooks:
+    def __init__(self, host: Host, worker: PodWorker) -> None:
+        self._host, self._worker = host, worker
+
+    async def run(self, container: Obj, record: Record, which: str) -> None:
+        """which: postStart or preStop. Raises HookFailed."""
+        hook = (container.get('lifecycle') or {}).get(which) or {}
+        title = 'PostStartHook' if which == 'postStart' else 'PreStopHook'
+        try:
+            if 'exec' in hook:
+                await self._exec(hook['exec'].get('command') or [], record, title)
+            elif 'httpGet' in hook:
+                get = hook['httpGet']
+                host = get.get('host') or self._worker.checkpoint.address
+                port = port_number(container, get['port'])
+                ok, text = await http_get(get, host, port, HTTP_HOOK_TIMEOUT_S)
+                if not ok:
+                    raise HookFailed(f'{title} failed: {text}')
+            elif 'sleep' in hook:
+                await asyncio.sleep(float(hook['sleep']['seconds']))
+        except (ShimError, ValueError) as e:
+            raise HookFailed(f'{title} failed: {e}') from e
+
+    async def _exec(self, argv: list[str], record: Record, title: str) -> None:
+        handle = self._worker.checkpoint.handle
+        if handle is None:
+            raise HookFailed(f'{title} failed: the pod sandbox is gone')
+        code, output = await capture(self._worker.driver, handle, record, argv)
+        if code:
+            raise HookFailed(f"{title} failed: command '{' '.join(argv)}' exited with {code}: {output}")

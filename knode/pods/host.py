@@ -1,0 +1,72 @@
+"""What the pod workers of one node share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from kclient.events import EventRecorder
+from kcore.env import Env
+from kcore.meta.gvk import CONFIGMAPS, SECRETS, Resource
+from knode.addresses import AddressPool
+from knode.pods.checkpoint import Checkpoints
+from knode.pods.environment import Facts, Sources
+from knode.runtime.driver import RuntimeDriver
+
+Obj = Mapping[str, Any]
+
+
+class Objects(Protocol):
+    """Reads of the API that a pod's start needs."""
+
+    async def read(self, resource: Resource, name: str, namespace: str) -> Obj | None:
+        """None: there is none. Raises kclient errors when it cannot be known."""
+
+    async def token(self, pod: Obj, audience: str, expires_s: int) -> str:
+        """A token of the pod's service account, bound to the pod."""
+
+    def services(self, namespace: str) -> Iterable[Obj]: ...
+
+
+class StatusSink(Protocol):
+    """Where workers leave what the API should say; sending and retrying is not their business."""
+
+    def push(self, pod: Obj, status: Mapping[str, Any], *, finished: bool) -> None: ...
+
+
+@dataclass(slots=True)
+class Host:
+    """One node's services to its pods."""
+
+    env: Env
+    node_name: str
+    host_ip: str
+    drivers: Mapping[str, RuntimeDriver]
+    addresses: AddressPool
+    checkpoints: Checkpoints
+    objects: Objects
+    statuses: StatusSink
+    events: EventRecorder
+    allocatable: Mapping[str, str] = field(default_factory=dict)
+    kubelet_port: int = 0
+
+    def driver_for(self, pod: Obj) -> RuntimeDriver:
+        """By RuntimeClass name; the default is `process`."""
+        return self.drivers[pod['spec'].get('runtimeClassName') or 'process']
+
+    def facts(self, pod_ip: str) -> Facts:
+        return Facts(pod_ip, self.host_ip, self.node_name, self.allocatable)
+
+    async def sources(self, pod: Obj, config_maps: Iterable[str], secrets: Iterable[str]) -> Sources:
+        """Fetch what an environment refers to."""
+        namespace = pod['metadata']['namespace']
+        maps = {n: await self.objects.read(CONFIGMAPS, n, namespace) for n in sorted(config_maps)}
+        found = {n: await self.objects.read(SECRETS, n, namespace) for n in sorted(secrets)}
+        return Sources(maps, found, tuple(self.objects.services(namespace)))
+
+    def emit(
+        self, pod: Obj, kind: str, reason: str, message: str, container: str = '', where: str = 'containers'
+    ) -> None:
+        path = f'spec.{where}{{{container}}}' if container else ''
+        self.events.event(dict(pod), kind, reason, message, field_path=path)  # type: ignore[arg-type]

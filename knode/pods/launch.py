@@ -1,0 +1,182 @@
+"""From a container's spec to something a driver can start: image, environment, command, user, limits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kcore.meta import quantity
+from knode.errors import ContainerConfigError, RunError
+from knode.images.catalogue import Image, host_environment
+from knode.pods.environment import Sources, environment
+from knode.pods.expand import expand
+from knode.pods.host import Host
+from knode.pods.model import Obj, Start
+from knode.runtime.driver import Capabilities, ContainerSpec
+from knode.runtime.shim.container import MARK
+
+TERMINATION_MESSAGE_BYTES_MAX = 4096
+FALLBACK_LINES_MAX = 80
+FALLBACK_BYTES_MAX = 2048
+
+OOM_SCORES: Mapping[str, int] = {'Guaranteed': -997, 'BestEffort': 1000, 'Burstable': 500}
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where a pod lives on disk."""
+
+    root: Path
+
+    def work(self, container: str) -> Path:
+        return self.root / 'containers' / container
+
+    def log(self, container: str, attempt: int) -> Path:
+        return self.root / 'logs' / container / f'{attempt}.log'
+
+    def termination(self, container: str, attempt: int) -> Path:
+        return self.root / 'containers' / container / f'.termination-{attempt}'
+
+    @property
+    def volumes(self) -> Path:
+        return self.root / 'volumes'
+
+
+def spec_hash(container: Obj) -> str:
+    """Changes when the container has to be made anew."""
+    return hashlib.sha256(orjson.dumps(dict(container), option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def container_spec(
+    host: Host, pod: Obj, start: Start, image: Image, sources: Sources, place: tuple[Paths, str, str]
+) -> ContainerSpec:
+    """place: paths, pod IP, sandbox identity. Raises ContainerConfigError, RunError."""
+    paths, pod_ip, sandbox = place
+    c = start.container
+    name = c['name']
+    wanted = environment(pod, c, host.facts(pod_ip), sources)
+    env = {**host_environment(), **image.env, 'HOSTNAME': pod['metadata']['name'], 'HOME': str(paths.work(name))}
+    env |= _surroundings(pod, c, paths, pod_ip, start.attempt) | wanted
+    container_id = host.env.new_uid().replace('-', '') + host.env.new_uid().replace('-', '')
+    security = {**(pod['spec'].get('securityContext') or {}), **(c.get('securityContext') or {})}
+    uid, gid, groups = user(pod, c, security, host.driver_for(pod).capabilities)
+    return ContainerSpec(
+        id=container_id,
+        name=name,
+        attempt=start.attempt,
+        argv=_argv(c, image, wanted),
+        env=env | {MARK: container_id},
+        cwd=c.get('workingDir') or str(paths.work(name)),
+        log=str(paths.log(name, start.attempt)),
+        tty=bool(c.get('tty')),
+        stdin=bool(c.get('stdin')),
+        uid=uid,
+        gid=gid,
+        groups=groups,
+        rlimits=rlimits(c),
+        oom_score_adj=oom_score(pod, c, host.allocatable),
+        no_new_privs=security.get('allowPrivilegeEscalation') is False,
+        meta={
+            'image': c['image'],
+            'image_id': image.id,
+            'hash': spec_hash(c),
+            'backoff_s': start.backoff_s,
+            'kind': start.kind,
+            'sandbox': sandbox,
+            'cwd': c.get('workingDir') or str(paths.work(name)),
+            'uid': uid,
+            'gid': gid,
+            'groups': list(groups),
+        },
+    )
+
+
+def _argv(c: Obj, image: Image, env: Mapping[str, str]) -> list[str]:
+    command = [expand(a, env) for a in c.get('command') or ()]
+    args = [expand(a, env) for a in c.get('args') or ()]
+    if command:
+        argv = command + args
+    else:
+        argv = [*image.entrypoint, *(args or image.cmd)]
+    if not argv:
+        raise RunError('no command specified')
+    return argv
+
+
+def _surroundings(pod: Obj, c: Obj, paths: Paths, pod_ip: str, attempt: int) -> dict[str, str]:
+    """What a process has to be told because no namespace shows it: its address and its directories."""
+    return {
+        'POD_IP': pod_ip,
+        'KUBELING_POD_DIR': str(paths.root),
+        'KUBELING_VOLUMES': str(paths.volumes),
+        'KUBELING_TERMINATION_LOG': str(paths.termination(c['name'], attempt)),
+    }
+
+
+def user(pod: Obj, c: Obj, security: Obj, can: Capabilities) -> tuple[int | None, int | None, tuple[int, ...]]:
+    """(uid, gid, supplementary groups); None: as the agent. Raises for what this agent may not do."""
+    uid, gid = security.get('runAsUser'), security.get('runAsGroup')
+    groups = [*(security.get('supplementalGroups') or ()), *([security['fsGroup']] if 'fsGroup' in security else [])]
+    effective = os.geteuid() if uid is None else uid
+    if security.get('runAsNonRoot') and effective == 0:
+        what = (
+            "container's runAsUser breaks non-root policy"
+            if uid == 0
+            else 'container has runAsNonRoot and image will run as root'
+        )
+        meta = pod['metadata']
+        where = f'pod: "{meta["name"]}_{meta["namespace"]}({meta["uid"]})", container: {c["name"]}'
+        raise ContainerConfigError(f'{what} ({where})')
+    if not can.change_user:
+        if (uid is not None and uid != os.geteuid()) or (gid is not None and gid != os.getegid()):
+            raise RunError(f'runAsUser {uid}, runAsGroup {gid}: this node agent is not privileged to change user')
+        return None, None, ()
+    if uid is None and gid is None and not groups:
+        return None, None, ()
+    return effective, gid if gid is not None else 0, tuple(int(g) for g in groups)
+
+
+def rlimits(c: Obj) -> dict[str, tuple[int, int]]:
+    """What of the limits a plain process can be held to: no core dumps beside the program, and no memory lock."""
+    return {'RLIMIT_CORE': (0, 0)}
+
+
+def oom_score(pod: Obj, c: Obj, allocatable: Mapping[str, str]) -> int:
+    """Source: pkg/kubelet/qos/policy.go GetContainerOOMScoreAdjust."""
+    qos = (pod.get('status') or {}).get('qosClass') or 'BestEffort'
+    if qos != 'Burstable':
+        return OOM_SCORES.get(qos, 1000)
+    request = ((c.get('resources') or {}).get('requests') or {}).get('memory', '0')
+    total = quantity.value(allocatable.get('memory', '0')) or 1
+    score = 1000 - 1000 * quantity.value(request) // total
+    return max(3, min(score, 999))
+
+
+def termination_message(env: Any, paths: Paths, c: Obj, record: Any) -> str:
+    """From the file, or from the log's end when the policy asks for that."""
+    path = paths.termination(record.name, record.attempt)
+    if env.disk.exists(path):
+        text = env.disk.read(path)[:TERMINATION_MESSAGE_BYTES_MAX].decode(errors='replace')
+        if text:
+            return str(text)
+    if c.get('terminationMessagePolicy') != 'FallbackToLogsOnError' or record.exit_code == 0:
+        return ''
+    log = Path(record.log)
+    if not env.disk.exists(log):
+        return ''
+    lines = env.disk.read(log).splitlines(keepends=True)[-FALLBACK_LINES_MAX:]
+    text = b''.join(_content(line) for line in lines)[-FALLBACK_BYTES_MAX:].decode(errors='replace')
+    return str(text)
+
+
+def _content(record: bytes) -> bytes:
+    parts = record.split(b' ', 3)
+    if len(parts) < 4:
+        return b''
+    return parts[3] if parts[2] == b'F' else parts[3].rstrip(b'\n')

@@ -1,0 +1,60 @@
+"""A pod's phase from its containers' states.
+
+| init containers | main containers | restartPolicy | phase |
+|---|---|---|---|
+| one failed for good | – | Never | Failed |
+| not all done | – | any | Pending |
+| done | one was never started | any | Pending |
+| done | one runs | any | Running |
+| done | all ended | Always | Running |
+| done | all ended with 0 | OnFailure, Never | Succeeded |
+| done | all ended, one badly | Never | Failed |
+| done | all ended, one badly | OnFailure | Running |
+
+A sidecar that has started is done. Source: kubelet_pods.go getPhase.
+"""
+
+from __future__ import annotations
+
+from knode.pods.model import View, containers_of
+from knode.runtime.driver import Record
+
+
+def phase(view: View) -> str:
+    if view.verdict is not None:
+        return 'Failed'
+    inits = [(view.latest(c['name']), kind) for c, kind in containers_of(view.spec) if kind in {'init', 'sidecar'}]
+    mains = [view.latest(c['name']) for c in view.spec['containers']]
+    begun = any(r is not None for r in mains)
+    for r, kind in inits:
+        if r is not None and r.finished_ns and r.exit_code and kind == 'init' and view.restart_policy == 'Never':
+            return 'Failed'
+        if not begun and not _done(view, r, kind):
+            return 'Pending'
+    if not all(r is not None for r in mains):
+        return 'Pending'
+    if any(r.running for r in mains if r is not None):
+        return 'Running'
+    if (
+        all(r.reason == 'StartError' and r.attempt == 0 for r in mains if r is not None)
+        and view.restart_policy != 'Never'
+    ):
+        return 'Pending'  # it has been tried, but nothing has ever run
+    if view.restart_policy == 'Always':
+        return 'Running' if view.grace_s is None else _ended(mains)
+    if all(r.exit_code == 0 for r in mains if r is not None):
+        return 'Succeeded'
+    return 'Failed' if view.restart_policy == 'Never' or view.grace_s is not None else 'Running'
+
+
+def _ended(mains: list[Record | None]) -> str:
+    """A deleted pod whose containers have all ended is terminal, whatever its restart policy."""
+    return 'Succeeded' if all(r is not None and r.exit_code == 0 for r in mains) else 'Failed'
+
+
+def _done(view: View, record: Record | None, kind: str) -> bool:
+    if record is None:
+        return False
+    if kind == 'sidecar':
+        return record.running and view.check(record).started
+    return bool(record.finished_ns) and record.exit_code == 0

@@ -1,0 +1,228 @@
+"""`status` of a pod as the API shows it, a pure function of the view. Source: kubelet_pods.go, status/generate.go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from kcore.meta.times import format_time
+from knode.pods.model import Kind, Obj, View, containers_of
+from knode.pods.phase import phase
+from knode.pods.plan import restarts, resume_at
+from knode.runtime.driver import NS, Record
+
+RUNTIME = 'process'
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the pod runs and since when."""
+
+    pod_ip: str
+    host_ip: str
+    start_time: str
+    messages: Mapping[str, str]
+    """Termination messages by container id."""
+    told: Mapping[str, Any] | None = None
+    """The status computed before this one; the API's copy may lag behind it."""
+
+
+def status(view: View, place: Place) -> dict[str, Any]:
+    """The whole status; conditions of other writers are kept from the pod."""
+    old: Obj = view.pod.get('status') or {}
+    lists: dict[str, list[dict[str, Any]]] = {'init': [], 'main': [], 'ephemeral': []}
+    for c, kind in containers_of(view.spec):
+        lists['init' if kind == 'sidecar' else kind].append(_container(view, place, c, kind))
+    now = phase(view)
+    result: dict[str, Any] = {
+        'phase': now,
+        'conditions': _conditions(view, place, now, lists),
+        'hostIP': place.host_ip,
+        'hostIPs': [{'ip': place.host_ip}],
+        'startTime': old.get('startTime') or place.start_time,
+        'containerStatuses': lists['main'],
+        'qosClass': old.get('qosClass') or qos_class(view.spec),
+        'reason': view.verdict.reason if view.verdict else None,
+        'message': view.verdict.message if view.verdict else None,
+    }
+    if place.pod_ip:
+        result |= {'podIP': place.pod_ip, 'podIPs': [{'ip': place.pod_ip}]}
+    if lists['init']:
+        result['initContainerStatuses'] = lists['init']
+    if lists['ephemeral']:
+        result['ephemeralContainerStatuses'] = lists['ephemeral']
+    return result
+
+
+def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:
+    records = view.records.get(c['name'], ())
+    latest = records[-1] if records else None
+    previous = records[-2] if len(records) > 1 else None
+    state, last = _states(view, place, c, kind, latest, previous)
+    checks = view.check(latest)
+    running = latest is not None and latest.running
+    ready = running and checks.started and checks.ready
+    if kind == 'init':
+        ready = latest is not None and bool(latest.finished_ns) and latest.exit_code == 0
+    return {
+        'name': c['name'],
+        'image': c['image'],
+        'imageID': str(latest.meta.get('image_id', '')) if latest else '',
+        'containerID': f'{RUNTIME}://{latest.id}' if latest else '',
+        'state': state,
+        'lastState': last,
+        'ready': ready,
+        'started': running and (kind == 'init' or checks.started),
+        'restartCount': latest.attempt if latest else 0,
+    }
+
+
+def _states(
+    view: View, place: Place, c: Obj, kind: Kind, latest: Record | None, previous: Record | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    last = {'terminated': _terminated(place, previous)} if previous else {}
+    wait = view.waits.get(c['name'])
+    if latest is None or (wait is not None and not latest.running):
+        return _never_started(view, c, kind), {'terminated': _terminated(place, latest)} if latest else {}
+    if latest.running:
+        return {'running': {'startedAt': _time(latest.started_ns)}}, last
+    ended = {'terminated': _terminated(place, latest)}
+    ending = view.grace_s is not None or view.verdict is not None
+    if ending or not restarts(view, latest, kind):
+        return ended, last
+    if kind in {'main', 'sidecar', 'init'} and resume_at(latest) > view.now:
+        if latest.reason == 'StartError' and not latest.meta.get('backoff_s'):
+            return {'waiting': {'reason': 'RunContainerError', 'message': latest.message}}, ended
+        return {'waiting': {'reason': 'CrashLoopBackOff', 'message': backoff_message(view.pod, latest)}}, ended
+    return ended, last
+
+
+def backoff_message(pod: Obj, record: Record) -> str:
+    meta = pod['metadata']
+    pause = _duration(float(record.meta.get('backoff_s', 0)))
+    return f'back-off {pause} restarting failed container={record.name} pod={meta["name"]}_{meta["namespace"]}({meta["uid"]})'
+
+
+def _duration(seconds: float) -> str:
+    """As Go prints it: `10s`, `1m20s`, `5m0s`."""
+    whole = int(seconds)
+    return f'{whole // 60}m{whole % 60}s' if whole >= 60 else f'{whole}s'
+
+
+def _never_started(view: View, c: Obj, kind: Kind) -> dict[str, Any]:
+    wait = view.waits.get(c['name'])
+    if wait is not None:
+        waiting = {'reason': wait.reason}
+        if wait.message:
+            waiting['message'] = wait.message
+        return {'waiting': waiting}
+    before = [x for x, k in containers_of(view.spec) if k in {'init', 'sidecar'} and x is not c]
+    if (kind == 'main' and before) or (kind in {'init', 'sidecar'} and before and before[0] is not c and _earlier(view, c)):
+        return {'waiting': {'reason': 'PodInitializing'}}
+    return {'waiting': {'reason': 'ContainerCreating' if kind in {'main', 'ephemeral'} else 'PodInitializing'}}
+
+
+def _earlier(view: View, c: Obj) -> bool:
+    return (view.spec.get('initContainers') or [c])[0] is not c
+
+
+def _terminated(place: Place, r: Record) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        'exitCode': r.exit_code,
+        'reason': str(r.meta.get('reason') or r.reason),
+        'startedAt': _time(r.started_ns) if r.started_ns else '1970-01-01T00:00:00Z',
+        'finishedAt': _time(r.finished_ns),
+        'containerID': f'{RUNTIME}://{r.id}',
+    }
+    if message := place.messages.get(r.id) or r.message:
+        result['message'] = message
+    return result
+
+
+def _time(ns: int) -> str:
+    return format_time(datetime.fromtimestamp(ns / NS, UTC))
+
+
+OWN_CONDITIONS = ('PodReadyToStartContainers', 'Initialized', 'Ready', 'ContainersReady', 'PodScheduled')
+
+
+def _conditions(
+    view: View, place: Place, now_phase: str, lists: Mapping[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    previous = {c['type']: c for c in (view.pod.get('status') or {}).get('conditions') or ()}
+    previous |= {c['type']: c for c in (place.told or {}).get('conditions') or () if c['type'] in OWN_CONDITIONS}
+    stamp = format_time(datetime.fromtimestamp(view.now, UTC))
+    found = {
+        'PodReadyToStartContainers': (bool(view.sandbox), '', ''),
+        'Initialized': _initialized(view, now_phase, lists['init']),
+        'ContainersReady': _containers_ready(now_phase, lists),
+    }
+    found['Ready'] = _ready(view, previous, found['ContainersReady'])
+    found['PodScheduled'] = (True, '', '')
+    result = []
+    for kind, (good, reason, message) in found.items():
+        value = 'True' if good else 'False'
+        before = previous.pop(kind, None)
+        same = before is not None and before.get('status') == value
+        condition: dict[str, Any] = {'type': kind, 'status': value, 'lastProbeTime': None}
+        condition['lastTransitionTime'] = before['lastTransitionTime'] if same and before else stamp
+        if reason:
+            condition['reason'] = reason
+        if message:
+            condition['message'] = message
+        result.append(condition)
+    return result + list(previous.values())
+
+
+def _initialized(view: View, now_phase: str, inits: list[dict[str, Any]]) -> tuple[bool, str, str]:
+    if now_phase == 'Succeeded':
+        return True, 'PodCompleted', ''
+    if any(view.latest(c['name']) for c in view.spec['containers']):
+        return True, '', ''
+    sidecars = {c['name'] for c, k in containers_of(view.spec) if k == 'sidecar'}
+    missing = [s['name'] for s in inits if not (s['started'] if s['name'] in sidecars else s['ready'])]
+    if missing:
+        return False, 'ContainersNotInitialized', f'containers with incomplete status: [{" ".join(missing)}]'
+    return True, '', ''
+
+
+def _containers_ready(now_phase: str, lists: Mapping[str, list[dict[str, Any]]]) -> tuple[bool, str, str]:
+    if now_phase in {'Succeeded', 'Failed'}:
+        return False, f'Pod{"Completed" if now_phase == "Succeeded" else "Failed"}', ''
+    unready = [s['name'] for s in lists['main'] if not s['ready']]
+    if unready:
+        return False, 'ContainersNotReady', f'containers with unready status: [{" ".join(unready)}]'
+    return True, '', ''
+
+
+def _ready(view: View, previous: Mapping[str, Obj], containers: tuple[bool, str, str]) -> tuple[bool, str, str]:
+    if not containers[0]:
+        return containers
+    for gate in view.spec.get('readinessGates') or ():
+        kind = gate['conditionType']
+        if (previous.get(kind) or {}).get('status') != 'True':
+            missing = (
+                'corresponding condition of pod readiness gate'
+                if kind not in previous
+                else 'the status of pod readiness gate'
+            )
+            state = 'does not exist.' if kind not in previous else 'is not "True", but False'
+            return False, 'ReadinessGatesNotReady', f'{missing} "{kind}" {state}'
+    return True, '', ''
+
+
+def qos_class(spec: Obj) -> str:
+    """Guaranteed: every container limits cpu and memory and asks for no less; BestEffort: none asks for anything."""
+    containers = [*(spec.get('containers') or ()), *(spec.get('initContainers') or ())]
+    asked = False
+    guaranteed = True
+    for c in containers:
+        resources = c.get('resources') or {}
+        limits, requests = resources.get('limits') or {}, resources.get('requests') or {}
+        asked = asked or any(r in m for m in (limits, requests) for r in ('cpu', 'memory'))
+        guaranteed = guaranteed and all(
+            r in limits and requests.get(r, limits[r]) == limits[r] for r in ('cpu', 'memory')
+        )
+    return 'BestEffort' if not asked else 'Guaranteed' if guaranteed else 'Burstable'

@@ -1,0 +1,438 @@
+"""One pod's worker: look, decide, act, tell, wait.
+
+Level-triggered: every wake-up (API change, shim event, probe verdict, due time) leads to the same loop body. What a
+worker must remember over an agent restart is in the records (`knode.runtime`) or the checkpoint; what it may forget
+(image back-off, the last status sent) is in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from kclient.errors import ClientError
+from kcore.backoff import Backoff
+from kcore.meta.times import format_time, parse_time
+from kcore.tasks import start
+from knode.errors import (
+    ContainerConfigError,
+    ImageError,
+    InvalidImageName,
+    NoAddress,
+    NodeError,
+    ShimError,
+    VolumeError,
+)
+from knode.images.catalogue import Image, resolve
+from knode.pods.checkpoint import Checkpoint, renewed
+from knode.pods.environment import references
+from knode.pods.hooks import HookFailed, Hooks
+from knode.pods.host import Host
+from knode.pods.launch import Paths, container_spec, termination_message
+from knode.pods.model import (
+    MINIMUM_GRACE_S,
+    CloseSandbox,
+    Decision,
+    Obj,
+    OpenSandbox,
+    Start,
+    Stop,
+    Verdict,
+    View,
+    Wait,
+    containers_of,
+)
+from knode.pods.plan import decide
+from knode.pods.status import Place, status
+from knode.probes.manager import Prober
+from knode.runtime.driver import Record, Sandbox
+from knode.volumes.manager import Volumes
+
+log = structlog.get_logger('knode.worker')
+
+PULL_BASE_S = 10.0
+PULL_CAP_S = 300.0
+ERR_IMAGE_PULL_S = 1.0
+"""How long ErrImagePull is shown before ImagePullBackOff takes its place."""
+RETRY_S = 5.0
+"""Pause before a container with a broken configuration is tried again."""
+
+WHERE: Mapping[str, str] = {
+    'init': 'initContainers', 'sidecar': 'initContainers', 'main': 'containers', 'ephemeral': 'ephemeralContainers',
+}  # fmt: skip
+
+
+class PodWorker:
+    def __init__(self, host: Host, checkpoint: Checkpoint) -> None:
+        self._host, self._env = host, host.env
+        self.checkpoint = checkpoint
+        self.uid = checkpoint.uid
+        self.removed = False
+        """The API does not know the pod any more."""
+        self.paths = Paths(host.checkpoints.directory(self.uid))
+        self.driver = host.driver_for(checkpoint.pod)
+        self._wake = asyncio.Event()
+        self._waits: dict[str, Wait] = {}
+        self._pulls: dict[str, tuple[Backoff, float]] = {}
+        self._stops: dict[str, float] = {}
+        self._messages: dict[str, str] = {}
+        self._told: dict[str, Any] | None = None
+        self._events: set[tuple[str, int, str]] = set()
+        self._backoff = Backoff(0.2, 10.0, self._env.rng)
+        self.volumes = Volumes(host, self.paths)
+        self.hooks = Hooks(host, self)
+        self.prober = Prober(host, self, self.wake)
+        self._group: asyncio.TaskGroup | None = None
+        self.listeners: set[asyncio.Event] = set()
+        """Set after each turn: for those who wait for one of the containers."""
+
+    # --- inputs
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def update(self, pod: Obj) -> None:
+        self.checkpoint = renewed(self.checkpoint, pod=pod)
+        self.wake()
+
+    def remove(self) -> None:
+        """The pod is gone from the API: forced deletion, or deleted while the agent was away."""
+        self.removed = True
+        self.wake()
+
+    def end(self, verdict: Verdict) -> None:
+        """Eviction, deadline, refused admission: the pod fails."""
+        if self.checkpoint.verdict is None:
+            self.checkpoint = renewed(self.checkpoint, verdict=verdict)
+            self.wake()
+
+    @property
+    def pod(self) -> Obj:
+        return self.checkpoint.pod
+
+    @property
+    def key(self) -> str:
+        meta = self.pod['metadata']
+        return f'{meta["namespace"]}/{meta["name"]}'
+
+    # --- the loop
+
+    async def run(self) -> None:
+        """Until the pod is gone from this node; its processes, address and directory are then released."""
+        with structlog.contextvars.bound_contextvars(object=self.key, uid=self.uid):
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._recover()
+                while not await self._turn():
+                    pass
+                self.prober.close()
+            await self._leave()
+            for listener in self.listeners:
+                listener.set()
+
+    async def _recover(self) -> None:
+        if self.checkpoint.handle is None:
+            return
+        self._host.addresses.adopt(self.uid, self.checkpoint.address)
+        alive = await self.driver.recover(self.checkpoint.handle, self.wake)
+        log.info('pod adopted' if alive else 'pod sandbox found dead')
+
+    async def _turn(self) -> bool:
+        """One look at the pod. True when the worker has nothing left to do, ever."""
+        self._wake.clear()
+        try:
+            self._judge_deadline()
+            view = self.view()
+            decision = decide(view)
+            for action in decision.actions:
+                await self._perform(action)
+            self._backoff.reset()
+        except (NodeError, ClientError, OSError) as e:
+            log.warning('pod sync failed', err=f'{type(e).__name__}: {e}')
+            decision = Decision(wake_at=self._now() + self._backoff.next())
+        except Exception:  # a bug must not cost the node its other pods
+            log.exception('pod sync crashed')
+            decision = Decision(wake_at=self._now() + self._backoff.next())
+        view = self.view()
+        self._publish(view, done=decision.done)
+        self.prober.adjust(view)
+        for listener in self.listeners:
+            listener.set()
+        if decision.done:
+            return await self._dismissed()
+        await self._pause(decision.wake_at)
+        return False
+
+    async def _pause(self, wake_at: float | None) -> None:
+        due = [t for t in (wake_at, self._deadline()) if t is not None]
+        try:
+            async with asyncio.timeout(max(0.0, min(due) - self._now()) + 0.001 if due else None):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _dismissed(self) -> bool:
+        """Wait for the API to forget a pod that has ended here."""
+        while not self.removed:
+            await self._wake.wait()
+            self._wake.clear()
+        return True
+
+    async def _leave(self) -> None:
+        if self.checkpoint.handle is not None:
+            self.driver.forget(self.checkpoint.handle)
+        await self.volumes.remove()
+        await self._host.checkpoints.remove(self.uid)
+        self._host.addresses.release(self.uid)
+        log.info('pod removed')
+
+    # --- looking
+
+    def _now(self) -> float:
+        return self._env.clock.wall().timestamp()
+
+    def records(self) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        if self.checkpoint.handle is not None:
+            for record in self.driver.observe(self.checkpoint.handle):
+                found.setdefault(record.name, []).append(record)
+        return found
+
+    def sandbox(self) -> str:
+        handle = self.checkpoint.handle
+        return f'{handle.pid}-{handle.start_ticks}' if handle is not None and self.driver.alive(handle) else ''
+
+    def view(self) -> View:
+        records = self.records()
+        for name, attempts in records.items():
+            if attempts[-1].running or attempts[-1].finished_ns:
+                wait = self._waits.get(name)
+                if wait is not None and attempts[-1].running:
+                    del self._waits[name]
+        return View(
+            self.pod, records, self._now(), self.sandbox(), self._grace(), self.checkpoint.verdict,
+            dict(self._waits), self.prober.checks(),
+        )  # fmt: skip
+
+    def _grace(self) -> float | None:
+        meta = self.pod['metadata']
+        if self.removed and not meta.get('deletionTimestamp'):
+            return MINIMUM_GRACE_S if self.checkpoint.verdict is None else 0.0
+        if meta.get('deletionTimestamp'):
+            grace = meta.get('deletionGracePeriodSeconds')
+            seconds = float(self.pod['spec'].get('terminationGracePeriodSeconds', 30) if grace is None else grace)
+            return MINIMUM_GRACE_S if self.removed else max(seconds, MINIMUM_GRACE_S)
+        return None
+
+    def _deadline(self) -> float | None:
+        limit = self.pod['spec'].get('activeDeadlineSeconds')
+        began = self.checkpoint.start_time
+        if limit is None or not began or self.checkpoint.verdict is not None:
+            return None
+        return parse_time(began).timestamp() + float(limit)
+
+    def _judge_deadline(self) -> None:
+        deadline = self._deadline()
+        if deadline is None or self._now() < deadline or (self._told or {}).get('phase') in {'Succeeded', 'Failed'}:
+            return
+        message = 'Pod was active on the node longer than the specified deadline'
+        self._host.emit(self.pod, 'Normal', 'DeadlineExceeded', message)
+        self.end(Verdict('DeadlineExceeded', message))
+
+    # --- acting
+
+    async def _perform(self, action: OpenSandbox | CloseSandbox | Start | Stop) -> None:
+        match action:
+            case OpenSandbox():
+                await self._open_sandbox()
+            case CloseSandbox():
+                if self.checkpoint.handle is not None:
+                    await self.driver.remove(self.checkpoint.handle)
+                self.wake()
+            case Start():
+                await self._start(action)
+                self.wake()
+            case Stop():
+                self._stop(action)
+
+    async def _open_sandbox(self) -> None:
+        meta = self.pod['metadata']
+        try:
+            address = self.host_address()
+            start_time = self.checkpoint.start_time or format_time(self._env.clock.wall())
+            self.checkpoint = renewed(self.checkpoint, address=address, start_time=start_time)
+            await self._host.checkpoints.save(self.checkpoint)
+            await self.volumes.set_up(self.pod, address)
+            sandbox = Sandbox(
+                self.uid, meta['namespace'], meta['name'], str(self.paths.root), meta.get('annotations') or {}
+            )
+            handle = await self.driver.open(sandbox, self.wake)
+        except (ShimError, NoAddress) as e:
+            self._host.emit(self.pod, 'Warning', 'FailedCreatePodSandBox', f'Failed to create pod sandbox: {e}')
+            raise
+        except VolumeError as e:
+            self._host.emit(self.pod, 'Warning', 'FailedMount', str(e))
+            raise
+        self.checkpoint = renewed(self.checkpoint, handle=handle)
+        await self._host.checkpoints.save(self.checkpoint)
+        self.wake()
+
+    def host_address(self) -> str:
+        if self.pod['spec'].get('hostNetwork'):
+            return self._host.host_ip
+        return self._host.addresses.take(self.uid)
+
+    async def _start(self, action: Start) -> None:
+        c, name = action.container, action.container['name']
+        where = WHERE[action.kind]
+        image = self._pull(action)
+        if image is None or self.checkpoint.handle is None:
+            return
+        try:
+            sources = await self._host.sources(self.pod, *references(c))
+            place = (self.paths, self.checkpoint.address, self.sandbox())
+            spec = container_spec(self._host, self.pod, action, image, sources, place)
+            spec = self.volumes.mount(self.pod, c, spec)
+            self._env.disk.mkdir(self.paths.work(name), 0o755)
+        except ClientError as e:
+            self._waits[name] = Wait(
+                'CreateContainerConfigError', f'cannot read configuration: {e}', self._now() + RETRY_S
+            )
+            return
+        except (ContainerConfigError, NodeError) as e:
+            reason = 'CreateContainerConfigError' if isinstance(e, ContainerConfigError) else 'CreateContainerError'
+            self._waits[name] = Wait(reason, str(e), self._now() + RETRY_S)
+            self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {e}', name, where)
+            return
+        self._waits.pop(name, None)
+        record = await self.driver.start(self.checkpoint.handle, spec)
+        self._host.emit(self.pod, 'Normal', 'Created', f'Created container: {name}', name, where)
+        if record.started_ns:
+            self._host.emit(self.pod, 'Normal', 'Started', f'Started container {name}', name, where)
+            await self._post_start(action, record)
+        else:
+            self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {record.message}', name, where)
+
+    async def _post_start(self, action: Start, record: Record) -> None:
+        if not (action.container.get('lifecycle') or {}).get('postStart'):
+            return
+        try:
+            await self.hooks.run(action.container, record, 'postStart')
+        except HookFailed as e:
+            name = action.container['name']
+            self._host.emit(self.pod, 'Warning', 'FailedPostStartHook', str(e), name, WHERE[action.kind])
+            self._stop(
+                Stop(
+                    record,
+                    float(self.pod['spec'].get('terminationGracePeriodSeconds', 30)),
+                    'FailedPostStartHook',
+                    prestop=False,
+                )
+            )
+
+    def _pull(self, action: Start) -> Image | None:
+        """The image, or None with a Wait left behind."""
+        c, where = action.container, WHERE[action.kind]
+        name, reference, now = c['name'], c['image'], self._now()
+        backoff, until = self._pulls.get(name, (Backoff(PULL_BASE_S, PULL_CAP_S, self._env.rng, jitter=0.0), 0.0))
+        if until > now:
+            message = f'Back-off pulling image "{reference}"'
+            self._waits[name] = Wait('ImagePullBackOff', message, until)
+            self._host.emit(self.pod, 'Normal', 'BackOff', message, name, where)
+            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: ImagePullBackOff', name, where)
+            return None
+        try:
+            image = resolve(reference)
+        except InvalidImageName as e:
+            self._waits[name] = Wait('InvalidImageName', str(e), now + PULL_CAP_S)
+            self._host.emit(self.pod, 'Warning', 'InspectFailed', str(e), name, where)
+            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: InvalidImageName', name, where)
+            return None
+        except ImageError as e:
+            if c.get('imagePullPolicy') == 'Never':
+                message = f'Container image "{reference}" is not present with pull policy of Never'
+                self._waits[name] = Wait('ErrImageNeverPull', message, now + PULL_BASE_S)
+                self._host.emit(self.pod, 'Warning', 'ErrImageNeverPull', message, name, where)
+                return None
+            self._pulls[name] = (backoff, now + backoff.next())
+            self._waits[name] = Wait('ErrImagePull', str(e), now + ERR_IMAGE_PULL_S)
+            self._host.emit(self.pod, 'Normal', 'Pulling', f'Pulling image "{reference}"', name, where)
+            self._host.emit(self.pod, 'Warning', 'Failed', f'Failed to pull image "{reference}": {e}', name, where)
+            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: ErrImagePull', name, where)
+            return None
+        self._pulls.pop(name, None)
+        self._host.emit(
+            self.pod, 'Normal', 'Pulled', f'Container image "{reference}" already present on machine', name, where
+        )
+        return image
+
+    def _stop(self, action: Stop) -> None:
+        """Once per container; a repeated call counts only if it shortens the grace."""
+        record = action.record
+        deadline = self._now() + action.grace_s
+        before = self._stops.get(record.id)
+        if before is not None and deadline >= before - 0.5:
+            return
+        self._stops[record.id] = deadline
+        if before is None:
+            container, kind = next(
+                ((c, k) for c, k in containers_of(self.pod['spec']) if c['name'] == record.name), (None, 'main')
+            )
+            self._host.emit(self.pod, 'Normal', 'Killing', action.message, record.name, WHERE[kind])
+        else:
+            container = None  # the hook has run, or is running: only the deadline moves
+        assert self._group is not None
+        start(self._group, f'stop {record.name}', self._stop_gracefully(action, container, deadline))
+
+    async def _stop_gracefully(self, action: Stop, container: Obj | None, deadline: float) -> None:
+        record, handle = action.record, self.checkpoint.handle
+        if handle is None:
+            return
+        try:
+            if container is not None and action.prestop and (container.get('lifecycle') or {}).get('preStop'):
+                try:
+                    async with asyncio.timeout(max(0.0, deadline - self._now())):
+                        await self.hooks.run(container, record, 'preStop')
+                except TimeoutError:
+                    log.info('preStop hook ran out of grace', container=record.name)
+                except HookFailed as e:
+                    self._host.emit(self.pod, 'Warning', 'FailedPreStopHook', str(e), record.name)
+            # Upstream leaves the signal at least this long, even when the hook used up all the grace.
+            left = max(self._stops.get(record.id, deadline) - self._now(), MINIMUM_GRACE_S)
+            await self.driver.stop(handle, record.id, grace_s=left)
+        except ShimError as e:
+            log.info('container was gone before it could be stopped', container=record.name, err=str(e))
+            self.wake()
+
+    # --- telling
+
+    def _publish(self, view: View, *, done: bool) -> None:
+        containers = {c['name']: c for c, _ in containers_of(view.spec)}
+        for attempts in view.records.values():
+            for r in attempts:
+                if r.finished_ns and r.id not in self._messages:
+                    self._messages[r.id] = termination_message(self._env, self.paths, containers.get(r.name) or {}, r)
+        place = Place(
+            self.checkpoint.address, self._host.host_ip,
+            self.checkpoint.start_time or format_time(self._env.clock.wall()), self._messages, self._told,
+        )  # fmt: skip
+        now = status(view, place)
+        self._announce_backoff(now)
+        finished = done and not self.removed
+        if now != self._told or finished:
+            self._told = now
+            self._host.statuses.push(self.pod, now, finished=finished)
+
+    def _announce_backoff(self, now: Mapping[str, Any]) -> None:
+        meta = self.pod['metadata']
+        for s in (*now['containerStatuses'], *now.get('initContainerStatuses', ())):
+            if (s['state'].get('waiting') or {}).get('reason') != 'CrashLoopBackOff':
+                continue
+            mark = (s['name'], s['restartCount'], 'BackOff')
+            if mark not in self._events:
+                self._events = {m for m in self._events if m[0] != s['name']} | {mark}
+                text = f'Back-off restarting failed container {s["name"]} in pod {meta["name"]}_{meta["namespace"]}({self.uid})'
+                self._host.emit(self.pod, 'Warning', 'BackOff', text, s['name'])

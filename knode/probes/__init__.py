@@ -1,0 +1,1 @@
+"""Probes: exec, HTTP and TCP checks of running containers."""

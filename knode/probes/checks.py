@@ -1,0 +1,78 @@
+"""One check, once: exec, HTTP or TCP. Returns whether it passed and what to say when it did not.
+
+Source: pkg/probe/{http,tcp,exec}; the texts are what `kubectl describe` is known to show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+Obj = Mapping[str, Any]
+Outcome = tuple[bool, str]
+
+BODY_BYTES_MAX = 10 * 1024
+
+
+def port_number(container: Obj, port: int | str) -> int:
+    """A number, or the container's port of that name. Raises ValueError."""
+    if isinstance(port, int):
+        number = port
+    elif port.isdigit():
+        number = int(port)
+    else:
+        number = next((int(p['containerPort']) for p in container.get('ports') or () if p.get('name') == port), 0)
+    if not 0 < number < 65536:
+        raise ValueError(f'invalid port: {port}')
+    return number
+
+
+async def tcp_connect(host: str, port: int, timeout_s: float) -> Outcome:
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return False, f'dial tcp {host}:{port}: i/o timeout'
+    except OSError as e:
+        return False, f'dial tcp {host}:{port}: {_os_text(e)}'
+    writer.transport.abort()
+    return True, ''
+
+
+async def http_get(get: Obj, host: str, port: int, timeout_s: float) -> Outcome:
+    """Passes on 200 to 399. TLS is not verified, as probes never do."""
+    scheme = (get.get('scheme') or 'HTTP').lower()
+    path = get.get('path') or '/'
+    url = f'{scheme}://{host}:{port}{path if path.startswith("/") else "/" + path}'
+    headers = {'User-Agent': 'kube-probe/1.33', 'Accept': '*/*'}
+    headers |= {h['name']: h['value'] for h in get.get('httpHeaders') or ()}
+    insecure: ssl.SSLContext | bool = False if scheme == 'https' else True
+    try:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
+            asyncio.timeout(timeout_s),
+            session.get(url, headers=headers, ssl=insecure, allow_redirects=True) as response,
+        ):
+            await response.content.read(BODY_BYTES_MAX)
+            if 200 <= response.status < 400:
+                return True, ''
+            return False, f'HTTP probe failed with statuscode: {response.status}'
+    except TimeoutError:
+        return False, f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+    except aiohttp.ClientConnectorError as e:
+        return False, f'Get "{url}": dial tcp {host}:{port}: {_os_text(e.os_error)}'
+    except (aiohttp.ClientError, OSError, ValueError) as e:
+        return False, f'Get "{url}": {e or "EOF"}'
+
+
+def _os_text(e: OSError) -> str:
+    if isinstance(e, ConnectionRefusedError):
+        return 'connect: connection refused'
+    if isinstance(e, socket.gaierror):
+        return 'lookup: no such host'
+    return f'connect: {(e.strerror or str(e)).lower()}'

@@ -1,0 +1,161 @@
+"""A pod's probes: one task per probe of each running container, and the verdict that the plan reads.
+
+A verdict changes after `failureThreshold` failures or `successThreshold` successes in a row; liveness and readiness
+wait for the startup probe. A container that was ready when the agent went away stays so until its probe says
+otherwise. Source: pkg/kubelet/prober/worker.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from kcore.tasks import start_detached
+from knode.errors import ShimError
+from knode.pods.execute import capture
+from knode.pods.host import Host
+from knode.pods.model import Checks, Obj, View, containers_of
+from knode.probes.checks import Outcome, http_get, port_number, tcp_connect
+from knode.probes.grpc import grpc_health
+from knode.runtime.driver import Record
+
+if TYPE_CHECKING:
+    from knode.pods.worker import PodWorker
+
+log = structlog.get_logger('knode.probes')
+
+KINDS = {'startupProbe': 'Startup', 'livenessProbe': 'Liveness', 'readinessProbe': 'Readiness'}
+
+
+@dataclass(slots=True)
+class _State:
+    started: bool
+    ready: bool
+    failed: str = ''
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Prober:
+    def __init__(self, host: Host, worker: PodWorker, changed: Callable[[], None]) -> None:
+        self._host, self._worker, self._changed = host, worker, changed
+        self._states: dict[str, _State] = {}
+
+    def checks(self) -> dict[str, Checks]:
+        return {i: Checks(s.started, s.ready, s.failed) for i, s in self._states.items()}
+
+    def adjust(self, view: View) -> None:
+        """Probe what runs, and only that."""
+        running: dict[str, tuple[Obj, Record]] = {}
+        for c, kind in containers_of(view.spec):
+            r = view.latest(c['name'])
+            if kind in {'main', 'sidecar'} and r is not None and r.running and any(k in c for k in KINDS):
+                running[r.id] = (c, r)
+        for container_id in self._states.keys() - running.keys():
+            self._cancel(self._states.pop(container_id))
+        ending = view.grace_s is not None or view.verdict is not None
+        for container_id, (c, r) in running.items():
+            if container_id not in self._states:
+                self._begin(c, r)
+            elif ending:  # upstream keeps readiness going; a killed container must not be restarted
+                self._states[container_id].failed = ''
+
+    def _begin(self, c: Obj, r: Record) -> None:
+        ready = 'readinessProbe' not in c or self._was(r, 'ready')
+        state = _State('startupProbe' not in c or self._was(r, 'started'), ready)
+        self._states[r.id] = state
+        if state.started:
+            state.begun.set()
+        if not state.started or not state.ready:
+            self._changed()
+        for key in KINDS:
+            if key in c and not (key == 'startupProbe' and state.started):
+                state.tasks.append(start_detached(f'{key} {r.name}', self._probe(key, c, r, state)))
+
+    def _was(self, r: Record, what: str) -> bool:
+        """What the API last knew of this very container."""
+        statuses: Any = (self._worker.pod.get('status') or {}).get('containerStatuses') or ()
+        return any(s.get('containerID', '').endswith(r.id) and s.get(what) for s in statuses)
+
+    async def _probe(self, key: str, c: Obj, r: Record, state: _State) -> None:
+        probe = c[key]
+        age = self._host.env.clock.wall().timestamp() - r.started_ns / 1e9
+        await asyncio.sleep(max(0.0, float(probe.get('initialDelaySeconds') or 0) - age))
+        if key != 'startupProbe':
+            await state.begun.wait()
+        good = bad = 0
+        while True:
+            ok, text = await self._once(probe, c, r)
+            good, bad = (good + 1, 0) if ok else (0, bad + 1)
+            if not ok:
+                message = f'{KINDS[key]} probe failed: {text}'
+                self._host.emit(self._worker.pod, 'Warning', 'Unhealthy', message, c['name'])
+            if good >= int(probe.get('successThreshold') or 1):
+                self._verdict(key, c, state, passed=True)
+            elif bad >= int(probe.get('failureThreshold') or 3):
+                self._verdict(key, c, state, passed=False)
+            if key == 'startupProbe' and (state.started or state.failed):
+                return
+            await asyncio.sleep(float(probe.get('periodSeconds') or 10))
+
+    def _verdict(self, key: str, c: Obj, state: _State, *, passed: bool) -> None:
+        before = (state.started, state.ready, state.failed)
+        if key == 'readinessProbe':
+            state.ready = passed
+        elif not passed:
+            kind = 'liveness' if key == 'livenessProbe' else 'startup'
+            state.failed = f'Container {c["name"]} failed {kind} probe, will be restarted'
+        elif key == 'startupProbe':
+            state.started = True
+            state.begun.set()
+        if before != (state.started, state.ready, state.failed):
+            self._changed()
+
+    async def _once(self, probe: Obj, c: Obj, r: Record) -> Outcome:
+        timeout_s = float(probe.get('timeoutSeconds') or 1)
+        address = self._worker.checkpoint.address
+        try:
+            if 'exec' in probe:
+                return await self._exec(probe['exec'].get('command') or [], r, timeout_s)
+            if 'httpGet' in probe:
+                get = probe['httpGet']
+                return await http_get(get, get.get('host') or address, port_number(c, get['port']), timeout_s)
+            if 'tcpSocket' in probe:
+                tcp = probe['tcpSocket']
+                return await tcp_connect(tcp.get('host') or address, port_number(c, tcp['port']), timeout_s)
+            if 'grpc' in probe:
+                return await grpc_health(
+                    address, int(probe['grpc']['port']), probe['grpc'].get('service') or '', timeout_s
+                )
+        except ValueError as e:
+            return False, str(e)
+        except Exception as e:  # a probe that cannot be made is a failed probe
+            log.exception('probe crashed', container=c['name'])
+            return False, f'{type(e).__name__}: {e}'
+        return False, 'missing probe handler'
+
+    async def _exec(self, argv: list[str], r: Record, timeout_s: float) -> Outcome:
+        handle = self._worker.checkpoint.handle
+        if handle is None:
+            return False, 'container not running'
+        try:
+            async with asyncio.timeout(timeout_s):
+                code, output = await capture(self._worker.driver, handle, r, argv)
+        except TimeoutError:
+            return False, f'command timed out: "{" ".join(argv)}" timed out after {timeout_s:g}s'
+        except ShimError as e:
+            return False, str(e)
+        return code == 0, output.strip() or f'exit code {code}'
+
+    def _cancel(self, state: _State) -> None:
+        for task in state.tasks:
+            task.cancel()
+
+    def close(self) -> None:
+        for state in self._states.values():
+            self._cancel(state)
+        self._states.clear()

@@ -1,0 +1,1 @@
+"""Runtime drivers: what a pod's containers are made of."""

@@ -1,0 +1,269 @@
+"""The `process` driver: containers are host processes under a pause shim per pod.
+
+A shim that dies takes its containers with it (PDEATHSIG); what they had put elsewhere is found by the mark in its
+environment and killed before the pod gets a new sandbox, and at the agent's start for pods that nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import structlog
+
+from kcore.env import Env
+from knode.errors import ShimError, ShimGone
+from knode.runtime.driver import (
+    Attachment,
+    Capabilities,
+    ContainerSpec,
+    Handle,
+    Record,
+    Sandbox,
+    Stats,
+    Streams,
+)
+from knode.runtime.shim import host
+from knode.runtime.shim.container import MARK
+from knode.runtime.shim.core import SOCKET_FILE, STATE_FILE
+from knode.runtime.shim_client import FdChannel, ShimConnection
+from knode.runtime.zygote import Zygote
+
+log = structlog.get_logger('knode.process')
+
+REMOVE_TIMEOUT_S = 10.0
+"""How long a shim may take to kill everything before it is killed itself."""
+NS_PER_S = 1_000_000_000
+
+
+class _Pod:
+    """What is known of one sandbox."""
+
+    def __init__(self, handle: Handle, changed: Callable[[], None]) -> None:
+        self.handle, self.changed = handle, changed
+        self.records: dict[str, Record] = {}
+        self.connection: ShimConnection | None = None
+        self.lost = asyncio.Event()
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        if event['event'] == 'container':
+            self.take(event['record'])
+            self.changed()
+
+    def on_lost(self) -> None:
+        self.connection = None
+        self.lost.set()
+        self.changed()
+
+    def take(self, data: Mapping[str, Any]) -> Record:
+        record = Record(**data)
+        self.records[record.id] = record
+        for old in [r for r in self.records.values() if r.name == record.name and r.attempt < record.attempt - 1]:
+            del self.records[old.id]
+        return record
+
+    def shim(self) -> ShimConnection:
+        if self.connection is None:
+            raise ShimGone('the pod sandbox is gone')
+        return self.connection
+
+
+class ProcessDriver:
+    name = 'process'
+
+    def __init__(self, env: Env) -> None:
+        self.capabilities = Capabilities(change_user=os.geteuid() == 0)
+        self._env = env
+        self._zygote = Zygote(env)
+        self._pods: dict[str, _Pod] = {}
+
+    async def close(self) -> None:
+        for pod in self._pods.values():
+            pod.changed = lambda: None
+            if pod.connection is not None:
+                pod.connection.close()
+        await self._zygote.close()
+
+    async def open(self, sandbox: Sandbox, changed: Callable[[], None]) -> Handle:
+        await self._bury(sandbox.directory)
+        pid, ticks = await self._zygote.fork(sandbox.directory)
+        handle = Handle(self.name, sandbox.uid, sandbox.directory, pid, ticks)
+        await self._connect(handle, changed)
+        return handle
+
+    async def recover(self, handle: Handle, changed: Callable[[], None]) -> bool:
+        if host.start_ticks(handle.pid) == handle.start_ticks:
+            try:
+                await self._connect(handle, changed)
+                return True
+            except ShimError as e:
+                log.warning('shim did not answer', uid=handle.uid, err=str(e))
+        await self._bury(handle.directory)
+        pod = _Pod(handle, changed)
+        for data in self._saved(handle.directory):
+            if not data['finished_ns']:
+                now = int(self._env.clock.wall().timestamp() * NS_PER_S)
+                data |= {'finished_ns': now, 'exit_code': 137, 'signal': 9, 'reason': 'Error'}
+            pod.take(data)
+        self._pods[handle.uid] = pod
+        return False
+
+    async def _connect(self, handle: Handle, changed: Callable[[], None]) -> None:
+        pod = _Pod(handle, changed)
+        pod.connection = await ShimConnection.open(handle.directory, SOCKET_FILE, pod.on_event, pod.on_lost)
+        state = await pod.connection.call('status')
+        if state['pid'] != handle.pid:
+            pod.connection.close()
+            raise ShimGone('another shim has the socket')
+        for record in state['containers']:
+            pod.take(record)
+        self._pods[handle.uid] = pod
+
+    def _saved(self, directory: str) -> list[dict[str, Any]]:
+        try:
+            return list(orjson.loads(self._env.disk.read(Path(directory) / STATE_FILE))['containers'])
+        except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
+            return []
+
+    async def _bury(self, directory: str) -> None:
+        """Kill what a dead or mute shim of this directory left behind."""
+        path = Path(directory) / STATE_FILE
+        if not self._env.disk.exists(path):
+            return
+        try:
+            state = orjson.loads(self._env.disk.read(path))
+        except orjson.JSONDecodeError:
+            return
+        kill_shim(state)
+        ids = [c['id'] for c in state['containers']]
+        await self._env.disk.offload(kill_marked, ids)
+
+    def alive(self, handle: Handle) -> bool:
+        pod = self._pods.get(handle.uid)
+        return pod is not None and pod.connection is not None and pod.handle == handle
+
+    def observe(self, handle: Handle) -> tuple[Record, ...]:
+        pod = self._pods.get(handle.uid)
+        return tuple(sorted(pod.records.values(), key=lambda r: r.attempt)) if pod else ()
+
+    def _pod(self, handle: Handle) -> _Pod:
+        pod = self._pods.get(handle.uid)
+        if pod is None:
+            raise ShimGone('the pod sandbox is gone')
+        return pod
+
+    async def start(self, handle: Handle, spec: ContainerSpec) -> Record:
+        pod = self._pod(handle)
+        return pod.take(await pod.shim().call('start', spec=spec.to_json()))
+
+    async def stop(self, handle: Handle, container_id: str, *, grace_s: float) -> None:
+        await self._pod(handle).shim().call('stop', container=container_id, grace_s=grace_s)
+
+    async def annotate(self, handle: Handle, container_id: str, meta: Mapping[str, Any]) -> None:
+        pod = self._pod(handle)
+        pod.take(await pod.shim().call('annotate', container=container_id, meta=dict(meta)))
+
+    async def exec(self, handle: Handle, container_id: str, spec: Mapping[str, Any], io: Streams) -> int:
+        channel = FdChannel(handle.directory, SOCKET_FILE)
+        env = {**spec['env'], MARK: container_id}
+        request = {'op': 'exec', 'container': container_id, 'spec': {**spec, 'env': env}, 'tty': io.tty}
+        try:
+            await channel.call(request, (io.stdin, io.stdout, io.stderr))
+            while True:
+                event = await channel.next()
+                if event.get('event') == 'exec-exit':
+                    return int(event['exit_code'])
+        finally:
+            channel.close()
+
+    async def attach(self, handle: Handle, container_id: str, stdout: int, stderr: int) -> Attachment:
+        channel = FdChannel(handle.directory, SOCKET_FILE)
+        try:
+            answer = await channel.call({'op': 'attach', 'container': container_id}, (stdout, stderr))
+            fds = channel.received_fds
+            return Attachment(fds[0] if answer['stdin'] and fds else -1, bool(answer['tty']))
+        finally:
+            channel.close()
+
+    async def close_stdin(self, handle: Handle, container_id: str) -> None:
+        await self._pod(handle).shim().call('close_stdin', container=container_id)
+
+    async def remove(self, handle: Handle) -> None:
+        pod = self._pods.get(handle.uid)
+        if pod is not None and pod.connection is not None:
+            try:
+                await pod.connection.call('close', grace_s=0)
+                async with asyncio.timeout(REMOVE_TIMEOUT_S):
+                    await pod.lost.wait()
+            except (ShimError, TimeoutError) as e:
+                log.warning('shim did not end', uid=handle.uid, err=f'{type(e).__name__}: {e}')
+        await self._bury(handle.directory)
+
+    def forget(self, handle: Handle) -> None:
+        """The pod is gone for good."""
+        pod = self._pods.pop(handle.uid, None)
+        if pod is not None and pod.connection is not None:
+            pod.connection.close()
+
+    def stats(self, handle: Handle) -> Mapping[str, Stats]:
+        found = {}
+        for record in self.observe(handle):
+            if record.running and host.start_ticks(record.pid) == record.start_ticks:
+                found[record.id] = _usage(record.pid)
+        return found
+
+
+def _usage(pid: int) -> Stats:
+    cpu = rss = count = 0
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        family = []
+    for process in family:
+        try:
+            times = process.cpu_times()
+            rss += process.memory_info().rss
+        except psutil.Error:  # it has just ended
+            continue
+        cpu += int((times.user + times.system) * NS_PER_S)
+        count += 1
+    return Stats(cpu, rss, count)
+
+
+def kill_shim(state: Mapping[str, Any]) -> int:
+    """Kill the shim that wrote `state`, unless its pid has become another process's. Returns how many were killed."""
+    if host.start_ticks(state['pid']) != state['start_ticks']:
+        return 0
+    os.kill(state['pid'], signal.SIGKILL)
+    return 1
+
+
+def kill_marked(ids: Iterable[str]) -> int:
+    """SIGKILL every process whose environment carries the mark of one of these containers. Returns how many.
+
+    Repeats until a pass finds none, since a killed parent's children may have been forked during the pass.
+    """
+    marks = [f'{MARK}={i}\0'.encode() for i in ids]
+    total = 0
+    while marks:
+        victims = [p for p in _pids() if any(m in host.environ(p) for m in marks) and host.start_ticks(p)]
+        for pid in victims:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if not victims:
+            break
+        total += len(victims)
+    return total
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir('/proc') if name.isdigit()]

@@ -1,0 +1,77 @@
+"""The zygote: a warm, tiny interpreter that forks one shim a pod, so that none of them pays for a start of its own.
+
+Run by path with `python -I -S` (no site packages). Requests arrive on descriptor 0, one JSON object a line:
+`{"id": 1, "directory": "…"}`; the answer holds the shim's pid and start time. At the end of the stream (the agent
+is gone) the zygote ends; its shims stay.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
+sys.dont_write_bytecode = True
+
+from knode.runtime.shim import host  # noqa: E402 — the path above has to come first
+from knode.runtime.shim.core import SOCKET_FILE, Shim  # noqa: E402
+
+SHIM_LOG_FILE = 'shim.log'
+
+
+def main() -> None:
+    control = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # shims that end while we live leave no zombie
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # we end with our agent, not with its terminal
+    gc.collect()
+    gc.freeze()  # keep the shared pages shared
+    lines = control.makefile('rb')
+    for line in lines:
+        request = json.loads(line)
+        try:
+            answer = _fork_shim(request['directory'], control)
+        except OSError as e:
+            answer = {'error': f'{e.strerror}: {e.filename or request["directory"]}'}
+        control.sendall(json.dumps(answer | {'id': request['id']}).encode() + b'\n')
+
+
+def _fork_shim(directory: str, control: socket.socket) -> dict[str, int | str]:
+    os.chdir(directory)  # the socket's path may be longer than the 108 bytes that the kernel takes
+    try:
+        os.unlink(SOCKET_FILE)
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(SOCKET_FILE)
+    listener.listen(16)
+    pid = os.fork()
+    if pid:
+        listener.close()
+        os.chdir('/')
+        return {'pid': pid, 'start_ticks': host.start_ticks(pid)}
+    code = 1
+    try:
+        os.close(control.fileno())
+        os.setsid()
+        log = os.open(SHIM_LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        host.prctl(host.PR_SET_CHILD_SUBREAPER, 1)
+        Shim(listener).run()
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+if __name__ == '__main__':
+    main()

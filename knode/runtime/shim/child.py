@@ -1,0 +1,155 @@
+"""Fork and exec of one container (or exec session), with the failure texts that Kubernetes users know.
+
+The child reports a failure before `exec` through a close-on-exec pipe, so that the parent learns of it without
+guessing from an exit code. The texts are those of runc, without the layers above it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import signal
+import stat
+import termios
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from knode.runtime.shim import host
+
+NOT_STARTED = 128
+"""Exit code of a container whose process never came to be, as containerd reports it."""
+
+
+class StartError(Exception):
+    """The process could not be made; the text is for `kubectl describe`."""
+
+
+def spawn(spec: Mapping[str, Any], stdio: Sequence[int], *, tty: bool) -> int:
+    """Start `spec` (argv, env, cwd, uid, gid, groups, rlimits, oom_score_adj, no_new_privs). Returns the pid.
+
+    stdio:   three descriptors for the child; all its other descriptors are close-on-exec.
+    Raises:  StartError with the text for people.
+    """
+    report, child_report = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as e:
+        os.close(report)
+        os.close(child_report)
+        raise StartError(f'unable to start container process: fork: {e.strerror}') from e
+    if pid == 0:
+        _become(spec, stdio, child_report, parent, tty)
+    os.close(child_report)
+    problem = b''
+    while part := os.read(report, 4096):
+        problem += part
+    os.close(report)
+    if problem:
+        os.waitpid(pid, 0)
+        raise StartError(problem.decode(errors='replace'))
+    return pid
+
+
+def _become(spec: Mapping[str, Any], stdio: Sequence[int], report: int, parent: int, tty: bool) -> None:
+    """The child's side; never returns."""
+    try:
+        os.setsid()
+        for fd, target in zip(stdio, (0, 1, 2), strict=True):
+            os.dup2(fd, target, inheritable=True)
+        if tty:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        _limit(spec)
+        _change_user(spec)
+        # Set last: a change of user clears it. If the shim dies, the container dies with it.
+        host.prctl(host.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(NOT_STARTED)
+        os.umask(0o022)
+        _change_directory(str(spec['cwd']))
+        _exec(list(spec['argv']), dict(spec['env']))
+    except StartError as e:
+        os.write(report, f'unable to start container process: {e}'.encode())
+    except BaseException as e:
+        os.write(report, f'unable to start container process: {type(e).__name__}: {e}'.encode())
+    os._exit(NOT_STARTED)
+
+
+def _limit(spec: Mapping[str, Any]) -> None:
+    for name, pair in (spec.get('rlimits') or {}).items():
+        resource.setrlimit(getattr(resource, name), tuple(pair))
+    adj = spec.get('oom_score_adj')
+    if adj is not None:
+        try:
+            fd = os.open('/proc/self/oom_score_adj', os.O_WRONLY)
+            os.write(fd, str(adj).encode())
+            os.close(fd)
+        except OSError as e:
+            if e.errno not in (
+                errno.EACCES,
+                errno.EPERM,
+                errno.ENOENT,
+            ):  # lowering needs privilege; the rest is a fault
+                raise
+    if spec.get('no_new_privs'):
+        host.prctl(host.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _change_user(spec: Mapping[str, Any]) -> None:
+    uid, gid = spec.get('uid'), spec.get('gid')
+    if uid is None and gid is None:
+        return
+    try:
+        if os.geteuid() == 0:
+            os.setgroups(spec.get('groups') or [])
+        if gid is not None:
+            os.setresgid(gid, gid, gid)
+        if uid is not None:
+            os.setresuid(uid, uid, uid)
+    except OSError as e:
+        raise StartError(f'setting up user: {e.strerror.lower()}') from e
+
+
+def _change_directory(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+    except OSError as e:
+        raise StartError(f'chdir to cwd ("{cwd}") failed: {e.strerror.lower()}') from e
+
+
+def _exec(argv: list[str], env: dict[str, str]) -> None:
+    name = argv[0]
+    path = name if '/' in name else _look_up(name, env.get('PATH', ''))
+    _check(name, path)
+    try:
+        os.execve(path, argv, env)
+    except OSError as e:
+        text = 'exec format error' if e.errno == errno.ENOEXEC else (e.strerror or str(e)).lower()
+        raise StartError(f'exec {path}: {text}') from e
+
+
+def _look_up(name: str, search: str) -> str:
+    for folder in search.split(':'):
+        path = os.path.join(folder or '.', name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    raise StartError(f'exec: "{name}": executable file not found in $PATH')
+
+
+def _check(name: str, path: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as e:
+        raise StartError(f'exec: "{name}": stat {path}: no such file or directory') from e
+    except OSError as e:
+        raise StartError(f'exec: "{name}": stat {path}: {e.strerror.lower()}') from e
+    if stat.S_ISDIR(mode):
+        raise StartError(f'exec: "{name}": is a directory')
+    if not os.access(path, os.X_OK):
+        raise StartError(f'exec: "{name}": permission denied')

@@ -1,0 +1,97 @@
+"""What the shim takes from its machine: two clocks and a handful of Linux calls.
+
+The shim is a process of its own and too small for `kcore.env` (which brings asyncio and ssl along), so this module
+is its `Env`: nothing else below `knode/runtime/shim` asks for the time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def wall_ns() -> int:
+    """Nanoseconds since 1970, UTC."""
+    return time.time_ns()
+
+
+def monotonic() -> float:
+    return time.monotonic()
+
+
+def rfc3339_nano(ns: int) -> str:
+    """`2026-01-02T03:04:05.000000006Z`: nine digits always, as container runtimes write them."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    t = time.gmtime(seconds)
+    return f'{t[0]:04}-{t[1]:02}-{t[2]:02}T{t[3]:02}:{t[4]:02}:{t[5]:02}.{rest:09}Z'
+
+
+def prctl(option: int, value: int) -> bool:
+    """True when the kernel has the option; elsewhere than on Linux False."""
+    if not hasattr(_libc, 'prctl'):
+        return False
+    return bool(_libc.prctl(option, value, 0, 0, 0) == 0)
+
+
+def read_file(path: str) -> bytes:
+    """Whole content of a small file. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b''.join(parts)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: str, data: bytes, *, sync: bool) -> None:
+    """Old or new content, never a mixture. `sync` also makes it survive a power cut."""
+    draft = path + '.tmp'
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(draft, path)
+
+
+def start_ticks(pid: int) -> int:
+    """When `pid` started, in clock ticks since boot: with the pid it names one process for ever. 0: no such process.
+
+    A zombie counts as gone: it runs nothing any more.
+    """
+    try:
+        text = read_file(f'/proc/{pid}/stat')
+    except OSError:
+        return 0
+    # The command name may hold spaces and brackets: count fields from the last bracket.
+    fields = text[text.rindex(b')') + 2 :].split()
+    return 0 if fields[0] in (b'Z', b'X') else int(fields[19])
+
+
+def children(pid: int) -> list[int]:
+    """Direct children, from the kernel's own list (CONFIG_PROC_CHILDREN). Empty when it has none."""
+    try:
+        return [int(p) for p in read_file(f'/proc/{pid}/task/{pid}/children').split()]
+    except OSError:
+        return []
+
+
+def environ(pid: int) -> bytes:
+    """The environment `pid` was started with, `\\0`-separated; empty when it may not be read."""
+    try:
+        return read_file(f'/proc/{pid}/environ')
+    except OSError:
+        return b''

@@ -1,0 +1,197 @@
+"""The kubelet's own HTTPS API: logs, health, pods, stats; streams are in `knode.streams`.
+
+Callers show a client certificate of the cluster's authority; only the API server's kubelet client and members of
+system:masters may use it. Errors are plain text with kubelet's words, which the API server turns into a Status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from kcore.config import split_address
+from kcore.env import Env
+from kcore.meta.times import parse_time
+from kcore.metrics import CONTENT_TYPE, CollectorRegistry, render
+from knode.config import NodeConfig
+from knode.errors import BadRequestError, NotFoundError
+from knode.logs import LogOptions, read_log
+from knode.pods.manager import PodManager
+from knode.pods.worker import PodWorker
+from knode.runtime.driver import Record
+from knode.stats import summary
+
+log = structlog.get_logger('knode.server')
+
+API_SERVER_CLIENT = 'kube-apiserver-kubelet-client'
+ADMINISTRATORS = 'system:masters'
+OPEN_PATHS = frozenset({'/healthz'})
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class NodeServer:
+    def __init__(self, config: NodeConfig, env: Env, manager: PodManager, node_name: str) -> None:
+        self._config, self._env, self._manager, self._node_name = config, env, manager, node_name
+        self._runner: web.AppRunner | None = None
+        self.registry = CollectorRegistry()
+        self.port = 0
+
+    async def start(self) -> None:
+        """Raises OSError when the address is taken or a certificate cannot be read."""
+        app = web.Application(middlewares=[self._guard])
+        app.router.add_get('/healthz', self._healthz)
+        app.router.add_get('/pods', self._pods)
+        app.router.add_get('/stats/summary', self._summary)
+        app.router.add_get('/metrics', self._metrics)
+        app.router.add_get('/containerLogs/{namespace}/{pod}/{container}', self._logs)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        host, port = split_address(self._config.listen)
+        site = web.TCPSite(self._runner, host, port, ssl_context=self._tls())
+        await site.start()
+        self.port = int(self._runner.addresses[0][1])
+
+    def _tls(self) -> ssl.SSLContext | None:
+        c = self._config
+        if c.tls_cert is None or c.tls_key is None or c.client_ca is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(c.client_ca))
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(c.tls_cert, c.tls_key)
+        return context
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._config.client_ca is not None and request.path not in OPEN_PATHS and not allowed(_subject(request)):
+            return web.Response(status=403, text=f'Forbidden (user={_subject(request).get("commonName", "")})\n')
+        try:
+            return await handler(request)
+        except NotFoundError as e:
+            return web.Response(status=404, text=str(e))
+        except (BadRequestError, ValueError) as e:
+            return web.Response(status=400, text=str(e))
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.Response(text='ok')
+
+    async def _pods(self, request: web.Request) -> web.Response:
+        items = [dict(w.pod) for w in self._manager.workers.values()]
+        return web.json_response({'kind': 'PodList', 'apiVersion': 'v1', 'metadata': {}, 'items': items})
+
+    async def _summary(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            await self._env.disk.offload(summary, self._env, self._node_name, list(self._manager.workers.values()))
+        )
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=render(self.registry), headers={'Content-Type': CONTENT_TYPE})
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        where = request.match_info
+        worker = self._manager.find(where['namespace'], where['pod'])
+        if worker is None:
+            raise NotFoundError(f'pod "{where["pod"]}" not found\n')
+        options = log_options(request.query, self._env)
+        record = find_record(worker, where['container'], previous=_flag(request.query, 'previous'))
+        response = web.StreamResponse(headers={'Content-Type': 'text/plain'})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        changed = asyncio.Event()
+        worker.listeners.add(changed)
+        try:
+            async for text in read_log(Path(record.log), options, lambda: _ended(worker, record), changed):
+                await response.write(text)
+            await response.write_eof()
+        except ConnectionError:
+            log.debug('log reader left', object=worker.key)
+        finally:
+            worker.listeners.discard(changed)
+        return response
+
+
+def _subject(request: web.Request) -> dict[str, str]:
+    """The client certificate's subject; organisations joined by commas."""
+    transport = request.transport
+    cert: Mapping[str, Any] = (transport.get_extra_info('peercert') if transport else None) or {}
+    found: dict[str, str] = {}
+    for pairs in cert.get('subject', ()):
+        for key, value in pairs:
+            found[key] = f'{found[key]},{value}' if key in found else value
+    return found
+
+
+def allowed(subject: Mapping[str, str]) -> bool:
+    organisations = subject.get('organizationName', '').split(',')
+    return subject.get('commonName') == API_SERVER_CLIENT or ADMINISTRATORS in organisations
+
+
+def _ended(worker: PodWorker, record: Record) -> bool:
+    return not any(r.id == record.id and r.running for rs in worker.records().values() for r in rs)
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name, '').lower() in {'true', '1', 't'}
+
+
+def log_options(query: Mapping[str, str], env: Env) -> LogOptions:
+    """Raises BadRequestError naming the parameter."""
+    numbers: dict[str, int | None] = {}
+    for name in ('tailLines', 'limitBytes', 'sinceSeconds'):
+        try:
+            numbers[name] = int(query[name]) if query.get(name) else None
+        except ValueError:
+            raise BadRequestError(f'{name}: must be a whole number, not {query[name]!r}') from None
+    since = None
+    if numbers['sinceSeconds'] is not None:
+        since = env.clock.wall() - timedelta(seconds=numbers['sinceSeconds'])
+    elif query.get('sinceTime'):
+        since = parse_time(query['sinceTime'])
+    stream = query.get('stream') or 'All'
+    if stream not in {'All', 'Stdout', 'Stderr'}:
+        raise BadRequestError(f'stream: must be All, Stdout or Stderr, not {stream!r}')
+    return LogOptions(
+        follow=_flag(query, 'follow'), timestamps=_flag(query, 'timestamps'), tail_lines=numbers['tailLines'],
+        limit_bytes=numbers['limitBytes'], since=since, stream=stream,
+    )  # fmt: skip
+
+
+def find_record(worker: PodWorker, container: str, *, previous: bool) -> Record:
+    """The attempt whose log is asked for. Raises BadRequestError, NotFoundError in kubelet's words."""
+    name = worker.pod['metadata']['name']
+    spec = worker.pod['spec']
+    known = [c['name'] for key in ('containers', 'initContainers', 'ephemeralContainers') for c in spec.get(key) or ()]
+    if container not in known:
+        raise BadRequestError(f'container {container} is not valid for pod {name}')
+    records = worker.records().get(container) or []
+    if previous:
+        older = records[:-1] if records and (records[-1].running or len(records) > 1) else records
+        if not older:
+            raise BadRequestError(f'previous terminated container "{container}" in pod "{name}" not found')
+        return older[-1]
+    if not records:
+        raise BadRequestError(
+            f'container "{container}" in pod "{name}" is waiting to start: {_waiting(worker, container)}'
+        )
+    return records[-1]
+
+
+def _waiting(worker: PodWorker, container: str) -> str:
+    wait = worker.view().waits.get(container)
+    if wait is None:
+        return 'PodInitializing' if worker.pod['spec'].get('initContainers') else 'ContainerCreating'
+    if wait.reason in {'ErrImagePull', 'ImagePullBackOff'}:
+        return 'trying and failing to pull image'
+    if wait.reason == 'InvalidImageName':
+        return 'image name is invalid'
+    return wait.reason

@@ -1,0 +1,1 @@
+"""Volumes: directories of a pod and what the API puts into them."""
