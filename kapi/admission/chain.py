@@ -1,0 +1,66 @@
+"""The admission chain: every plugin that handles the operation mutates, in order; then every one validates.
+
+A plugin is a class with `name`, `operations`, `mutate` and `validate`. The order is policy, so it is written down in
+`plugins/__init__.py`. Source: apiserver pkg/admission/chain.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from kapi.authn.user import User
+from kapi.registry.kind import Kind
+
+Obj = dict[str, Any]
+Operation = Literal['CREATE', 'UPDATE', 'DELETE', 'CONNECT']
+
+
+@dataclass(slots=True)
+class Attributes:
+    """One write as admission sees it. `obj` may be changed in place by `mutate`; None for a deletion."""
+
+    operation: Operation
+    kind: Kind
+    namespace: str
+    name: str
+    obj: Obj | None
+    old: Obj | None
+    user: User
+    subresource: str = ''
+    dry_run: bool = False
+    options: Obj = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def is_for(self, group: str, plural: str, subresource: str = '') -> bool:
+        r = self.kind.resource
+        return r.plural == plural and r.group == group and self.subresource == subresource
+
+
+class Plugin(Protocol):
+    name: str
+    operations: frozenset[Operation]
+
+    async def mutate(self, a: Attributes) -> None:
+        """Change `a.obj` in place. Raises Forbidden, Invalid, NotFound."""
+
+    async def validate(self, a: Attributes) -> None:
+        """Refuse, or do nothing; never changes `a.obj`."""
+
+
+class Chain:
+    """Plugins by operation, in order."""
+
+    def __init__(self, plugins: Sequence[Plugin]) -> None:
+        self.plugins = tuple(plugins)
+        operations: tuple[Operation, ...] = ('CREATE', 'UPDATE', 'DELETE', 'CONNECT')
+        self._by_operation = {op: tuple(p for p in plugins if op in p.operations) for op in operations}
+
+    async def mutate(self, a: Attributes) -> None:
+        for plugin in self._by_operation[a.operation]:
+            await plugin.mutate(a)
+
+    async def validate(self, a: Attributes) -> None:
+        for plugin in self._by_operation[a.operation]:
+            await plugin.validate(a)

@@ -1,0 +1,97 @@
+"""The API server as a process: storage open, cache loaded, first objects ensured, HTTPS listening."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import NoReturn
+
+import structlog
+from aiohttp import web
+
+from kapi.config import ApiConfig
+from kapi.server import bootstrap
+from kapi.server.service import ApiServer
+from kapi.storage.base import StorageUnavailable
+from kapi.storage.urls import open_storage
+from kcore import tasks
+from kcore.config import split_address
+from kcore.env import Env
+from kcore.process import Ready
+
+log = structlog.get_logger('kapi')
+
+KEEPALIVE_S = 3_600.0
+"""Idle connections stay open this long; clients keep theirs for reuse."""
+SHUTDOWN_S = 2.0
+"""How long open requests may finish at an orderly stop; watches are cut at once."""
+STORAGE_RETRY_S = 0.2
+HEADER_BYTES_MAX = 64 * 1024
+"""One header line and the request line; beyond is 400."""
+
+
+def tls_context(config: ApiConfig) -> ssl.SSLContext:
+    """Serves with our certificate; asks for client certificates of the client CA but does not insist."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.tls_cert, config.tls_key)
+    context.load_verify_locations(config.client_ca)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(['http/1.1'])
+    return context
+
+
+async def run(config: ApiConfig, env: Env, ready: Ready) -> None:
+    """Serve until cancelled. Raises OSError when the address is taken or a certificate cannot be read."""
+    tls = tls_context(config)
+    server = ApiServer(config, env, open_storage(config.storage, env))
+    try:
+        await _start_cache(server)
+        async with asyncio.TaskGroup() as group:
+            tasks.start_essential(group, 'watch cache', server.cache.run())
+            await _bootstrap(server)
+            await _serve(server, tls, ready)
+    finally:
+        await server.close()
+
+
+async def _start_cache(server: ApiServer) -> None:
+    while True:
+        try:
+            return await server.cache.start()
+        except StorageUnavailable as e:
+            log.info('storage was not reached yet', err=str(e))
+            await asyncio.sleep(STORAGE_RETRY_S)
+
+
+async def _bootstrap(server: ApiServer) -> None:
+    while True:
+        try:
+            return await bootstrap.bootstrap(server)
+        except StorageUnavailable as e:
+            log.info('first objects were not written yet', err=str(e))
+            await asyncio.sleep(STORAGE_RETRY_S)
+
+
+async def _serve(server: ApiServer, tls: ssl.SSLContext, ready: Ready) -> NoReturn:
+    config = server.config
+    low_level = web.Server(
+        server.handle, keepalive_timeout=KEEPALIVE_S, max_line_size=HEADER_BYTES_MAX, max_field_size=HEADER_BYTES_MAX,
+        access_log=None,
+    )  # fmt: skip
+    runner = web.ServerRunner(low_level, access_log=None)
+    await runner.setup()
+    host, port = split_address(config.listen)
+    site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024, shutdown_timeout=SHUTDOWN_S)
+    try:
+        await site.start()
+        bound = runner.addresses[0]
+        address = config.advertise or f'{host}:{bound[1]}'
+        log.info('serving', address=address, rv=server.cache.revision)
+        ready()
+        try:
+            await bootstrap.keep_endpoints(server, address)
+        finally:
+            await bootstrap.leave(server, address)
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,49 @@
+"""Settings of the API server process."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from kcore.config import Address, Config, SettingsConfigDict
+
+
+class ApiConfig(Config):
+    """The Kubernetes API over a replicated store."""
+
+    model_config = SettingsConfigDict(env_prefix='KAPI_')
+
+    listen: Address = Field('127.0.0.1:6443', description='Address to serve HTTPS on.')
+    advertise: Address | None = Field(None, description='Address that others reach this server at; default: --listen.')
+    storage: str = Field('memory://', description='Where objects live: kstore://host:port,host:port or memory://.')
+    tls_cert: Path = Field(description='Serving certificate (PEM, chain).')
+    tls_key: Path = Field(description='Key of the serving certificate.')
+    client_ca: Path = Field(description='CA whose client certificates are believed: CN is the user, O the groups.')
+    kubelet_client_cert: Path | None = Field(None, description='Certificate shown to node agents.')
+    kubelet_client_key: Path | None = Field(None, description='Key of --kubelet-client-cert.')
+    kubelet_ca: Path | None = Field(None, description='CA of the node agents; default: --client-ca.')
+    service_cidr: str = Field('127.96.0.0/16', description='Addresses for Services; the first is the API itself.')
+    node_port_min: int = Field(30000, ge=1, le=65535, description='First port for NodePort Services.')
+    node_port_max: int = Field(32767, ge=1, le=65535, description='Last port for NodePort Services.')
+    event_ttl_s: int = Field(3600, ge=10, description='Seconds that Events are kept.')
+    max_requests_inflight: int = Field(400, ge=1, description='Concurrent reads before 429.')
+    max_mutating_requests_inflight: int = Field(200, ge=1, description='Concurrent writes before 429.')
+    request_timeout_s: float = Field(60.0, gt=0, description='Deadline of requests that are neither watch nor stream.')
+
+    @field_validator('service_cidr')
+    @classmethod
+    def _network(cls, value: str) -> str:
+        if ipaddress.ip_network(value).num_addresses < 16:
+            raise ValueError('must hold at least 16 addresses')
+        return value
+
+    @model_validator(mode='after')
+    def _relations(self) -> Self:
+        if (self.kubelet_client_cert is None) != (self.kubelet_client_key is None):
+            raise ValueError('kubelet-client-cert and kubelet-client-key belong together')
+        if self.node_port_min > self.node_port_max:
+            raise ValueError('node-port-min must not exceed node-port-max')
+        return self

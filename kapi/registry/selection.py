@@ -1,0 +1,76 @@
+"""Which objects a list or watch is about: label and field selectors compiled into one test on a cache entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kapi.errors import BadRequest
+from kapi.registry.kind import Kind
+from kapi.registry.options import ListOptions
+from kapi.storage.entries import Entry
+from kapi.storage.watchers import Matches
+from kcore.meta.objects import get_path
+from kcore.meta.selectors import FieldSelector, LabelSelector, SelectorError, parse_field_selector, parse_label_selector
+
+Obj = dict[str, Any]
+SELECTOR_CHARS_MAX = 32_768
+"""Longer selector texts are refused before they are parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    labels: LabelSelector
+    fields: FieldSelector
+    name: str | None
+    """The one name that can match, when the field selector says so."""
+    matches: Matches | None
+    """None matches everything."""
+
+
+def field_text(obj: Obj, path: str) -> str:
+    """A field as selectors compare it: empty when absent, `true`/`false` for booleans."""
+    value = get_path(obj, path)
+    if value is None:
+        return ''
+    if isinstance(value, bool):
+        return 'true' if value else 'false'
+    return str(value)
+
+
+def select(kind: Kind, options: ListOptions) -> Selection:
+    """Raises BadRequest: unparsable selector, field that cannot be selected."""
+    if len(options.label_selector) + len(options.field_selector) > SELECTOR_CHARS_MAX:
+        raise BadRequest('the selectors are too long')
+    try:
+        labels = parse_label_selector(options.label_selector)
+        fields = parse_field_selector(options.field_selector)
+    except SelectorError as e:
+        raise BadRequest(str(e)) from None
+    paths = {'metadata.name': 'metadata.name', 'metadata.namespace': 'metadata.namespace', **kind.selectable}
+    for requirement in fields.requirements:
+        if requirement.field not in paths:
+            raise BadRequest(_unsupported(kind, requirement.field))
+    return Selection(labels, fields, fields.exact('metadata.name'), _matches(labels, fields, paths))
+
+
+def _unsupported(kind: Kind, field: str) -> str:
+    r = kind.resource
+    if '.' in r.group and not r.group.endswith('.k8s.io'):
+        return f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+    return f'field label not supported: {field}'
+
+
+def _matches(labels: LabelSelector, fields: FieldSelector, paths: dict[str, str]) -> Matches | None:
+    if labels.empty and fields.empty:
+        return None
+    wanted = [(paths[r.field], r.value, r.op == '=') for r in fields.requirements]
+
+    def matches(entry: Entry) -> bool:
+        obj = entry.obj
+        for path, value, equal in wanted:
+            if (field_text(obj, path) == value) != equal:
+                return False
+        return labels.matches(obj['metadata'].get('labels'))
+
+    return matches

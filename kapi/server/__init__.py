@@ -1,0 +1,1 @@
+"""HTTP: the request pipeline, handlers, discovery, OpenAPI."""

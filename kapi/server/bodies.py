@@ -1,0 +1,102 @@
+"""Request bodies: read up to a limit, then JSON, YAML or protobuf into a dict. Broken input is a 400 that says where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import yaml
+from aiohttp import web
+
+from kapi.errors import BadRequest, TooLarge
+from kapi.server.negotiation import JSON, YAML
+
+Obj = dict[str, Any]
+
+BODY_BYTES_MAX = 3 * 1024 * 1024
+"""Upstream's limit on a resource request body; beyond it is 413."""
+YAML_NODES_MAX = 1_000_000
+"""Values of a YAML document with its aliases written out; beyond it is 400 (an alias bomb)."""
+
+
+async def read_body(request: web.BaseRequest) -> bytes:
+    """Raises TooLarge as soon as the limit is passed."""
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise TooLarge(f'Request entity too large: limit is {BODY_BYTES_MAX}')
+    if not request.can_read_body:
+        return b''
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > BODY_BYTES_MAX:
+            raise TooLarge(f'Request entity too large: limit is {BODY_BYTES_MAX}')
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b''.join(chunks)
+
+
+def parse_json(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as e:
+        raise BadRequest(f"couldn't get version/kind; json parse error: {e}") from None
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML as Kubernetes reads it: timestamps stay text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != 'tag:yaml.org,2002:timestamp']
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse_yaml(data: bytes) -> Any:
+    """JSON-like value of one YAML document. Raises BadRequest."""
+    try:
+        found = yaml.load(data, Loader=_Loader)  # noqa: S506 — a subclass of the safe loader
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        text = ' '.join(str(e).split())
+        raise BadRequest(f'error converting YAML to JSON: yaml: {text}') from None
+    _count(found, {})
+    return found
+
+
+def _count(value: Any, seen: dict[int, int]) -> int:
+    """Nodes with aliases written out. Raises BadRequest beyond the limit, or for a value that contains itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) in seen:
+        size = seen[id(value)]
+    else:
+        seen[id(value)] = YAML_NODES_MAX + 1  # a cycle meets this
+        try:
+            size = 1 + sum(_count(v, seen) for v in (value.values() if isinstance(value, dict) else value))
+        except RecursionError:
+            raise BadRequest('error converting YAML to JSON: yaml: nested too deeply') from None
+        seen[id(value)] = size
+    if size > YAML_NODES_MAX:
+        raise BadRequest('error converting YAML to JSON: yaml: document contains excessive aliasing')
+    return size
+
+
+def parse_object(data: bytes, media: str) -> Obj:
+    """A body that must be one object. Raises BadRequest."""
+    value = parse_yaml(data) if media == YAML else parse_json(data)
+    if media == YAML:
+        try:
+            value = orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
+        except TypeError as e:
+            raise BadRequest(f'error converting YAML to JSON: {e}') from None
+    if not isinstance(value, dict):
+        raise BadRequest(f"couldn't get version/kind; json parse error: expected an object, got {_json_name(value)}")
+    return value
+
+
+def _json_name(value: Any) -> str:
+    names = {list: 'array', str: 'string', bool: 'boolean', type(None): 'null'}
+    return names.get(type(value), 'number')
+
+
+__all__ = ['BODY_BYTES_MAX', 'JSON', 'parse_json', 'parse_object', 'parse_yaml', 'read_body']

@@ -1,0 +1,135 @@
+"""Objects that are always there: system namespaces, the Service `default/kubernetes` and its endpoints.
+
+Every API server ensures them at its start; creating what exists already is fine, so servers may race. Each server
+keeps a key with a time to live under `/registry/masterleases/`, and the endpoints are the keys that are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import orjson
+import structlog
+
+from kapi.authn.user import SYSTEM
+from kapi.errors import AlreadyExists, ApiError, NotFound
+from kapi.registry.store import Write
+from kapi.storage.base import KeyExists, KeyMissing, StorageError, Versioned
+from kcore.config import split_address
+
+if TYPE_CHECKING:
+    from kapi.server.service import ApiServer
+
+Obj = dict[str, Any]
+log = structlog.get_logger('kapi.bootstrap')
+
+NAMESPACES = ('default', 'kube-system', 'kube-public', 'kube-node-lease')
+MASTER_LEASES = '/registry/masterleases/'
+MASTER_LEASE_TTL_S = 15
+MASTER_LEASE_REFRESH_S = 5.0
+API_PORT = 443
+LABELS = {'component': 'apiserver', 'provider': 'kubernetes'}
+
+
+async def ensure(server: ApiServer, group: str, plural: str, namespace: str, obj: Obj) -> None:
+    """Create unless it exists; a kind that is not served is skipped."""
+    kind = server.catalog.find(group, 'v1', plural)
+    if kind is None:
+        return
+    if server.cache.peek(server.registry.key(kind, namespace, obj['metadata']['name'])) is not None:
+        return
+    obj |= {'apiVersion': kind.resource.api_version, 'kind': kind.resource.kind}
+    try:
+        await server.registry.create(kind, namespace, obj, Write(SYSTEM))
+    except AlreadyExists:
+        return  # another server was faster
+
+
+async def bootstrap(server: ApiServer) -> None:
+    """Everything but the endpoints. Raises StorageUnavailable."""
+    for name in NAMESPACES:
+        await ensure(server, '', 'namespaces', '', {'metadata': {'name': name}})
+    spec = {
+        'type': 'ClusterIP',
+        'clusterIP': server.addresses.first_ip,
+        'ports': [{'name': 'https', 'port': API_PORT, 'protocol': 'TCP', 'targetPort': API_PORT}],
+    }
+    await ensure(server, '', 'services', 'default', {'metadata': {'name': 'kubernetes', 'labels': LABELS}, 'spec': spec})
+    server.bootstrapped = True
+
+
+async def keep_endpoints(server: ApiServer, address: str) -> NoReturn:
+    """Stay in the list of API servers, and keep the published list true."""
+    while True:
+        try:
+            await _renew(server, address)
+            await _publish(server)
+            await server.addresses.repair()
+        except (StorageError, ApiError) as e:
+            log.warning('endpoints of the API were not updated', err=str(e))
+        await asyncio.sleep(MASTER_LEASE_REFRESH_S)
+
+
+async def _renew(server: ApiServer, address: str) -> None:
+    key = MASTER_LEASES + address
+    # The value changes with every renewal, because an equal one would not be written and the key would expire.
+    stamp = server.env.clock.wall().isoformat()
+    value = orjson.dumps({'metadata': {'name': address}, 'renewed': stamp})
+
+    async def change(_: Versioned) -> bytes:
+        return value
+
+    try:
+        await server.cache.update(key, change, ttl_s=MASTER_LEASE_TTL_S)
+    except KeyMissing:
+        try:
+            await server.cache.create(key, value, ttl_s=MASTER_LEASE_TTL_S)
+        except KeyExists:
+            return  # written by ourselves a moment ago through a retried request
+
+
+async def leave(server: ApiServer, address: str) -> None:
+    """Take this server off the list at an orderly stop."""
+    try:
+        await server.cache.delete(MASTER_LEASES + address)
+        await _publish(server)
+    except (StorageError, ApiError) as e:
+        log.info('endpoints of the API were left behind', err=str(e))
+
+
+async def _publish(server: ApiServer) -> None:
+    await server.cache.fresh()
+    addresses = [split_address(k.removeprefix(MASTER_LEASES)) for k in server.cache.resource(MASTER_LEASES).keys]
+    if not addresses:
+        return
+    subsets = [
+        {'addresses': [{'ip': h} for h, p in addresses if p == port], 'ports': [{'name': 'https', 'port': port, 'protocol': 'TCP'}]}
+        for port in sorted({p for _, p in addresses})
+    ]
+    await _put(server, '', 'endpoints', {'metadata': {'name': 'kubernetes', 'labels': {'endpointslice.kubernetes.io/skip-mirror': 'true'}}, 'subsets': subsets})
+    for subset in subsets:
+        port = subset['ports'][0]['port']
+        name = 'kubernetes' if len(subsets) == 1 else f'kubernetes-{port}'
+        ready = {'ready': True, 'serving': True, 'terminating': False}
+        await _put(server, 'discovery.k8s.io', 'endpointslices', {
+            'metadata': {'name': name, 'labels': {'kubernetes.io/service-name': 'kubernetes'}},
+            'addressType': 'IPv4',
+            'endpoints': [{'addresses': [a['ip']], 'conditions': ready} for a in subset['addresses']],
+            'ports': subset['ports'],
+        })  # fmt: skip
+
+
+async def _put(server: ApiServer, group: str, plural: str, wanted: Obj) -> None:
+    """Create or bring up to date; an equal object is not written."""
+    kind = server.catalog.find(group, 'v1', plural)
+    if kind is None:
+        return
+
+    async def transform(old: Obj) -> Obj:
+        return {**old, **{k: v for k, v in wanted.items() if k != 'metadata'}}
+
+    try:
+        await server.registry.update(kind, 'default', wanted['metadata']['name'], transform, Write(SYSTEM))
+    except NotFound:
+        await ensure(server, group, plural, 'default', wanted)

@@ -1,0 +1,53 @@
+"""One request on its way through the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from kapi.authn.user import ANONYMOUS, User
+from kapi.registry.kind import Kind
+from kapi.server.negotiation import PLAIN, Form
+from kapi.server.requestinfo import RequestInfo
+
+if TYPE_CHECKING:
+    from kapi.server.service import ApiServer
+
+Obj = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Reply:
+    """A complete answer."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = 'application/json'
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Context:
+    server: ApiServer
+    raw: web.BaseRequest
+    info: RequestInfo
+    audit_id: str
+    user: User = ANONYMOUS
+    form: Form = PLAIN
+    kind: Kind | None = None
+    warnings: list[str] = field(default_factory=list)
+    reply: Reply | web.StreamResponse | None = None
+    deadline: asyncio.Timeout | None = None
+    on_exit: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.raw.headers
+
+    @property
+    def user_agent(self) -> str:
+        return self.raw.headers.get('User-Agent', '')

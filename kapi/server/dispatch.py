@@ -1,0 +1,73 @@
+"""From a parsed request to its handler: verbs and subresources by table, everything unknown a 404 or 405."""
+
+from __future__ import annotations
+
+from kapi.errors import MethodNotAllowed, UnknownPath
+from kapi.registry.kind import Connect, Kind, Scale, Status
+from kapi.server.context import Context
+from kapi.server.handlers import connect, create, delete, get, patch, update, watch
+from kapi.server.handlers import scale as scales
+from kapi.server.nonresource import nonresource
+
+VERBS = {
+    'get': get.get,
+    'list': get.list_,
+    'watch': watch.watch,
+    'create': create.create,
+    'update': update.update,
+    'patch': patch.patch,
+    'delete': delete.delete,
+    'deletecollection': delete.delete_collection,
+}
+STATUS_VERBS = {'get': get.get, 'update': update.update, 'patch': patch.patch}
+SCALE_VERBS = {'get': scales.get, 'update': scales.update, 'patch': scales.patch}
+
+
+async def dispatch(ctx: Context) -> None:
+    """Sets `ctx.reply`. Raises UnknownPath, MethodNotAllowed, and whatever the handler raises."""
+    info = ctx.info
+    if not info.is_resource:
+        ctx.reply = await nonresource(ctx)
+        return
+    kind = ctx.server.catalog.find(info.group, info.version, info.plural)
+    if kind is None:
+        raise UnknownPath(info.path)
+    ctx.kind = kind
+    if info.subresource:
+        await _subresource(ctx, kind)
+        return
+    _check_scope(ctx, kind)
+    handler = VERBS.get(info.verb)
+    if handler is None or info.verb not in kind.verbs:
+        raise MethodNotAllowed
+    ctx.reply = await handler(ctx, kind)
+
+
+def _check_scope(ctx: Context, kind: Kind) -> None:
+    info = ctx.info
+    if not kind.resource.namespaced:
+        if info.namespace and info.plural != 'namespaces':
+            raise UnknownPath(info.path)
+    elif not info.namespace and (info.name or info.verb not in {'list', 'watch'}):
+        raise MethodNotAllowed if not info.name else UnknownPath(info.path)
+    if (info.name and info.verb == 'create') or (not info.name and info.verb in {'update', 'patch'}):
+        raise MethodNotAllowed
+
+
+async def _subresource(ctx: Context, kind: Kind) -> None:
+    info = ctx.info
+    found = next((s for s in kind.subresources if s.name == info.subresource), None)
+    if found is None or (info.rest and info.subresource != 'proxy'):
+        raise UnknownPath(info.path)
+    if info.verb not in found.verbs:
+        raise MethodNotAllowed
+    if isinstance(found, Status):
+        ctx.reply = await STATUS_VERBS[info.verb](ctx, kind)
+    elif isinstance(found, Scale):
+        ctx.reply = await SCALE_VERBS[info.verb](ctx, kind, found)
+    else:
+        assert isinstance(found, Connect)
+        handler = connect.HANDLERS.get((kind.resource.plural, found.name))
+        if handler is None:
+            raise UnknownPath(info.path)
+        ctx.reply = await handler(ctx, kind)

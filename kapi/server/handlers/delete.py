@@ -1,0 +1,76 @@
+"""DELETE: one object, or a collection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from kapi.errors import NotFound
+from kapi.registry.kind import Kind
+from kapi.registry.listing import Listed, list_objects
+from kapi.registry.options import DeleteOptions, ListOptions, WriteOptions, delete_options, list_options
+from kapi.registry.store import Write
+from kapi.server.bodies import parse_object, read_body
+from kapi.server.context import Context, Reply
+from kapi.server.handlers.get import namespace_of
+from kapi.server.negotiation import PROTOBUF, body_media
+from kapi.server.respond import entry_reply, list_reply
+from kapi.storage.entries import Entry
+from kcore.meta.gvk import Resource
+
+Obj = dict[str, Any]
+DELETE_OPTIONS = Resource('', 'v1', 'deleteoptions', 'DeleteOptions')
+
+
+async def read_options(ctx: Context) -> DeleteOptions:
+    data = await read_body(ctx.raw)
+    if not data:
+        return delete_options(ctx.info.query, None)
+    media = body_media(ctx.raw.headers.get('Content-Type', ''))
+    if media == PROTOBUF:
+        return delete_options(ctx.info.query, ctx.server.schemas.decode_protobuf(DELETE_OPTIONS, data))
+    return delete_options(ctx.info.query, parse_object(data, media))
+
+
+async def delete(ctx: Context, kind: Kind) -> Reply:
+    options = await read_options(ctx)
+    namespace = namespace_of(ctx, kind)
+    write = _write(ctx, options)
+    entry, gone = await ctx.server.registry.delete(kind, namespace, ctx.info.name, options, write)
+    if gone and not kind.strategy.returns_deleted_object:
+        return Reply(orjson.dumps(_success(kind, entry.obj)))
+    return entry_reply(ctx, kind, entry)
+
+
+def _write(ctx: Context, options: DeleteOptions) -> Write:
+    write = Write(ctx.user, warnings=ctx.warnings)
+    if options.dry_run:
+        write.options = WriteOptions(dry_run=True)
+    return write
+
+
+def _success(kind: Kind, obj: Obj) -> Obj:
+    r = kind.resource
+    details: Obj = {'name': obj['metadata']['name'], 'kind': r.plural, 'uid': obj['metadata']['uid']}
+    if r.group:
+        details['group'] = r.group
+    return {'kind': 'Status', 'apiVersion': 'v1', 'metadata': {}, 'status': 'Success', 'details': details}
+
+
+async def delete_collection(ctx: Context, kind: Kind) -> Reply:
+    """Deletes what the selectors match, one by one, and answers with what was there."""
+    options = await read_options(ctx)
+    wanted = list_options(ctx.info.query)
+    chosen = ListOptions(label_selector=wanted.label_selector, field_selector=wanted.field_selector)
+    listed = await list_objects(ctx.server.cache, kind, namespace_of(ctx, kind), chosen)
+    write = _write(ctx, options)
+    deleted: list[Entry] = []
+    for entry in listed.entries:
+        meta = entry.obj['metadata']
+        try:
+            result, _ = await ctx.server.registry.delete(kind, meta.get('namespace', ''), meta['name'], options, write)
+        except NotFound:
+            continue  # somebody else was faster; gone is gone
+        deleted.append(result)
+    return list_reply(ctx, kind, Listed(deleted, ctx.server.cache.revision))

@@ -1,0 +1,79 @@
+"""`pods/eviction`: delete a pod unless a PodDisruptionBudget would be broken.
+
+The budget is counted down in the same optimistic update that records the pod as disrupted, so concurrent evictions
+cannot both take the last permission. Source: pkg/registry/core/pod/storage/eviction.go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from kapi.errors import BadRequest, InternalError, TooManyRequests
+from kapi.registry.kind import Kind
+from kapi.registry.options import WriteOptions, delete_options, write_options
+from kapi.registry.store import Write
+from kapi.server.context import Context, Reply
+from kapi.server.decoding import read_object
+from kcore.meta.gvk import Resource
+from kcore.meta.objects import is_pod_finished
+from kcore.meta.selectors import from_label_selector
+from kcore.meta.times import format_time
+
+Obj = dict[str, Any]
+EVICTIONS = Kind(Resource('policy', 'v1', 'evictions', 'Eviction'))
+RETRY_AFTER_S = 10
+
+
+async def evict(ctx: Context, kind: Kind) -> Reply:
+    """Raises TooManyRequests when the budget forbids it, InternalError when several budgets cover the pod."""
+    options = write_options(ctx.info.query, 'CreateOptions', ctx.user_agent)
+    eviction = await read_object(ctx, kind, options, what=EVICTIONS)
+    name, namespace = ctx.info.name, ctx.info.namespace
+    if (given := eviction['metadata'].get('name')) and given != name:
+        raise BadRequest(f'name in URL does not match name in Eviction object: {given} != {name}')
+    wanted = delete_options({}, eviction.get('deleteOptions') or {'dryRun': ['All'] if options.dry_run else []})
+    pod = (await ctx.server.registry.get(kind, namespace, name)).obj
+    free = is_pod_finished(pod) or (pod.get('status') or {}).get('phase') == 'Pending' or 'deletionTimestamp' in pod['metadata']
+    if not free:
+        await _take_permission(ctx, namespace, pod, WriteOptions(dry_run=wanted.dry_run))
+    await ctx.server.registry.delete(kind, namespace, name, wanted, Write(ctx.user, WriteOptions(dry_run=wanted.dry_run)))
+    done = {'kind': 'Status', 'apiVersion': 'v1', 'metadata': {}, 'status': 'Success', 'code': 201}
+    return Reply(orjson.dumps(done), 201)
+
+
+async def _take_permission(ctx: Context, namespace: str, pod: Obj, options: WriteOptions) -> None:
+    budgets = ctx.server.catalog.find('policy', 'v1', 'poddisruptionbudgets')
+    if budgets is None:
+        return
+    labels = pod['metadata'].get('labels') or {}
+    prefix = '/registry/policy/poddisruptionbudgets/'
+    entries = ctx.server.cache.resource(prefix).select(f'{prefix}{namespace}/')
+    found = [e.obj for e in entries if from_label_selector((e.obj.get('spec') or {}).get('selector')).matches(labels)]
+    if len(found) > 1:
+        raise InternalError('This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.')
+    if not found:
+        return
+    name, pod_name = found[0]['metadata']['name'], pod['metadata']['name']
+    now = format_time(ctx.server.env.clock.wall())
+
+    async def transform(budget: Obj) -> Obj:
+        status = budget.setdefault('status', {})
+        allowed = status.get('disruptionsAllowed') or 0
+        if allowed <= 0 or (status.get('observedGeneration') or 0) < (budget['metadata'].get('generation') or 0):
+            why = (
+                f'The disruption budget {name} needs {status.get("desiredHealthy", 0)} healthy pods '
+                f'and has {status.get("currentHealthy", 0)} currently'
+            )
+            raise TooManyRequests(
+                "Cannot evict pod as it would violate the pod's disruption budget.",
+                retry_after_s=RETRY_AFTER_S,
+                causes=[{'reason': 'DisruptionBudget', 'message': why}],
+            )
+        status['disruptionsAllowed'] = allowed - 1
+        status.setdefault('disruptedPods', {})[pod_name] = now
+        return budget
+
+    write = Write(ctx.user, options, subresource='status')
+    await ctx.server.registry.update(budgets, namespace, name, transform, write)

@@ -1,0 +1,53 @@
+"""How the API server reaches node agents: HTTPS with its own client certificate, addresses from the Node object."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import aiohttp
+
+from kapi.config import ApiConfig
+from kapi.errors import InternalError
+
+Obj = dict[str, Any]
+
+KUBELET_PORT = 10250
+CONNECT_TIMEOUT_S = 5.0
+CONNECTIONS_MAX = 256
+"""Concurrent streams to all node agents; further ones wait for a free connection."""
+
+
+class Kubelets:
+    """One connection pool to all nodes; opened at the first use."""
+
+    def __init__(self, config: ApiConfig) -> None:
+        self._config = config
+        self._session: aiohttp.ClientSession | None = None
+
+    def session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            config = self._config
+            tls = ssl.create_default_context(cafile=str(config.kubelet_ca or config.client_ca))
+            if config.kubelet_client_cert is not None and config.kubelet_client_key is not None:
+                tls.load_cert_chain(config.kubelet_client_cert, config.kubelet_client_key)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+            connector = aiohttp.TCPConnector(ssl=tls, limit=CONNECTIONS_MAX)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def url_of(node: Obj) -> str:
+    """`https://address:port` of a node's agent. Raises InternalError when the node does not say."""
+    status = node.get('status') or {}
+    port = (((status.get('daemonEndpoints') or {}).get('kubeletEndpoint')) or {}).get('Port') or KUBELET_PORT
+    addresses = {a['type']: a['address'] for a in status.get('addresses') or ()}
+    for kind in ('InternalIP', 'Hostname', 'ExternalIP'):
+        if kind in addresses:
+            host = f'[{addresses[kind]}]' if ':' in addresses[kind] else addresses[kind]
+            return f'https://{host}:{port}'
+    raise InternalError(f'no preferred addresses found; known addresses: {sorted(addresses)}')

@@ -1,0 +1,97 @@
+"""Paths that name no resource: discovery, version, health, OpenAPI, metrics. A trailing slash makes no difference."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import orjson
+
+from kapi.errors import MethodNotAllowed, NotAcceptable, UnknownPath
+from kapi.registry.options import text
+from kapi.server.context import Context, Reply
+from kapi.server.discovery import asked_version
+from kapi.server.health import health
+from kcore.metrics import CONTENT_TYPE, render
+
+Obj = dict[str, Any]
+
+GIT_VERSION = 'v1.33.1'
+VERSION: Obj = {
+    'major': '1',
+    'minor': '33',
+    'gitVersion': GIT_VERSION,
+    'gitCommit': '',
+    'gitTreeState': 'clean',
+    'buildDate': '2025-05-15T00:00:00Z',
+    'goVersion': f'python{platform.python_version()}',
+    'compiler': platform.python_implementation().lower(),
+    'platform': f'{platform.system().lower()}/{platform.machine()}',
+}
+HEALTH = ('/healthz', '/livez', '/readyz')
+FAR_FUTURE = 'Fri, 31 Dec 2094 23:59:59 GMT'
+
+
+async def nonresource(ctx: Context) -> Reply:
+    """Raises UnknownPath, MethodNotAllowed, NotAcceptable."""
+    path = ctx.info.path.rstrip('/') or '/'
+    if ctx.raw.method not in {'GET', 'HEAD'}:
+        raise MethodNotAllowed if _known(ctx, path) else UnknownPath(path)
+    if path == '/version':
+        return Reply(orjson.dumps(VERSION, option=orjson.OPT_INDENT_2))
+    if path.startswith(HEALTH):
+        checks = ctx.server.ready_checks if path.startswith('/readyz') else ctx.server.live_checks
+        return await health(path, ctx.info.query, checks)
+    if path == '/metrics':
+        return Reply(render(ctx.server.metrics.registry), content_type=CONTENT_TYPE)
+    if path == '/openapi/v3' or path.startswith('/openapi/v3/'):
+        return _openapi(ctx, path)
+    if path == '/openapi/v2':
+        raise NotAcceptable('OpenAPI v2 is not served; use /openapi/v3')
+    if path in {'/api', '/apis'} and (version := asked_version(ctx.raw.headers.get('Accept', ''))):
+        return _aggregated(ctx, path, version)
+    document = ctx.server.discovery.legacy(path)
+    if document is not None:
+        return Reply(document)
+    if path == '/':
+        return Reply(orjson.dumps({'paths': _paths(ctx)}))
+    raise UnknownPath(path)
+
+
+def _known(ctx: Context, path: str) -> bool:
+    return path in {'/version', '/metrics', *HEALTH} or ctx.server.discovery.legacy(path) is not None
+
+
+def _paths(ctx: Context) -> list[str]:
+    found = ['/api', '/apis', *HEALTH, '/metrics', '/openapi/v3', '/version']
+    for kind in ctx.server.catalog:
+        r = kind.resource
+        found += [f'/apis/{r.group}', f'/apis/{r.group}/{r.version}'] if r.group else [f'/api/{r.version}']
+    return sorted(set(found))
+
+
+def _aggregated(ctx: Context, path: str, version: str) -> Reply:
+    body, etag = ctx.server.discovery.aggregated(path, version)
+    content_type = f'application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList'
+    headers = {'ETag': etag, 'Vary': 'Accept', 'Cache-Control': 'public'}
+    if ctx.raw.headers.get('If-None-Match') == etag:
+        return Reply(b'', 304, content_type, headers)
+    return Reply(body, 200, content_type, headers)
+
+
+def _openapi(ctx: Context, path: str) -> Reply:
+    openapi = ctx.server.openapi
+    name = path.removeprefix('/openapi/v3').strip('/')
+    if not name:
+        return Reply(openapi.index())
+    found = openapi.document(name)
+    if found is None:
+        raise UnknownPath(path)
+    body, digest = found
+    etag = f'"{digest}"'
+    headers = {'ETag': etag, 'Vary': 'Accept'}
+    if text(ctx.info.query, 'hash') == digest:
+        headers |= {'Cache-Control': 'public, immutable', 'Expires': FAR_FUTURE}
+    if ctx.raw.headers.get('If-None-Match') == etag:
+        return Reply(b'', 304, headers=headers)
+    return Reply(body, headers=headers)

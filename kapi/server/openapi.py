@@ -1,0 +1,142 @@
+"""OpenAPI v3: an index and one document per group-version, with what kubectl reads in them.
+
+Per kind: its component schemas, and the operations with `x-kubernetes-group-version-kind`, the query parameter
+`fieldValidation` and the patch media types, from which kubectl learns whether it may send a strategic merge patch.
+The hash in the index is of the content, so it survives restarts. Source: API_FACTS 4 and 5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+
+from kapi.registry.catalog import Catalog
+from kapi.registry.kind import Kind, Scale, Status
+from kapi.server.discovery import groups_of
+from kapi.server.schemas import Schemas
+from kcore.meta.gvk import Resource
+
+Obj = dict[str, Any]
+
+JSON_PATCH = 'application/json-patch+json'
+MERGE_PATCH = 'application/merge-patch+json'
+STRATEGIC = 'application/strategic-merge-patch+json'
+APPLY = 'application/apply-patch+yaml'
+_ACTIONS = {
+    'list': ('get', 'list'), 'create': ('post', 'post'), 'deletecollection': ('delete', 'deletecollection'),
+    'get': ('get', 'get'), 'update': ('put', 'put'), 'patch': ('patch', 'patch'), 'delete': ('delete', 'delete'),
+}  # fmt: skip
+_WRITE_PARAMETERS = ('dryRun', 'fieldManager', 'fieldValidation')
+
+
+class OpenApi:
+    """Documents by path below /openapi/v3/, rebuilt when the catalog has changed."""
+
+    def __init__(self, catalog: Catalog, schemas: Schemas) -> None:
+        self._catalog = catalog
+        self._schemas = schemas
+        self._generation = -1
+        self._kinds: dict[str, list[Kind]] = {}
+        self._documents: dict[str, tuple[bytes, str]] = {}
+
+    def index(self) -> bytes:
+        self._refresh()
+        paths = {}
+        for name in self._kinds:
+            _, digest = self._document(name)
+            paths[name] = {'serverRelativeURL': f'/openapi/v3/{name}?hash={digest}'}
+        return orjson.dumps({'paths': paths})
+
+    def document(self, name: str) -> tuple[bytes, str] | None:
+        """(document, hash) of `api/v1` or `apis/apps/v1`."""
+        self._refresh()
+        return self._document(name) if name in self._kinds else None
+
+    def _refresh(self) -> None:
+        if self._generation == self._catalog.generation:
+            return
+        self._generation = self._catalog.generation
+        self._documents = {}
+        self._kinds = {}
+        for group, versions in groups_of(self._catalog).items():
+            for version, kinds in versions.items():
+                self._kinds[f'apis/{group}/{version}' if group else f'api/{version}'] = kinds
+
+    def _document(self, name: str) -> tuple[bytes, str]:
+        found = self._documents.get(name)
+        if found is None:
+            body = orjson.dumps(self._build(self._kinds[name]), option=orjson.OPT_SORT_KEYS)
+            found = self._documents[name] = (body, hashlib.sha512(body).hexdigest().upper())
+        return found
+
+    def _build(self, kinds: list[Kind]) -> Obj:
+        paths: Obj = {}
+        for kind in kinds:
+            paths.update(self._paths(kind))
+        return {
+            'openapi': '3.0.0',
+            'info': {'title': 'Kubernetes', 'version': 'v1.33.1'},
+            'paths': paths,
+            'components': {'schemas': self._schemas.components(kinds)},
+        }
+
+    def _paths(self, kind: Kind) -> Obj:
+        r = kind.resource
+        base = r.path('{namespace}') if r.namespaced else r.path()
+        one = f'{base}/{{name}}'
+        found: Obj = {base: {}, one: {}}
+        for verb in kind.verbs:
+            if verb == 'watch':
+                continue
+            method, action = _ACTIONS[verb]
+            target = found[base if verb in {'list', 'create', 'deletecollection'} else one]
+            target[method] = self._operation(kind, r, method, action)
+        if r.namespaced and 'list' in kind.verbs:
+            found[r.path()] = {'get': self._operation(kind, r, 'get', 'list')}
+        for sub in kind.subresources:
+            if not isinstance(sub, Status | Scale):
+                continue
+            body = r if isinstance(sub, Status) else Resource('autoscaling', 'v1', 'scales', 'Scale')
+            operations = {m: self._operation(kind, body, m, a) for m, a in (_ACTIONS[v] for v in sub.verbs)}
+            found[f'{one}/{sub.name}'] = operations
+        for path, item in found.items():
+            names = [n for n in ('name', 'namespace') if f'{{{n}}}' in path]
+            if names:
+                item['parameters'] = [_path_parameter(n) for n in names]
+        return {path: item for path, item in found.items() if item}
+
+    def _operation(self, kind: Kind, body: Resource, method: str, action: str) -> Obj:
+        ref = {'$ref': f'#/components/schemas/{self._schemas.name(body)}'}
+        known = self._schemas.known(body)
+        schema = ref if known else {'type': 'object'}
+        found: Obj = {
+            'x-kubernetes-action': action,
+            'x-kubernetes-group-version-kind': {'group': body.group, 'version': body.version, 'kind': body.kind},
+            'responses': {'200': {'description': 'OK', 'content': {'application/json': {'schema': schema}}}},
+        }
+        if method in {'post', 'put', 'patch'}:
+            names = (*_WRITE_PARAMETERS, 'force') if method == 'patch' else _WRITE_PARAMETERS
+            found['parameters'] = [_query_parameter(n) for n in names]
+            media = self._patch_media(kind) if method == 'patch' else ('*/*',)
+            patch_schema = {'type': 'object'}
+            found['requestBody'] = {
+                'required': True,
+                'content': {m: {'schema': patch_schema if method == 'patch' else schema} for m in media},
+            }
+        return found
+
+    def _patch_media(self, kind: Kind) -> tuple[str, ...]:
+        if self._schemas.builtin(kind.resource):
+            return (APPLY, JSON_PATCH, MERGE_PATCH, STRATEGIC)
+        return (APPLY, JSON_PATCH, MERGE_PATCH)
+
+
+def _path_parameter(name: str) -> Obj:
+    return {'name': name, 'in': 'path', 'required': True, 'schema': {'type': 'string', 'uniqueItems': True}}
+
+
+def _query_parameter(name: str) -> Obj:
+    kind = 'boolean' if name == 'force' else 'string'
+    return {'name': name, 'in': 'query', 'schema': {'type': kind, 'uniqueItems': True}}

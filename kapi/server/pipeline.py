@@ -1,0 +1,193 @@
+"""The stages of a request, in order: read `PIPELINE` from top to bottom.
+
+A stage is an async function of the context. It passes by returning, refuses by raising, and leaves what must be
+undone at the end in `ctx.on_exit`. `serve` is the net around all of them: whatever is raised becomes a Status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
+
+import structlog
+from aiohttp import web
+
+from kapi.authn.user import AUTHENTICATED, User
+from kapi.authz.union import Attributes
+from kapi.errors import ApiError, BadRequest, DeadlineExceeded, Forbidden, UnknownPath, known
+from kapi.registry.options import text
+from kapi.server import flow, negotiation, requestinfo
+from kapi.server.context import Context, Reply
+from kapi.server.dispatch import dispatch
+from kapi.server.respond import error_reply, finish, not_found_text
+from kcore.meta.gvk import Resource
+
+log = structlog.get_logger('kapi.request')
+
+Stage = Callable[[Context], Awaitable[None]]
+SLOW_REQUEST_S = 1.0
+"""Slower requests are logged at info level."""
+
+
+async def deadline(ctx: Context) -> None:
+    """Everything but watches and streams ends in time; `timeout=` may shorten it."""
+    if ctx.info.long_running or ctx.deadline is None:
+        return
+    limit = ctx.server.config.request_timeout_s
+    if asked := text(ctx.info.query, 'timeout'):
+        limit = min(limit, go_duration(asked) or limit)
+    ctx.deadline.reschedule(asyncio.get_running_loop().time() + limit)
+
+
+_UNITS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0}
+
+
+def go_duration(value: str) -> float:
+    """`32s`, `1m30s`, `500ms` in seconds. Raises BadRequest."""
+    total, digits, rest = 0.0, '', value
+    while rest:
+        if rest[0].isdecimal() or rest[0] == '.':
+            digits, rest = digits + rest[0], rest[1:]
+            continue
+        unit = 'ms' if rest.startswith('ms') else rest[0]
+        if unit not in _UNITS or not digits or digits.count('.') > 1:
+            raise BadRequest(f'invalid timeout specified in the request URL - timeout: {value}')
+        total, digits, rest = total + float(digits) * _UNITS[unit], '', rest[len(unit) :]
+    if digits:
+        raise BadRequest(f'invalid timeout specified in the request URL - timeout: {value}')
+    return total
+
+
+async def authenticate(ctx: Context) -> None:
+    """Client certificate, then tokens; nobody known is anonymous. Raises Unauthorized."""
+    ctx.user = await ctx.server.authn.authenticate(ctx.raw)
+
+
+async def in_flight_limit(ctx: Context) -> None:
+    """So many at once; the rest gets 429."""
+    server, info = ctx.server, ctx.info
+    if info.long_running or flow.exempt(info, ctx.user):
+        return
+    kind = server.in_flight.enter(info)
+    ctx.on_exit.append(lambda: server.in_flight.leave(kind))
+
+
+async def impersonate(ctx: Context) -> None:
+    """`kubectl --as`: act as another user, if allowed."""
+    headers = ctx.raw.headers
+    name = headers.get('Impersonate-User', '')
+    groups = headers.getall('Impersonate-Group', [])
+    if not name:
+        if groups:
+            raise BadRequest('requested impersonation without impersonating a user')
+        return
+    await _may_impersonate(ctx, '', 'users', name)
+    for group in groups:
+        await _may_impersonate(ctx, '', 'groups', group)
+    extra: dict[str, tuple[str, ...]] = {}
+    for header in {h for h in headers if h.lower().startswith('impersonate-extra-')}:
+        extra[unquote(header[len('impersonate-extra-') :]).lower()] = tuple(headers.getall(header))
+        await _may_impersonate(ctx, 'authentication.k8s.io', 'userextras', header)
+    kept = tuple(groups)
+    if name.startswith('system:serviceaccount:') and not groups:
+        namespace = name.split(':')[2]
+        kept = ('system:serviceaccounts', f'system:serviceaccounts:{namespace}')
+    if name != 'system:anonymous' and AUTHENTICATED not in kept:
+        kept = (*kept, AUTHENTICATED)
+    ctx.user = User(name, kept, headers.get('Impersonate-Uid', ''), extra)
+
+
+async def _may_impersonate(ctx: Context, group: str, resource: str, name: str) -> None:
+    question = Attributes(ctx.user, 'impersonate', group, 'v1', resource, name=name)
+    if (await ctx.server.authz.decide(question)).verdict != 'allow':
+        why = f'User "{ctx.user.name}" cannot impersonate resource "{resource}" in API group "{group}" at the cluster scope'
+        raise Forbidden.on(Resource(group, 'v1', resource, ''), name, why)
+
+
+async def authorize(ctx: Context) -> None:
+    """Raises Forbidden with upstream's sentence."""
+    info, user = ctx.info, ctx.user
+    if not info.is_resource:
+        decision = await ctx.server.authz.decide(Attributes(user, info.verb, path=info.path))
+        if decision.verdict != 'allow':
+            raise Forbidden(f'forbidden: User "{user.name}" cannot {info.verb} path "{info.path}"', details={})
+        return
+    question = Attributes(
+        user, info.verb, info.group, info.version, info.plural, info.subresource, info.namespace, info.name
+    )
+    decision = await ctx.server.authz.decide(question)
+    if decision.verdict != 'allow':
+        raise forbidden(question, decision.reason)
+
+
+def forbidden(a: Attributes, reason: str = '') -> Forbidden:
+    where = f'in the namespace "{a.namespace}"' if a.namespace else 'at the cluster scope'
+    why = (
+        f'User "{a.user.name}" cannot {a.verb} resource "{a.full_resource}" '
+        f'in API group "{a.group}" {where}{": " + reason if reason else ""}'
+    )
+    return Forbidden.on(Resource(a.group, a.version, a.resource, ''), a.name, why)
+
+
+async def negotiate(ctx: Context) -> None:
+    """In which form to answer. Raises NotAcceptable."""
+    if ctx.info.is_resource and ctx.info.subresource not in requestinfo.LONG_SUBRESOURCES:
+        ctx.form = negotiation.negotiate(ctx.raw.headers.get('Accept', ''))
+
+
+PIPELINE: tuple[Stage, ...] = (
+    deadline,
+    authenticate,
+    in_flight_limit,
+    impersonate,
+    authorize,
+    negotiate,
+    dispatch,
+)
+
+
+async def run_stages(ctx: Context) -> None:
+    try:
+        async with asyncio.timeout(None) as ctx.deadline:
+            for stage in PIPELINE:
+                await stage(ctx)
+    except TimeoutError as e:
+        raise DeadlineExceeded from e
+    finally:
+        for undo in ctx.on_exit:
+            undo()
+
+
+async def serve(ctx: Context) -> web.StreamResponse:
+    """Answer one request, whatever happens."""
+    clock = ctx.server.env.clock
+    begun = clock.monotonic()
+    try:
+        await run_stages(ctx)
+        reply = ctx.reply
+        assert reply is not None, 'dispatch leaves a reply'
+    except UnknownPath:
+        reply = not_found_text()
+    except ApiError as e:
+        reply = error_reply(e)
+    except (ConnectionResetError, asyncio.CancelledError):
+        raise  # the client left
+    except Exception as e:
+        if not known(e):
+            log.error('request crashed', path=ctx.info.path, method=ctx.raw.method, exc_info=e)
+        reply = error_reply(e)
+    took = clock.monotonic() - begun
+    _account(ctx, reply, took)
+    return await finish(ctx, reply) if isinstance(reply, Reply) else reply
+
+
+def _account(ctx: Context, reply: Reply | web.StreamResponse, took: float) -> None:
+    info = ctx.info
+    if ctx.kind is not None and not info.long_running:
+        scope = 'namespace' if info.namespace else 'cluster'
+        labels = (info.verb.upper(), info.group, info.version, info.plural, info.subresource, scope)
+        ctx.server.metrics.observe(labels, reply.status, took)
+    if took > SLOW_REQUEST_S and not info.long_running:
+        log.info('request was slow', path=info.path, verb=info.verb, code=reply.status, took_ms=round(took * 1000),
+                 user=ctx.user.name, request=ctx.audit_id)  # fmt: skip

@@ -1,0 +1,140 @@
+"""Answers: one object, a list, a Status, in the form that was negotiated; compressed when large."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import yaml
+from aiohttp import web
+
+from kapi.errors import NotAcceptable, headers_of, to_status
+from kapi.registry import table
+from kapi.registry.kind import Kind
+from kapi.registry.listing import Listed
+from kapi.registry.options import text
+from kapi.server.context import Context, Reply
+from kapi.server.negotiation import ACCEPTED, JSON, PARTIAL, PARTIAL_LIST, YAML, Form
+from kapi.storage.entries import Entry
+
+Obj = dict[str, Any]
+
+GZIP_BYTES_MIN = 128 * 1024
+"""Smaller bodies are not worth compressing (upstream's figure)."""
+GZIP_LEVEL = 1
+_GZIP_WINDOW = 31
+
+
+def dump(obj: Any, form: Form) -> bytes:
+    if form.media == YAML:
+        return yaml.dump(obj, Dumper=yaml.CSafeDumper, sort_keys=True, allow_unicode=True).encode()
+    return orjson.dumps(obj)
+
+
+def obj_reply(ctx: Context, kind: Kind, obj: Obj, status: int = 200) -> Reply:
+    """One object that is not in the cache (a Scale, a review, a dry run)."""
+    form = ctx.form
+    match form.transform:
+        case '':
+            return Reply(dump(obj, form), status, form.content_type)
+        case 'Table':
+            include = table.check_include(text(ctx.info.query, 'includeObject'))
+            rv = obj['metadata'].get('resourceVersion', '')
+            now = ctx.server.env.clock.wall()
+            body = table.table(kind, [obj], now, include=include, meta={'resourceVersion': rv}, version=form.version)
+            return Reply(dump(body, form), status, form.content_type)
+        case transform if transform == PARTIAL:
+            return Reply(dump(table.partial_metadata(obj), form), status, form.content_type)
+    raise NotAcceptable(f'only the following media types are accepted: {ACCEPTED}')
+
+
+def entry_reply(ctx: Context, kind: Kind, entry: Entry, status: int = 200) -> Reply:
+    form = ctx.form
+    if form.media == JSON and not form.transform:
+        return Reply(_served(kind, entry), status)
+    return obj_reply(ctx, kind, served_obj(kind, entry), status)
+
+
+def _served(kind: Kind, entry: Entry) -> bytes:
+    if entry.rv == 0:  # a dry-run create: nothing was written, so there is no version
+        return entry.value
+    return entry.raw
+
+
+def served_obj(kind: Kind, entry: Entry) -> Obj:
+    obj: Obj = entry.obj if entry.rv else orjson.loads(entry.value)
+    return obj
+
+
+def list_reply(ctx: Context, kind: Kind, listed: Listed) -> Reply:
+    form = ctx.form
+    meta: Obj = {'resourceVersion': str(listed.rv)}
+    if listed.continue_:
+        meta['continue'] = listed.continue_
+    if listed.remaining:
+        meta['remainingItemCount'] = listed.remaining
+    if form.media == JSON and not form.transform:
+        return Reply(_list_bytes(kind.list_kind, kind.resource.api_version, meta, [e.raw for e in listed.entries]))
+    objects = [e.obj for e in listed.entries]
+    match form.transform:
+        case 'Table':
+            include = table.check_include(text(ctx.info.query, 'includeObject'))
+            now = ctx.server.env.clock.wall()
+            body = table.table(kind, objects, now, include=include, meta=meta, version=form.version)
+        case transform if transform == PARTIAL_LIST:
+            items = [table.partial_metadata(o) for o in objects]
+            body = {'kind': PARTIAL_LIST, 'apiVersion': 'meta.k8s.io/v1', 'metadata': meta, 'items': items}
+        case '':
+            body = {'kind': kind.list_kind, 'apiVersion': kind.resource.api_version, 'metadata': meta, 'items': objects}
+        case _:
+            raise NotAcceptable(f'only the following media types are accepted: {ACCEPTED}')
+    return Reply(dump(body, form), content_type=form.content_type)
+
+
+def _list_bytes(list_kind: str, api_version: str, meta: Obj, items: Sequence[bytes]) -> bytes:
+    head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
+        list_kind.encode(), api_version.encode(), orjson.dumps(meta),
+    )  # fmt: skip
+    return b''.join((head, b','.join(items), b']}'))
+
+
+def error_reply(exc: BaseException) -> Reply:
+    """A Status; always JSON, whatever was asked for, because clients show anything else as garbage."""
+    body = to_status(exc)
+    return Reply(orjson.dumps(body), body['code'], headers=headers_of(exc))
+
+
+def not_found_text() -> Reply:
+    return Reply(b'404 page not found\n', 404, 'text/plain; charset=utf-8', {'X-Content-Type-Options': 'nosniff'})
+
+
+def warning_header(message: str) -> str:
+    escaped = message.replace('\\', '\\\\').replace('"', '\\"').replace('\n', ' ').replace('\r', ' ')
+    return f'299 - "{escaped}"'
+
+
+async def finish(ctx: Context, reply: Reply) -> web.Response:
+    """The HTTP response, compressed off the loop when it is large and the client takes gzip."""
+    body = reply.body
+    response = web.Response(status=reply.status)
+    headers = response.headers
+    headers['Content-Type'] = reply.content_type
+    headers['Audit-Id'] = ctx.audit_id
+    headers['Cache-Control'] = 'no-cache, private'
+    for name, value in reply.headers.items():
+        headers[name] = value
+    for message in ctx.warnings:
+        headers.add('Warning', warning_header(message))
+    if len(body) > GZIP_BYTES_MIN and 'gzip' in ctx.raw.headers.get('Accept-Encoding', ''):
+        body = await ctx.server.env.disk.offload(_gzip, body)
+        headers['Content-Encoding'] = 'gzip'
+        headers['Vary'] = 'Accept-Encoding'
+    response.body = body
+    return response
+
+
+def _gzip(body: bytes) -> bytes:
+    squeeze = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+    return squeeze.compress(body) + squeeze.flush()

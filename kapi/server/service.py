@@ -1,0 +1,89 @@
+"""One API server: its parts, wired once, and the handler that aiohttp calls for every request."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from kapi import kinds
+from kapi.admission import plugins
+from kapi.authn.union import Union as Authenticators
+from kapi.authn.x509 import ClientCertificate
+from kapi.authz.components import Components
+from kapi.authz.masters import Masters
+from kapi.authz.union import Union as Authorizers
+from kapi.config import ApiConfig
+from kapi.registry.addresses import ServiceAddresses
+from kapi.registry.catalog import Catalog
+from kapi.registry.kind import Kind
+from kapi.registry.store import Registry
+from kapi.server import flow, requestinfo
+from kapi.server.context import Context, Reply
+from kapi.server.discovery import Discovery
+from kapi.server.kubelet import Kubelets
+from kapi.server.metrics import Metrics
+from kapi.server.openapi import OpenApi
+from kapi.server.pipeline import serve
+from kapi.server.schemas import Schemas
+from kapi.storage.base import Storage, StorageError
+from kapi.storage.cache import Cache
+from kcore.env import Env
+
+
+class ApiServer:
+    """Everything that a request can reach. Built before the loop runs; `cache.start` loads it."""
+
+    def __init__(self, config: ApiConfig, env: Env, storage: Storage) -> None:
+        self.config = config
+        self.env = env
+        self.cache = Cache(storage, env)
+        self.catalog = Catalog(kinds.KINDS)
+        self.schemas = Schemas()
+        self.admission = plugins.chain(self.cache)
+        self.registry = Registry(self.cache, env, self.admission)
+        ports = range(config.node_port_min, config.node_port_max + 1)
+        self.addresses = ServiceAddresses(self.cache, env, config.service_cidr, ports)
+        self.registry.hooks['services'] = self.addresses
+        self.registry.ttl_s = {'events': config.event_ttl_s, 'events.events.k8s.io': config.event_ttl_s}
+        self.authn = Authenticators((ClientCertificate(),))
+        self.authz = Authorizers((Masters(), Components()))
+        self.in_flight = flow.InFlight(config.max_requests_inflight, config.max_mutating_requests_inflight)
+        self.metrics = Metrics()
+        self.discovery = Discovery(self.catalog)
+        self.openapi = OpenApi(self.catalog, self.schemas)
+        self.kubelets = Kubelets(config)
+        self.live_checks = {'ping': _ping}
+        self.ready_checks = {'ping': _ping, 'storage': self._storage_check, 'watch-cache': self._cache_check}
+        self.bootstrapped = False
+
+    def is_builtin(self, kind: Kind) -> bool:
+        return self.schemas.builtin(kind.resource)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        audit_id = request.headers.get('Audit-Id') or self.env.new_uid()
+        try:
+            path, query = requestinfo.parse_target(request.raw_path)
+        except ValueError:
+            return web.Response(status=400, text='too many query parameters\n')
+        info = requestinfo.parse(request.method, path, query)
+        return await serve(Context(self, request, info, audit_id[:128]))
+
+    async def close(self) -> None:
+        await self.kubelets.close()
+        await self.cache.close()
+
+    async def _storage_check(self) -> str:
+        try:
+            await self.cache.storage.current_revision()
+        except StorageError as e:
+            return str(e) or type(e).__name__
+        return ''
+
+    async def _cache_check(self) -> str:
+        return '' if self.bootstrapped else 'the first objects are not there yet'
+
+
+async def _ping() -> str:
+    return ''
+
+
+__all__ = ['ApiServer', 'Reply']
