@@ -20,7 +20,7 @@ from kclient.reflector import Begin, Commit, Delete, List, Lost, Put, Reflector,
 from kcore.backoff import Backoff
 from kcore.meta.gvk import Resource
 from kcore.meta.objects import key_of
-from kcore.tasks import start_restarting
+from kcore.tasks import start_restarting, stop
 
 log = structlog.get_logger('kclient.informer')
 
@@ -254,6 +254,7 @@ class InformerSet:
         self._client = client
         self._informers: dict[tuple[Resource, str | None, str, str], Informer] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[Informer, asyncio.Task[NoReturn]] = {}
 
     def get(
         self,
@@ -293,7 +294,13 @@ class InformerSet:
         return iter([*self._informers.values()])
 
     def _run(self, group: asyncio.TaskGroup, informer: Informer) -> None:
-        start_restarting(group, f'informer {informer.resource.qualified}', informer.run, self._client.env)
+        name = f'informer {informer.resource.qualified}'
+        self._tasks[informer] = start_restarting(group, name, informer.run, self._client.env)
+
+    async def drop(self, r: Resource) -> None:
+        """Stop and forget every informer of `r` (the kind is no longer served); their stores stay readable."""
+        for identity in [i for i in self._informers if i[0] == r]:
+            await stop(self._tasks.pop(self._informers.pop(identity), None))
 
 
 __all__ = ['Handler', 'Informer', 'InformerSet', 'Store', 'by_namespace', 'by_owner_uid', 'key_of']

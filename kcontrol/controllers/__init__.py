@@ -1,0 +1,32 @@
+"""The list of controllers: to add one, write its folder and name it here."""
+
+from __future__ import annotations
+
+from kcontrol.controller import Controller, Loop
+from kcontrol.controllers.deployment import reconcile as deployment
+from kcontrol.controllers.endpoints import reconcile as endpoints
+from kcontrol.controllers.endpointslice import reconcile as endpointslice
+from kcontrol.controllers.gc import reconcile as gc
+from kcontrol.controllers.namespace import reconcile as namespace
+from kcontrol.controllers.nodeipam import reconcile as nodeipam
+from kcontrol.controllers.nodelifecycle import reconcile as nodelifecycle
+from kcontrol.controllers.podgc import reconcile as podgc
+from kcontrol.controllers.replicaset import reconcile as replicaset
+from kcontrol.controllers.rootca import reconcile as rootca
+from kcontrol.controllers.serviceaccount import reconcile as serviceaccount
+from kcontrol.controllers.tainteviction import reconcile as tainteviction
+
+CONTROLLERS: tuple[Controller | Loop, ...] = (
+    namespace.reconcile,
+    serviceaccount.reconcile,
+    rootca.reconcile,
+    nodeipam.reconcile,
+    nodelifecycle.run,
+    tainteviction.reconcile,
+    replicaset.reconcile,
+    deployment.reconcile,
+    endpoints.reconcile,
+    endpointslice.reconcile,
+    podgc.run,
+    gc.run,
+)

@@ -1,0 +1,1 @@
+"""Endpoints: the addresses behind a Service, as v1 clients read them."""

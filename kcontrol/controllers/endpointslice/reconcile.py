@@ -1,0 +1,66 @@
+"""The EndpointSlice controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kclient.errors import Forbidden, NotFound
+from kclient.model import Obj
+from kcontrol.controller import Ctx, Result, Watching, controller
+from kcontrol.controllers.endpoints.reconcile import pods_of, services_of_pod
+from kcontrol.controllers.endpointslice.plan import MANAGED_LABEL, MANAGER, SERVICE_LABEL, plan
+from kcore.meta.gvk import NODES, PODS, SERVICES, Resource
+from kcore.meta.objects import labels_of, name_of, namespace_of
+
+ENDPOINTSLICES = Resource('discovery.k8s.io', 'v1', 'endpointslices', 'EndpointSlice')
+CATCH_UP_S = 5.0
+"""Safety net: the event that shows our own write brings us back much earlier."""
+ZONE = 'topology.kubernetes.io/zone'
+
+
+def service_of_slice(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    obj = new if new is not None else old
+    name = labels_of(obj).get(SERVICE_LABEL) if obj is not None else None
+    return (f'{namespace_of(obj)}/{name}',) if obj is not None and name else ()
+
+
+@controller(
+    'endpointslice',
+    primary=SERVICES,
+    watches=[
+        Watching(PODS, services_of_pod),
+        Watching(ENDPOINTSLICES, service_of_slice),
+        Watching(NODES, lambda _c, _old, _new: ()),
+    ],
+    workers=5,
+)
+async def reconcile(c: Ctx, key: str) -> Result | None:
+    service = c.get(SERVICES, key)
+    if service is None or not (service.get('spec') or {}).get('selector'):
+        return None  # slices of a service that is gone fall to the garbage collector
+    if service['spec'].get('type') == 'ExternalName':
+        return None
+    if not c.caught_up(key, ENDPOINTSLICES):
+        return Result(CATCH_UP_S)
+    zones = {name_of(n): labels_of(n).get(ZONE, '') for n in c.list(NODES)}
+    step = plan(service, pods_of(c, service), _slices(c, service), zones)
+    try:
+        for piece in step.create:
+            await c.create(ENDPOINTSLICES, piece, owner=key)
+    except Forbidden as e:
+        if not e.has_cause('NamespaceTerminating'):
+            raise
+        return None
+    for piece, change in step.update:
+        await c.patch(ENDPOINTSLICES, piece, change)
+    for piece in step.delete:
+        try:
+            await c.delete(ENDPOINTSLICES, piece, owner=key)
+        except NotFound:
+            continue
+    return None
+
+
+def _slices(c: Ctx, service: Obj) -> list[Obj]:
+    wanted = {SERVICE_LABEL: name_of(service), MANAGED_LABEL: MANAGER}.items()
+    return [s for s in c.owned(ENDPOINTSLICES, service) if wanted <= labels_of(s).items()]

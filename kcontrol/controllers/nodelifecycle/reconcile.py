@@ -1,0 +1,134 @@
+"""The node lifecycle controller: one monitor that looks at every node each period, and at once when a node changes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import structlog
+
+from kclient.errors import ApiError, Conflict, NotFound
+from kclient.model import Obj
+from kcontrol.controller import Ctx, loop
+from kcontrol.controllers.nodelifecycle.plan import (
+    Heart,
+    Limiter,
+    eviction_rates,
+    lacks_eviction,
+    not_ready_pod_status,
+    readiness,
+    silent,
+    unknown_conditions,
+    wanted_taints,
+    zone_of,
+)
+from kcore.meta.gvk import LEASES, NODES, PODS
+from kcore.meta.objects import name_of
+
+log = structlog.get_logger('kcontrol.nodelifecycle')
+
+LEASE_NAMESPACE = 'kube-node-lease'
+NODE_INDEX = 'node'
+
+
+def by_node(pod: Obj) -> tuple[str, ...]:
+    """Index function: the node that a pod is bound to."""
+    node = (pod.get('spec') or {}).get('nodeName')
+    return (str(node),) if node else ()
+
+
+@dataclass(slots=True)
+class Monitor:
+    """What is remembered of the nodes during one term of leadership."""
+
+    hearts: dict[str, Heart] = field(default_factory=dict)
+    """Node uid → its heartbeat."""
+    ready: dict[str, str] = field(default_factory=dict)
+    """Node uid → its readiness when last looked at."""
+    names: dict[str, Obj] = field(default_factory=dict)
+    limiter: Limiter = field(default_factory=Limiter)
+
+
+@loop('nodelifecycle')
+async def run(c: Ctx) -> NoReturn:
+    nodes, changed = c.informer(NODES), asyncio.Event()
+    for resource in (NODES, LEASES, PODS):
+        await c.informer(resource).synced()
+    c.informers.get(PODS, indexers={NODE_INDEX: by_node})
+    nodes.on_change(lambda _old, _new: changed.set())
+    monitor = Monitor()
+    while True:
+        changed.clear()
+        await look(c, monitor)
+        try:
+            async with asyncio.timeout(c.config.node_monitor_period_s):
+                await changed.wait()
+        except TimeoutError:
+            continue
+
+
+async def look(c: Ctx, monitor: Monitor) -> None:
+    """One pass over all nodes."""
+    nodes, now = c.list(NODES), c.env.clock.monotonic()
+    _note_comings_and_goings(c, monitor, nodes)
+    rates = eviction_rates(nodes)
+    for node in nodes:
+        try:
+            await _look_at(c, monitor, node, rates, now)
+        except (NotFound, Conflict):
+            continue  # changed or gone meanwhile: the change brings the next pass
+        except ApiError as e:
+            log.warning('node could not be updated', node=name_of(node), err=str(e))
+
+
+def _note_comings_and_goings(c: Ctx, monitor: Monitor, nodes: list[Obj]) -> None:
+    present = {str(n['metadata']['uid']): n for n in nodes}
+    for uid, node in present.items():
+        if uid not in monitor.names:
+            text = f'Node {name_of(node)} event: Registered Node {name_of(node)} in Controller'
+            c.event(node, 'Normal', 'RegisteredNode', text)
+        monitor.names[uid] = node
+    for uid in monitor.names.keys() - present.keys():
+        gone = monitor.names.pop(uid)
+        monitor.hearts.pop(uid, None)
+        monitor.ready.pop(uid, None)
+        text = f'Node {name_of(gone)} event: Removing Node {name_of(gone)} from Controller'
+        c.event(gone, 'Normal', 'RemovingNode', text)
+
+
+async def _look_at(c: Ctx, monitor: Monitor, node: Obj, rates: dict[str, float], now: float) -> None:
+    uid = str(node['metadata']['uid'])
+    heart = monitor.hearts.setdefault(uid, Heart(since=now))
+    heart.observe(node, c.get(LEASES, f'{LEASE_NAMESPACE}/{name_of(node)}'), now)
+    if silent(node, heart, now, c.config.node_monitor_grace_period_s, c.config.node_startup_grace_period_s):
+        status = {**(node.get('status') or {}), 'conditions': unknown_conditions(node, c.now())}
+        if await c.patch_status(NODES, node, status):
+            log.warning('node fell silent', node=name_of(node))
+            node = await c.client.get(NODES, name_of(node))
+    ready = readiness(node)
+    turned = monitor.ready.get(uid) != ready
+    if ready != 'True' and turned and monitor.ready.get(uid) == 'True':
+        text = f'Node {name_of(node)} status is now: NodeNotReady'
+        c.event(node, 'Normal', 'NodeNotReady', text)
+    # An agent that is alive answers for its own pods after the first time; for a silent one nobody else does.
+    if ready == 'Unknown' or (ready == 'False' and turned):
+        await _mark_pods(c, node)
+    monitor.ready[uid] = ready
+    evict = lacks_eviction(node) and monitor.limiter.take(zone_of(node), rates, now)
+    taints = wanted_taints(node, evict, c.now())
+    if taints is not None:
+        await c.patch(NODES, node, {'spec': {'taints': taints or None}})
+
+
+async def _mark_pods(c: Ctx, node: Obj) -> None:
+    """Pods of a node that is not ready are not ready either, though nobody is there to say so."""
+    for pod in c.informer(PODS).store.by_index(NODE_INDEX, name_of(node)):
+        status = not_ready_pod_status(pod, c.now())
+        if status is None:
+            continue
+        c.event(pod, 'Warning', 'NodeNotReady', 'Node is not ready')
+        try:
+            await c.patch_status(PODS, pod, status)
+        except (NotFound, Conflict):
+            continue

@@ -1,0 +1,55 @@
+"""The taint eviction controller: deletes pods when the time that they tolerate has passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kclient.errors import Conflict, NotFound
+from kclient.model import Obj
+from kcontrol.controller import Ctx, Result, Watching, controller
+from kcontrol.controllers.nodelifecycle.reconcile import NODE_INDEX, by_node
+from kcontrol.controllers.tainteviction.plan import evict_in_s
+from kcore.meta.gvk import NODES, PODS
+from kcore.meta.objects import deleting, is_pod_finished, key_of, name_of
+from kcore.meta.times import format_time
+
+MESSAGE = 'Taint manager: deleting due to NoExecute taint'
+
+
+def pods_of_node(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """All pods of a node whose taints changed."""
+    if new is None or (old is not None and _taints(old) == _taints(new)):
+        return ()
+    pods = c.informers.get(PODS, indexers={NODE_INDEX: by_node})
+    return (key_of(pod) for pod in pods.store.by_index(NODE_INDEX, name_of(new)))
+
+
+def _taints(node: Obj) -> list[Obj]:
+    return [t for t in (node.get('spec') or {}).get('taints') or () if t.get('effect') == 'NoExecute']
+
+
+@controller('tainteviction', primary=PODS, watches=[Watching(NODES, pods_of_node)], workers=5)
+async def reconcile(c: Ctx, key: str) -> Result | None:
+    pod = c.get(PODS, key)
+    if pod is None or deleting(pod) or is_pod_finished(pod):
+        return None
+    node = c.get(NODES, str((pod.get('spec') or {}).get('nodeName') or ''))
+    wait = evict_in_s(pod, _taints(node), c.now()) if node is not None else None
+    if wait is None:
+        return None
+    if wait > 0:
+        return Result(wait)
+    c.event(pod, 'Normal', 'TaintManagerEviction', f'Marking for deletion Pod {key}')
+    target = {
+        'type': 'DisruptionTarget', 'status': 'True', 'lastTransitionTime': format_time(c.now()),
+        'reason': 'DeletionByTaintManager', 'message': MESSAGE,
+    }  # fmt: skip
+    held = [x for x in (pod.get('status') or {}).get('conditions') or () if x.get('type') != 'DisruptionTarget']
+    try:
+        await c.patch_status(PODS, pod, {**(pod.get('status') or {}), 'conditions': [*held, target]})
+        await c.delete(PODS, pod)
+    except NotFound:
+        return None
+    except Conflict:
+        return Result(0.1)
+    return None
