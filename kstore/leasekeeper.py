@@ -1,0 +1,127 @@
+"""The leader's lease work: renewals in batches, checkpoints, expiry.
+
+A renewal is answered only after a read round has proved that this member still leads, and expiry is proposed only after
+one: a leader that was stalled or cut off neither keeps a lease alive nor ends one. Neither costs a log write, but for a
+lease with a checkpoint on record, which is withdrawn first (see kstore.lease).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from kcore.env import Env
+from kstore.errors import StoreError
+from kstore.fsm import Command, StoreFsm, encode
+from kstore.lease import LeaseClock
+from kstore.node import Node
+from kstore.proposals import Proposals, Ticket
+from kstore.wire import Op, pack, success
+
+LEASE_TICK_S = 0.1
+"""How often expiry is looked at: a lease ends this much late at most, plus a commit."""
+CHECKPOINT_TICKS = 10
+"""Expiry rounds between two looks at checkpoints."""
+
+
+class LeaseKeeper:
+    """See the module's text."""
+
+    def __init__(self, fsm: StoreFsm, node: Node, proposals: Proposals, env: Env) -> None:
+        self._fsm = fsm
+        self._node = node
+        self._proposals = proposals
+        self._clock = env.clock
+        self._leases = LeaseClock(fsm.store.leases)
+        self._term = 0
+        self._proposed = False
+        fsm.on_granted = self._granted
+        fsm.on_revoked = self._leases.forget
+
+    def leadership(self, leader: int, term: int, member: int) -> None:
+        """A change of leader."""
+        if leader != member:
+            self._leases.demote()
+            self._term = 0
+        elif self._term != term:
+            self._term = term
+            self._leases.promote(self._fsm.store.leases, self._clock.monotonic())
+
+    def serve(self, ticket: Ticket) -> None:
+        """KEEPALIVE and LEASE_TTL at the leader."""
+
+        def ready(error: StoreError | None) -> None:
+            if error is not None or not self._term:
+                self._proposals.retry(ticket, uncertain=False)
+            elif ticket.op == Op.KEEPALIVE:
+                self._renew(ticket)
+            else:
+                self._proposals.finish(ticket, success(pack(self.describe(ticket.body))))
+
+        self._proposals.read(ready)
+
+    def describe(self, lease_id: int) -> list[Any]:
+        """`[lease, ttl, remaining, keys]`; ttl -1 for an unknown lease."""
+        lease = self._fsm.store.leases.get(lease_id)
+        if lease is None:
+            return [lease_id, -1, 0.0, []]
+        remaining = self._leases.remaining(lease_id, self._clock.monotonic())
+        return [lease_id, lease.ttl_s, round(remaining, 3), sorted(lease.keys)]
+
+    def _renew(self, ticket: Ticket) -> None:
+        lease_id = ticket.body
+        withdrawals = self._leases.needs_withdrawal([lease_id])
+        if not withdrawals:
+            self._answer(ticket)
+            return
+
+        def done(result: Any) -> None:
+            if isinstance(result, bytes):
+                self._answer(ticket)
+            else:
+                self._proposals.retry(ticket, uncertain=False)
+
+        self._node.propose(encode(0, 0, 0, False, Command.CHECKPOINT, withdrawals), done)
+
+    def _answer(self, ticket: Ticket) -> None:
+        ttl_s = self._leases.renew(ticket.body, self._clock.monotonic())
+        self._proposals.finish(ticket, success(pack([ticket.body, ttl_s])))
+
+    def _granted(self, lease_id: int) -> None:
+        lease = self._fsm.store.leases.get(lease_id)
+        if self._term and lease is not None:
+            self._leases.granted(lease, self._clock.monotonic())
+
+    async def run(self) -> NoReturn:
+        """Expire and checkpoint, for ever; does nothing while another member leads."""
+        ticks = 0
+        while True:
+            await asyncio.sleep(LEASE_TICK_S)
+            if not self._term or self._proposed:
+                continue
+            ticks += 1
+            if self._leases.expired(self._clock.monotonic()):
+                self._proposed = True
+                self._proposals.read(self._expire)
+            elif ticks % CHECKPOINT_TICKS == 0:
+                self._checkpoint()
+
+    def _expire(self, error: StoreError | None) -> None:
+        due = self._leases.expired(self._clock.monotonic()) if error is None and self._term else []
+        if due:
+            self._propose(Command.EXPIRE, due)
+        else:
+            self._proposed = False
+
+    def _checkpoint(self) -> None:
+        due = self._leases.due_checkpoints(self._clock.monotonic())
+        if due:
+            self._proposed = True
+            self._propose(Command.CHECKPOINT, due)
+
+    def _propose(self, command: Command, arguments: Sequence[Any]) -> None:
+        def done(_: Any) -> None:
+            self._proposed = False  # applied, or leadership moved: either way look again
+
+        self._node.propose(encode(0, 0, 0, False, command, arguments), done)

@@ -1,0 +1,331 @@
+"""One member of the store: Raft node, state machine, watches, leases and requests, joined.
+
+`kstore.server` puts it on a socket and a disk; tests put several into one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import structlog
+
+from kcore.config import split_address
+from kcore.env import Env
+from kcore.tasks import start_essential
+from kstore import __version__
+from kstore.config import StoreConfig
+from kstore.connection import Connection
+from kstore.errors import BadRequest, ProtocolError, StoreError, TooLarge
+from kstore.fsm import COMMAND_BYTES_MAX, Command, StoreFsm, encode
+from kstore.leasekeeper import LeaseKeeper
+from kstore.model import RangeFlag, RangeQuery
+from kstore.mvcc import txn
+from kstore.mvcc.engine import Engine
+from kstore.mvcc.store import Change
+from kstore.mvcc.watch import Hub, Scope
+from kstore.node import Node, NodeConfig
+from kstore.peers import Peers
+from kstore.proposals import SWEEP_S, Proposals, Ticket
+from kstore.raft.messages import Message
+from kstore.wire import Hello, Op, Peer, Role, failure, pack, success
+
+log = structlog.get_logger('kstore.member')
+
+CONNECTIONS_MAX = 10_000
+"""Open connections of clients and peers; one more is closed at once."""
+PROGRESS_S = 1.0
+"""Interval of progress notices to idle watches that asked for them."""
+COMPACT_CHECK_S = 10.0
+COMPACT_SAMPLES = 64
+"""Points of (time, revision) remembered for compaction by age: revisions are kept up to 1/64 longer than asked."""
+
+
+class Member:
+    """See the module's text. Everything runs on one event loop."""
+
+    def __init__(self, config: StoreConfig, env: Env, engine: Engine) -> None:
+        self.config = config
+        self._env = env
+        self.fsm = StoreFsm(engine)
+        self.store = self.fsm.store
+        self.hub = Hub(self.store)
+        self._hello = Hello(Role.CLIENT, zlib.crc32(config.cluster.encode()), config.id)
+        others = {m: split_address(a) for m, a in config.members.items() if m != config.id}
+        self.peers = Peers(self._hello, others, env)
+        self.node = Node(
+            NodeConfig(
+                config.id, config.data_dir, tuple(sorted(config.members)), config.tick_ms / 1000,
+                config.election_ticks, config.heartbeat_ticks,
+            ),
+            env, self.fsm, self.peers,
+        )  # fmt: skip
+        self.proposals = Proposals(self.node, self.peers, env, config.id, config.request_timeout_s)
+        self.proposals.lead = self._lead
+        self.leases = LeaseKeeper(self.fsm, self.node, self.proposals, env)
+        self.connections: set[Connection] = set()
+        self._flush_now = asyncio.Event()
+        self._samples: deque[tuple[float, int]] = deque()
+        self.fsm.on_changes = self._changed
+        self.fsm.on_full = self._flush_now.set
+        self.fsm.on_restore = self._restored
+        self.peers.on_down = self._peer_down
+        self.node.on_leader_change(self._leader_changed)
+
+    async def run(self, tls: ssl.SSLContext | None = None) -> NoReturn:
+        """Serve until cancelled. Raises an ExceptionGroup with `kcore.tasks.Died` when a part fails."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                start_essential(group, 'raft', self.node.run())
+                start_essential(group, 'flush', self._flush())
+                start_essential(group, 'deadlines', self._sweep())
+                start_essential(group, 'leases', self.leases.run())
+                start_essential(group, 'progress', self._progress())
+                start_essential(group, 'compaction', self._compact())
+                for peer in self.peers.addresses:
+                    start_essential(group, f'peer {peer}', self.peers.keep(peer, tls))
+        finally:
+            for connection in tuple(self.connections):
+                connection.close()
+        raise AssertionError('essential tasks never return')
+
+    async def close(self) -> None:
+        """After `run` has ended: write what is in memory, so that the next start replays nothing, and let go."""
+        try:
+            await self.fsm.flush()
+        finally:
+            self.fsm.close()
+
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    def connection(self) -> Connection:
+        """Protocol factory of the listening socket."""
+        return Connection(self)
+
+    def hello(self, theirs: Hello) -> Hello:
+        if theirs.cluster and theirs.cluster != self._hello.cluster:
+            raise ProtocolError('this member belongs to another cluster')
+        if theirs.role is Role.PEER and theirs.member not in self.peers.addresses:
+            raise ProtocolError(f'member {theirs.member} is not in --peers')
+        return self._hello
+
+    def opened(self, connection: Connection) -> None:
+        if len(self.connections) >= CONNECTIONS_MAX:
+            log.warning('connection refused', client=connection.name, err=f'more than {CONNECTIONS_MAX} connections')
+            connection.close()
+        self.connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+
+    def peer_frame(self, peer: int, frame: list[Any]) -> None:
+        kind, items = frame
+        try:
+            if kind == Peer.RAFT:
+                for raw in items:
+                    self.node.receive(Message.from_wire(raw))
+            elif kind == Peer.FORWARD:
+                for number, op, body in items:
+                    self.proposals.serve(peer, number, op, body)
+            elif kind == Peer.ANSWER:
+                for number, result in items:
+                    self.proposals.answered(number, result)
+            else:
+                raise ProtocolError(f'unknown peer frame {kind!r}')
+        except (ValueError, TypeError) as e:
+            raise ProtocolError(f'malformed peer frame: {e}') from e
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def request(self, connection: Connection, request: list[Any]) -> None:
+        """Dispatch `[id, op, ...]`; each operation answers through `connection.answer`."""
+        number, op, *arguments = request
+        handler = _HANDLERS.get(op)
+        if handler is None:
+            raise BadRequest(f'unknown operation {op!r}')
+        try:
+            handler(self, connection, number, *arguments)
+        except TypeError as e:
+            raise BadRequest(f'malformed request: {e}') from e
+
+    def _range(self, connection: Connection, number: int, *raw: Any) -> None:
+        query = txn.parse_range(raw)
+        if query.flags & RangeFlag.SERIALIZABLE:
+            connection.answer(number, self._read(query))
+            return
+
+        def ready(error: StoreError | None) -> None:
+            connection.answer(number, self._read(query) if error is None else failure(error))
+
+        self.proposals.read(ready)
+
+    def _read(self, query: RangeQuery) -> bytes:
+        try:
+            return success(self.store.range(query).encode())
+        except StoreError as e:
+            return failure(e)
+
+    def _write(self, connection: Connection, number: int, command: Any) -> None:
+        if type(command) is not bytes:
+            raise BadRequest('a command must be bytes')
+        if len(command) > COMMAND_BYTES_MAX:
+            raise TooLarge(f'request of {len(command)} bytes is over the limit of {COMMAND_BYTES_MAX}')
+        self.proposals.submit(Op.WRITE, command, lambda result: connection.answer(number, result))
+
+    def _lease_request(self, op: Op, connection: Connection, number: int, lease_id: Any) -> None:
+        txn.check_int(lease_id, 'lease')
+        self.proposals.submit(op, lease_id, lambda result: connection.answer(number, result))
+
+    def _keepalive(self, connection: Connection, number: int, lease_id: Any) -> None:
+        self._lease_request(Op.KEEPALIVE, connection, number, lease_id)
+
+    def _lease_ttl(self, connection: Connection, number: int, lease_id: Any) -> None:
+        self._lease_request(Op.LEASE_TTL, connection, number, lease_id)
+
+    def _leases(self, connection: Connection, number: int) -> None:
+        self._after_read(connection, number, lambda: pack([lease.id for lease in self.store.leases.all()]))
+
+    def _revision(self, connection: Connection, number: int) -> None:
+        self._after_read(connection, number, lambda: pack(self.store.revision))
+
+    def _after_read(self, connection: Connection, number: int, body: Any) -> None:
+        def ready(error: StoreError | None) -> None:
+            connection.answer(number, success(body()) if error is None else failure(error))
+
+        self.proposals.read(ready)
+
+    def _watch(self, connection: Connection, number: int, *arguments: Any) -> None:
+        if len(arguments) != 5 or type(arguments[0]) is not int:
+            raise BadRequest('watch must be [id, op, watch id, key, end, revision, flags]')
+        watch_id, key, end, start, flags = arguments
+        scope = Scope(txn.check_key(key), txn.check_end(end), txn.check_int(flags, 'flags'))
+        first = connection.watch(watch_id, scope, txn.check_int(start, 'revision'))
+        connection.answer(number, success(pack(first)))
+
+    def _unwatch(self, connection: Connection, number: int, watch_id: Any) -> None:
+        connection.watches.remove(watch_id)
+        connection.answer(number, success(pack(None)))
+
+    def _ask_progress(self, connection: Connection, number: int, watch_id: Any) -> None:
+        connection.watches.progress(watch_id)
+        connection.answer(number, success(pack(self.hub.published)))
+
+    def _status(self, connection: Connection, number: int) -> None:
+        connection.answer(number, success(pack(self.status())))
+
+    def status(self) -> dict[str, Any]:
+        """What `python -m kstore status` shows of this member."""
+        node = self.node.status()
+        backend = self.fsm.engine.backend
+        return {
+            'version': __version__,
+            'cluster': self.config.cluster,
+            'member': self.config.id,
+            'members': dict(self.config.members),
+            'role': node.role,
+            'term': node.term,
+            'leader': node.leader,
+            'commit_index': node.commit,
+            'applied_index': node.applied,
+            'durable_index': self.fsm.durable_index,
+            'last_index': node.last,
+            'first_index': node.first,
+            'revision': self.store.revision,
+            'compacted': self.store.compacted,
+            'leases': len(self.store.leases),
+            'sessions': len(self.fsm.sessions),
+            'connections': len(self.connections),
+            'watches': sum(len(c.watches) for c in self.connections),
+            'feeds': len(self.hub),
+            'db_bytes': backend.size_bytes,
+            'db_used_bytes': backend.used_bytes,
+        }
+
+    # -- the leader's part ---------------------------------------------------------------------------------------
+
+    def _lead(self, ticket: Ticket) -> None:
+        if ticket.op == Op.WRITE:
+            self.proposals.propose(ticket)
+        elif ticket.op in (Op.KEEPALIVE, Op.LEASE_TTL):
+            self.leases.serve(ticket)
+        else:
+            self.proposals.finish(ticket, failure(BadRequest(f'operation {ticket.op!r} cannot be forwarded')))
+
+    def _leader_changed(self, leader: int, term: int) -> None:
+        self.leases.leadership(leader, term, self.config.id)
+        self.proposals.sweep()
+
+    def _peer_down(self, peer: int) -> None:
+        self.proposals.lost(peer)
+        self.node.peer_lost(peer)
+
+    def _changed(self, changes: Sequence[Change], revision: int) -> None:
+        self.hub.publish(changes, revision)
+
+    def _restored(self) -> None:
+        published, self.hub.published = self.hub.published, self.store.revision
+        for connection in self.connections:
+            connection.watches.restart(published)
+
+    # -- tasks ---------------------------------------------------------------------------------------------------
+
+    async def _flush(self) -> NoReturn:
+        while True:
+            try:
+                async with asyncio.timeout(self.config.flush_ms / 1000):
+                    await self._flush_now.wait()
+            except TimeoutError:
+                pass
+            self._flush_now.clear()
+            if self.store.sweeping:
+                self.store.sweep()
+                self._flush_now.set()
+            if self.fsm.applied_index > self.fsm.durable_index or self.fsm.engine.dirty:
+                await self.fsm.flush()
+
+    async def _sweep(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.proposals.sweep()
+
+    async def _progress(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            self.hub.progress()
+
+    async def _compact(self) -> NoReturn:
+        """By age and by count; only the leader proposes, and a compaction that others made first is fine."""
+        age, count = self.config.compact_age_s, self.config.compact_count
+        while True:
+            await asyncio.sleep(min(COMPACT_CHECK_S, age / COMPACT_SAMPLES or COMPACT_CHECK_S))
+            now, revision = self._env.clock.monotonic(), self.store.revision
+            self._samples.append((now, revision))
+            target = 0
+            while age and self._samples and self._samples[0][0] <= now - age:
+                target = self._samples.popleft()[1]
+            if count:
+                target = max(target, revision - count)
+            if (
+                self.node.is_leader
+                and target > self.store.compacted
+                and target - self.store.compacted >= min(1000, count or 1000)
+            ):
+                self.node.propose(encode(0, 0, 0, False, Command.COMPACT, target), lambda _: None)
+
+
+_HANDLERS: dict[int, Any] = {
+    Op.RANGE: Member._range,
+    Op.WRITE: Member._write,
+    Op.WATCH: Member._watch,
+    Op.UNWATCH: Member._unwatch,
+    Op.KEEPALIVE: Member._keepalive,
+    Op.LEASE_TTL: Member._lease_ttl,
+    Op.LEASES: Member._leases,
+    Op.STATUS: Member._status,
+    Op.REVISION: Member._revision,
+    Op.PROGRESS: Member._ask_progress,
+}

@@ -1,0 +1,198 @@
+"""The backend on disk: LMDB, one batch per transaction, the applied index inside it.
+
+LMDB commits copy-on-write and sync twice (pages, then the root), so that a power cut leaves the last or the one
+before last batch whole: no `NOSYNC`, no `WRITEMAP`. A commit takes milliseconds, so it runs on a thread of its own;
+the records themselves are put from the event loop's thread, a slice at a time, because a thread that puts would fight
+for the interpreter lock at every record. LMDB wants one thread to begin and commit, and gets it: only the puts in
+between come from here, and never while the other thread holds the transaction.
+
+The map grows before it is full: a flush first makes sure that the file would not pass half of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+import lmdb
+
+from kstore.errors import Corrupt
+from kstore.mvcc.engine import Layer, Records, Table
+
+MAP_BYTES_MIN = 1 << 30
+"""Address space reserved at first (not disk); doubled whenever half of it is used."""
+SLICE_RECORDS = 256
+"""Records put per turn of the event loop during a flush."""
+VIEWS_MAX = 16
+"""Fixed views (snapshots under way) at a time."""
+_APPLIED = b'\xffapplied'
+
+
+class LmdbBackend:
+    """One LMDB environment in `directory`; see the module's text."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = directory
+        self._map_bytes = MAP_BYTES_MIN
+        size = directory / 'data.mdb'
+        while size.exists() and size.stat().st_size * 2 > self._map_bytes:
+            self._map_bytes *= 2
+        try:
+            self._env = lmdb.open(
+                str(directory),
+                map_size=self._map_bytes,
+                max_dbs=len(Table),
+                max_readers=VIEWS_MAX + 4,
+                metasync=True,
+                sync=True,
+                readahead=False,
+                meminit=False,
+                mode=0o600,
+            )
+            self._tables = [self._env.open_db(table.name.lower().encode()) for table in Table]
+        except lmdb.Error as e:
+            raise Corrupt(f'state in {directory} cannot be opened: {e}; restore a snapshot or join as new') from e
+        self._env.reader_check()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix='state')
+        self._read = self._env.begin()
+        self._views = 0
+        self._applied = self._read_applied()
+
+    @property
+    def applied(self) -> int:
+        return self._applied
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self._env.info()['last_pgno'] + 1) * int(self._env.stat()['psize'])
+
+    @property
+    def used_bytes(self) -> int:
+        pages = 0
+        for table in self._tables:
+            stat = self._read.stat(table)
+            pages += stat['branch_pages'] + stat['leaf_pages'] + stat['overflow_pages']
+        return int(pages) * int(self._env.stat()['psize'])
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        value: bytes | None = self._read.get(key, db=self._tables[table])
+        return value
+
+    def scan(self, table: Table, start: bytes, end: bytes | None) -> Records:
+        return _scan(self._read, self._tables[table], start, end)
+
+    def view(self) -> LmdbView:
+        self._views += 1
+        return LmdbView(self, self._env.begin(), self._tables)
+
+    def view_closed(self) -> None:
+        self._views -= 1
+
+    async def write(self, layer: Layer, applied: int) -> None:
+        self._reserve(layer)
+        loop = asyncio.get_running_loop()
+        txn = await loop.run_in_executor(self._thread, self._begin)
+        try:
+            await self._fill(txn, layer)
+            txn.put(_APPLIED, applied.to_bytes(8, 'big'), db=self._tables[Table.META])
+            await loop.run_in_executor(self._thread, txn.commit)
+        except BaseException as e:
+            with contextlib.suppress(lmdb.Error):
+                await loop.run_in_executor(self._thread, txn.abort)
+            if isinstance(e, lmdb.Error):
+                raise OSError(f'state was not written: {e}') from e
+            raise
+        self._renew()
+        self._applied = applied
+
+    async def _fill(self, txn: lmdb.Transaction, layer: Layer) -> None:
+        budget = SLICE_RECORDS
+        for table in Table:
+            db = self._tables[table]
+            values = layer.values[table]
+            for key in layer.keys[table]:  # sorted: neighbours share pages
+                value = values[key]
+                if value is None:
+                    txn.delete(key, db=db)
+                else:
+                    txn.put(key, value, db=db)
+                budget -= 1
+                if budget == 0:
+                    budget = SLICE_RECORDS
+                    await asyncio.sleep(0)
+
+    async def clear(self) -> None:
+        loop = asyncio.get_running_loop()
+        txn = await loop.run_in_executor(self._thread, self._begin)
+        for db in self._tables:
+            txn.drop(db, delete=False)
+        await loop.run_in_executor(self._thread, txn.commit)
+        self._renew()
+        self._applied = 0
+
+    def close(self) -> None:
+        self._read.abort()
+        self._thread.shutdown(wait=True)
+        self._env.close()
+
+    def _begin(self) -> lmdb.Transaction:
+        return self._env.begin(write=True)
+
+    def _renew(self) -> None:
+        self._read.abort()
+        self._read = self._env.begin()
+
+    def _read_applied(self) -> int:
+        raw = self._read.get(_APPLIED, db=self._tables[Table.META])
+        return int.from_bytes(raw, 'big') if raw else 0
+
+    def _reserve(self, layer: Layer) -> None:
+        """Double the map while the file and four times this batch (copies of its pages) would pass half of it."""
+        wanted = self.size_bytes + 4 * layer.bytes + 4096 * layer.records
+        if wanted * 2 <= self._map_bytes or self._views:
+            return
+        while wanted * 2 > self._map_bytes:
+            self._map_bytes *= 2
+        self._read.abort()
+        self._env.set_mapsize(self._map_bytes)
+        self._read = self._env.begin()
+
+
+class LmdbView:
+    """A read transaction of its own."""
+
+    def __init__(self, backend: LmdbBackend, txn: lmdb.Transaction, tables: list[lmdb._Database]) -> None:
+        self._backend = backend
+        self._txn = txn
+        self._tables = tables
+        self._open = True
+
+    def scan(self, table: Table, start: bytes, end: bytes | None) -> Records:
+        return _scan(self._txn, self._tables[table], start, end)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._txn.abort()
+            self._backend.view_closed()
+
+    def __del__(self) -> None:
+        self.close()  # an iterator over it that was never started cannot do so
+
+
+def _scan(txn: lmdb.Transaction[bytes], db: lmdb._Database, start: bytes, end: bytes | None) -> Records:
+    with txn.cursor(db) as cursor:
+        if not (cursor.set_range(start) if start else cursor.first()):
+            return
+        records = cast(Records, cursor.iternext())
+        if end is None:
+            yield from records
+            return
+        for record in records:
+            if record[0] >= end:
+                return
+            yield record

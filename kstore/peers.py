@@ -1,0 +1,167 @@
+"""Links to the other members: each member dials every other one, and sends on the connection it dialled.
+
+Raft messages may be lost, so a link that is down or full drops them. Forwarded requests are answered or counted as lost
+(`on_down`), and whoever forwarded them decides to try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, cast
+
+import structlog
+
+from kcore.backoff import Backoff
+from kcore.env import Env
+from kstore.errors import ProtocolError
+from kstore.raft.messages import Message
+from kstore.wire import HELLO_BYTES_MAX, FrameReader, Hello, Peer, Role, frame, pack
+
+log = structlog.get_logger('kstore.peers')
+
+PEER_BUFFER_BYTES_MAX = 32 * 1024 * 1024
+"""Unsent bytes to one peer at which Raft messages are dropped; Raft sends them again."""
+DIAL_TIMEOUT_S = 2.0
+REDIAL_S_MAX = 0.5
+"""Longest pause between two attempts to reach a peer."""
+
+
+class PeerLink(asyncio.Protocol):
+    """The dialling end of one connection to one peer. Nothing but the hello comes back on it."""
+
+    def __init__(self, ours: Hello, member: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ours = ours
+        self._member = member
+        self._reader = FrameReader(HELLO_BYTES_MAX)
+        self._transport: asyncio.Transport | None = None
+        self._messages: list[Message] = []
+        self._forwards: list[Any] = []
+        self._answers: list[Any] = []
+        self._scheduled = False
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+        """Done once the peer has said a fitting hello."""
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._ours.encode())
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for payload in self._reader.feed(data):
+                theirs = Hello.decode(payload)
+                if theirs.cluster != self._ours.cluster:
+                    raise ProtocolError('the peer belongs to another cluster')
+                if theirs.member != self._member:
+                    raise ProtocolError(f'the peer calls itself member {theirs.member}, not {self._member}')
+                if not self.ready.done():
+                    self.ready.set_result(None)
+        except ProtocolError as e:
+            log.warning('peer refused', peer=self._member, err=str(e))
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        for future in (self.ready, self.lost):
+            if not future.done():
+                future.set_result(None)
+
+    @property
+    def up(self) -> bool:
+        return self._transport is not None and self.ready.done()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def post(self, message: Message) -> None:
+        if self._transport is None or self._transport.get_write_buffer_size() > PEER_BUFFER_BYTES_MAX:
+            return
+        self._messages.append(message)
+        self._schedule()
+
+    def forward(self, item: Any) -> None:
+        self._forwards.append(item)
+        self._schedule()
+
+    def answer(self, item: Any) -> None:
+        self._answers.append(item)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        pieces = []
+        for kind, name in ((Peer.RAFT, '_messages'), (Peer.FORWARD, '_forwards'), (Peer.ANSWER, '_answers')):
+            items = getattr(self, name)
+            if items:
+                setattr(self, name, [])
+                pieces.append(frame(pack([int(kind), items])))
+        if self._transport is not None and pieces:
+            self._transport.write(b''.join(pieces))
+
+
+class Peers:
+    """All links of a member: the `Transport` of `kstore.node`, and the way of forwarded requests."""
+
+    def __init__(self, hello: Hello, addresses: Mapping[int, tuple[str, int]], env: Env) -> None:
+        self._hello = Hello(Role.PEER, hello.cluster, hello.member)
+        self.addresses = dict(addresses)
+        self._env = env
+        self._links: dict[int, PeerLink] = {}
+        self.on_down: Callable[[int], None] = lambda peer: None
+        """Called when the link to a peer breaks."""
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """See `kstore.node.Transport`."""
+        for message in messages:
+            link = self._links.get(message.to)
+            if link is not None:
+                link.post(message)
+
+    def up(self, peer: int) -> bool:
+        link = self._links.get(peer)
+        return link is not None and link.up
+
+    def forward(self, peer: int, item: Any) -> bool:
+        """Send `[id, op, body]`; False when there is no link now."""
+        if not self.up(peer):
+            return False
+        self._links[peer].forward(item)
+        return True
+
+    def answer(self, peer: int, item: Any) -> None:
+        """Send `[id, result]`; lost with the link."""
+        if self.up(peer):
+            self._links[peer].answer(item)
+
+    async def keep(self, peer: int, tls: ssl.SSLContext | None) -> NoReturn:
+        """Keep the link to one peer up, for ever."""
+        backoff = Backoff(0.02, REDIAL_S_MAX, self._env.rng)
+        while True:
+            host, port = self.addresses[peer]
+            link: PeerLink | None = None
+            try:
+                async with asyncio.timeout(DIAL_TIMEOUT_S):
+                    _, protocol = await self._env.net.connect(lambda: PeerLink(self._hello, peer), host, port, tls=tls)
+                    link = cast(PeerLink, protocol)
+                    await link.ready
+                self._links[peer] = link
+                if link.up:
+                    backoff.reset()
+                await link.lost
+            except (OSError, TimeoutError) as e:
+                log.debug('peer unreachable', peer=peer, err=str(e))
+            finally:
+                if link is not None:
+                    link.close()
+                if self._links.pop(peer, None) is not None:
+                    self.on_down(peer)
+            await asyncio.sleep(backoff.next())
