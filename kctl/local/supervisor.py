@@ -95,7 +95,7 @@ class Supervisor:
     components: list[Component]
     env: Env
     report: Report
-    cleanup: Callable[[Component], None] = lambda component: None
+    cleanup: Callable[[Component], object] = lambda component: None
     """Called for each node once its agent has stopped for good: ends the pods that outlive an agent."""
     _children: dict[str, Child] = field(default_factory=dict)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
