@@ -104,14 +104,14 @@ class Reflector:
                 return Watch(rv)
 
     def feed(self, reply: ObjectList | WatchEvent | Lost) -> list[StoreOp]:
-        """Advance. Any reply is legal in any state: a late event after a loss is ignored."""
+        """Advance. Any reply is legal in any state: one that was not asked for is ignored."""
         match reply, self.state:
             case Lost(gone=True), _:
                 self.state = Empty()
                 return []
             case Lost(), _:
                 return []
-            case ObjectList() as page, _:
+            case ObjectList() as page, Empty() | Listing():
                 return self._page(page)
             case WatchEvent() as event, Watching():
                 return self._event(event)
