@@ -1,0 +1,41 @@
+"""What kubectl reads in the component schemas."""
+
+from kapi.schemas import component_names, components
+
+
+def test_components_are_closed_under_reference():
+    found = components('apps', 'v1')
+
+    def references(value):
+        if isinstance(value, dict):
+            if isinstance(value.get('$ref'), str):
+                yield value['$ref'].removeprefix('#/components/schemas/')
+            for inner in value.values():
+                yield from references(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from references(inner)
+
+    assert set(references(found)) <= set(found)
+
+
+def test_a_kind_and_its_list_say_their_gvk():
+    found = components('', 'v1', ['Pod'])
+    assert found['io.k8s.api.core.v1.Pod']['x-kubernetes-group-version-kind'] == [
+        {'group': '', 'version': 'v1', 'kind': 'Pod'}
+    ]
+    assert found['io.k8s.api.core.v1.PodList']['x-kubernetes-group-version-kind'][0]['kind'] == 'PodList'
+    assert 'io.k8s.api.core.v1.Service' not in found
+
+
+def test_merge_rules_are_published():
+    fields = components('apps', 'v1')['io.k8s.api.core.v1.PodSpec']['properties']
+    containers = fields['containers']
+    assert containers['x-kubernetes-patch-merge-key'] == 'name'
+    assert containers['x-kubernetes-patch-strategy'] == 'merge'
+    assert containers['x-kubernetes-list-map-keys'] == ['name']
+    assert fields['volumes']['x-kubernetes-patch-strategy'] == 'merge,retainKeys'
+
+
+def test_every_kind_of_a_group_is_named():
+    assert component_names('apps', 'v1')['Deployment'] == 'io.k8s.api.apps.v1.Deployment'
