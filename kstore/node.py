@@ -1,158 +1,475 @@
-"""One member: `drive()` joins the Raft core, the log on disk, the network and the state machine.
+"""One member: joins the Raft core, the log on disk, the network and the state machine.
 
-This is the only place where Raft meets the outside. See `Fsm` and `Transport` for what the two neighbours promise.
+This is the only place where Raft meets the outside, and it has two halves. A *turn* does everything that need not
+wait: feed messages, ticks and proposals to the core, send, apply, answer. `drive` does what waits for the disk: write
+and sync all that the turns since the last sync put into the log, then let acknowledgements out. So a leader's appends
+are on the wire before its own disk is asked, the loop goes on accepting work while the disk is busy, and one sync
+serves all of it.
+
+Order is kept by two rules. Confirmations are given to the core in the order in which it handed out the work. And
+the core hands out nothing as committed that this disk has not confirmed, so a turn may apply what it is given at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from itertools import islice
 
+import structlog
+
+from kcore import tasks
 from kcore.env import Env
-from kstore.raft.messages import ConfState, Entry, Message, SnapshotMeta
+from kstore.ports import Done, Fsm, NodeConfig, NodeStatus, PeerStatus, Transport
+from kstore.raft.confchange import ConfChange
+from kstore.raft.core import RaftConfig, RaftCore, Ready, Stored
+from kstore.raft.errors import LeadershipLost, LogCorrupt, ProposalDropped, RaftError, ReadDropped
+from kstore.raft.messages import NO_ONE, ConfState, Entry, Message, MessageType, SnapshotMeta
+from kstore.reads import Reads
+from kstore.snapshot import Receiver, Sender, SnapshotFiles
+from kstore.wal import Recovered, Wal
 
-Done = Callable[[Any], None]
-"""Receives the result of `Fsm.apply` for the entry (or the read index), or an exception instance. Called once, on the
-event loop; must not raise and must not block."""
+__all__ = ['Done', 'Fsm', 'Node', 'NodeConfig', 'NodeStatus', 'PeerStatus', 'Transport']
 
+log = structlog.get_logger('kstore.node')
 
-class Fsm(Protocol):
-    """The replicated state machine. All calls come from the event loop's thread, never nested."""
-
-    @property
-    def applied_index(self) -> int:
-        """Index of the last entry in the state. After a restart equal to `durable_index`."""
-
-    @property
-    def durable_index(self) -> int:
-        """Entries up to here survive a crash within the state itself and need no log any more; <= applied_index."""
-
-    def apply(self, entries: Sequence[Entry]) -> Sequence[Any]:
-        """Apply in order; deterministic, synchronous. One result per entry (for no-ops and membership entries: any).
-
-        Indices are consecutive from `applied_index + 1`. A command that the state refuses is a *result* (an exception
-        instance, say), not a raise: raising ends the process.
-        """
-
-    def snapshot(self) -> AsyncIterator[bytes]:
-        """The whole state at exactly the `applied_index` of the moment of this call, in chunks of at most 1 MiB.
-
-        The view is fixed when `snapshot()` returns; later `apply` calls do not change it. Closing the iterator frees it.
-        """
-
-    async def restore(self, meta: SnapshotMeta, chunks: AsyncIterable[bytes]) -> None:
-        """Replace the whole state; on return `applied_index == durable_index == meta.index`, durably.
-
-        A crash in the middle leaves the old state or an unusable one whose `durable_index` is below `meta.index`; the
-        node calls `restore` again from its own copy of the chunks. Raises ValueError when the chunks are no snapshot.
-        """
+PROPOSALS_MAX = 8192
+"""Proposals waiting for the next turn or for their result; more are refused with ProposalDropped."""
+INBOX_MAX = 16384
+"""Messages waiting for the next turn; more are dropped, Raft sends them again."""
+CHUNKS_WAITING_MAX = 64
+"""Snapshot chunks waiting for the disk; more are dropped and asked for again."""
 
 
-class Transport(Protocol):
-    """Carries messages to peers. Loss, delay, duplication and reordering are all allowed."""
+class _Waiter:
+    """A proposal on its way."""
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Queue each message for the peer `message.to`; never blocks, never raises; drops when a peer's queue is full.
+    __slots__ = ('done', 'index')
 
-        The other side feeds what arrives into `Node.receive(Message.from_wire(raw))`.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatus:
-    """What the leader knows about one other member."""
-
-    match: int
-    next: int
-    state: str
-    active: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """A consistent view of one member, for status, metrics and health."""
-
-    id: int
-    role: str
-    """`follower`, `pre-candidate`, `candidate` or `leader`."""
-    term: int
-    leader: int
-    commit: int
-    applied: int
-    last: int
-    first: int
-    conf: ConfState
-    peers: dict[int, PeerStatus] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeConfig:
-    """How one member runs. Relations between the numbers are checked by `RaftConfig`."""
-
-    id: int
-    data_dir: Path
-    """The log lives in `data_dir/wal`, arriving snapshots in `data_dir/snap`."""
-    voters: tuple[int, ...]
-    """Membership of a brand-new cluster; ignored once the data directory holds one."""
-    tick_s: float = 0.025
-    election_ticks: int = 12
-    heartbeat_ticks: int = 2
+    def __init__(self, index: int, done: Done) -> None:
+        self.index = index
+        self.done = done
 
 
 class Node:
     """One member of the cluster. Everything is called from the event loop."""
 
     def __init__(self, config: NodeConfig, env: Env, fsm: Fsm, transport: Transport) -> None:
-        """Opens nothing yet: `run` does."""
-        raise NotImplementedError
+        """Opens nothing yet: `run` does. Raises ValueError for a configuration that contradicts itself."""
+        self.config = config
+        self._raft_config = RaftConfig(config.id, config.election_ticks, config.heartbeat_ticks)
+        self._env = env
+        self._fsm = fsm
+        self._transport = transport
+        self._wal = Wal(config.data_dir / 'wal', env.disk)
+        self._snapshots = SnapshotFiles(config.data_dir / 'snap', env.disk)
+        self._receiver = Receiver(self._snapshots, env.disk)
+        self._core: RaftCore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._scheduled = False
+        self._died: asyncio.Future[None] | None = None
+        self._inbox: list[Message] = []
+        self._proposals: list[tuple[bytes, Done]] = []
+        self._waiters: deque[_Waiter] = deque()
+        self._waiters_term = 0
+        self._led = (NO_ONE, 0)
+        self._reads = Reads(self._raft_config, env.rng)
+        self._unsynced: deque[Ready] = deque()
+        self._dirty = asyncio.Event()
+        self._compacted: SnapshotMeta | None = None
+        self._chunks: asyncio.Queue[Message] = asyncio.Queue(CHUNKS_WAITING_MAX)
+        self._senders: dict[int, Sender] = {}
+        self._listeners: list[Callable[[int, int], None]] = []
+
+    # --- life ---------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Recover from disk, then serve until cancelled. Raises `kcore.tasks.Died` when the disk fails."""
-        raise NotImplementedError
+        """Recover from disk, then serve until cancelled.
+
+        Raises `kcore.tasks.Died` when the disk or the state machine fails, LogCorrupt when the stored state cannot be
+        trusted: the text says what to do.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._died = self._loop.create_future()
+        try:
+            await self._recover()
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                tasks.start_essential(group, 'raft disk', self.drive())
+                tasks.start_essential(group, 'raft ticks', self._tick())
+                tasks.start_essential(group, 'raft snapshots', self._take_chunks())
+                tasks.start(group, 'raft turns', self._watch())
+        except BaseExceptionGroup as group_error:
+            raise next(e for e in tasks.leaves(group_error) if isinstance(e, Exception)) from group_error
+        finally:
+            self._core = self._group = None
+            self._wal.close()
+            self._fail_waiters()
+            self._reads.fail_all(ReadDropped('this member stops'))
+
+    async def _watch(self) -> None:
+        """A turn is a plain callback; what it raises ends the member."""
+        assert self._died is not None
+        await self._died
+
+    async def _recover(self) -> None:
+        disk = self._env.disk
+        found = await disk.offload(self._wal.open, ConfState(tuple(sorted(self.config.voters))))
+        found = await self._finish_snapshot(found)
+        last = found.snapshot.index + len(found.entries)
+        durable = self._fsm.durable_index
+        if durable > last:
+            raise LogCorrupt(
+                f'{self.config.data_dir}: the state machine holds entry {durable}, but the log ends at {last}. The log '
+                'lost acknowledged entries: move this data directory away, remove this member and add it anew'
+            )
+        if durable < found.snapshot.index:
+            raise LogCorrupt(
+                f'{self.config.data_dir}: the log begins after entry {found.snapshot.index}, but the state machine '
+                f'ends at {durable}. The two do not belong together: restore both from the same copy, or remove this member '
+                'and add it anew'
+            )
+        stored = Stored(found.hard_state, found.snapshot, found.entries, self._fsm.applied_index)
+        self._core = RaftCore(self._raft_config, stored, self._env.rng)
+        self._waiters_term = self._core.term
+        log.info('log recovered', term=self._core.term, index=last, first=found.snapshot.index + 1, cut=found.cut)
+
+    async def _finish_snapshot(self, found: Recovered) -> Recovered:
+        """A crash came while a received snapshot was being taken over: do it again from the files."""
+        disk = self._env.disk
+        complete = await disk.offload(self._snapshots.completed)
+        if complete is not None:
+            meta, chunks = complete
+            begin, last = found.snapshot.index, found.snapshot.index + len(found.entries)
+            known = begin < meta.index <= last and found.entries[meta.index - begin - 1].term == meta.term
+            if begin <= meta.index and not known:  # our own log does not already prove what the snapshot says
+                if self._fsm.durable_index < meta.index:
+                    await self._fsm.restore(meta, self._snapshots.chunks(meta, chunks))
+                if begin < meta.index:
+                    self._wal.mark(meta, replaces=True)
+                    await disk.offload(self._wal.flush)
+                    found = found._replace(snapshot=meta, entries=())
+                log.info('snapshot taken over', index=meta.index, term=meta.term)
+        await disk.offload(self._snapshots.clear)
+        return found
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.tick_s)
+            if self._core is not None:
+                self._core.tick()
+                self._reads.tick()
+                self._schedule()
+
+    # --- in -----------------------------------------------------------------------------------------------------------
 
     def receive(self, message: Message) -> None:
-        """Feed one message from a peer. Cheap; handled in the next turn of `drive`."""
-        raise NotImplementedError
+        """Feed one message from a peer. Cheap; handled in the next turn."""
+        if len(self._inbox) < INBOX_MAX:
+            self._inbox.append(message)
+            self._schedule()
 
     def propose(self, data: bytes, done: Done) -> None:
         """Replicate a command; `done` gets the state machine's result, or NotLeader, ProposalDropped, LeadershipLost.
 
         All proposals made in one turn of the event loop share one log write and one sync.
         """
-        raise NotImplementedError
+        if self._core is None:
+            done(ProposalDropped('this member is not running'))
+        elif len(self._proposals) + len(self._waiters) >= PROPOSALS_MAX:
+            done(ProposalDropped('too many proposals are waiting'))
+        else:
+            self._proposals.append((data, done))
+            self._schedule()
 
     def read_index(self, done: Done) -> None:
         """`done(index)` once the local state machine has applied everything acknowledged before this call.
 
-        Works on every member. `done` may get NotLeader or ReadDropped instead: ask again. One round of heartbeats
-        serves all reads that wait.
+        Works on every member. `done` may get ReadDropped instead: ask again. One round of heartbeats serves all reads
+        that wait.
         """
-        raise NotImplementedError
+        if self._core is None:
+            done(ReadDropped('this member is not running'))
+        elif self._reads.add(done):
+            self._schedule()
+
+    def propose_conf_change(self, change: ConfChange, done: Done) -> None:
+        """Change the membership; `done` gets the state machine's result for the entry, or a RaftError."""
+        core = self._running()
+        try:
+            index, _ = core.propose_conf_change(change)
+        except RaftError as e:
+            done(e)
+            return
+        self._waiters.append(_Waiter(index, done))
+        self._schedule()
 
     def peer_lost(self, peer: int) -> None:
         """A hint that the connection to `peer` broke: if it led, an election may start early."""
-        raise NotImplementedError
+        if self._core is not None and self._core.leader == peer:
+            self._core.forget_leader()
+            self._schedule()
 
     def transfer_leader(self, target: int) -> None:
         """Ask that `target` lead. Raises NotLeader when no leader is known; ProposalDropped for an unfit target."""
-        raise NotImplementedError
+        self._running().transfer_leader(target)
+        self._schedule()
+
+    def on_leader_change(self, listener: Callable[[int, int], None]) -> None:
+        """Call `listener(leader, term)` after each change of the known leader."""
+        self._listeners.append(listener)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
 
     @property
     def leader_id(self) -> int:
         """Whom this member believes to lead; 0 when no one."""
-        raise NotImplementedError
+        return NO_ONE if self._core is None else self._core.leader
 
     @property
     def is_leader(self) -> bool:
         """Whether this member believes to lead; only a confirmed read or a commit proves it."""
-        raise NotImplementedError
+        return self._core is not None and self._core.leading is not None
+
+    @property
+    def term(self) -> int:
+        return 0 if self._core is None else self._core.term
+
+    @property
+    def running(self) -> bool:
+        """Whether recovery is over."""
+        return self._core is not None
 
     def status(self) -> NodeStatus:
-        """Role, term, indices and, on the leader, every peer's progress."""
-        raise NotImplementedError
+        """Role, term, indices and, on the leader, every peer's progress. Raises ProposalDropped before `run`."""
+        core = self._running()
+        peers = {}
+        if core.leading is not None:
+            for i, pr in core.leading.peers():
+                peers[i] = PeerStatus(pr.match, pr.next, pr.state.value, pr.active)
+        log_ = core.log
+        return NodeStatus(
+            id=core.id,
+            role=core.role.value,
+            term=core.term,
+            leader=core.leader,
+            commit=log_.committed,
+            applied=self._fsm.applied_index,
+            last=log_.last,
+            first=log_.first,
+            conf=core.conf,
+            peers=peers,
+        )
 
-    def on_leader_change(self, listener: Callable[[int, int], None]) -> None:
-        """Call `listener(leader, term)` after each change of the known leader."""
-        raise NotImplementedError
+    def _running(self) -> RaftCore:
+        if self._core is None:
+            raise ProposalDropped('this member is not running')
+        return self._core
+
+    # --- a turn: what need not wait -----------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._loop is not None and self._core is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        core = self._core
+        if core is None:
+            return
+        try:
+            self._feed(core)
+            while (rd := core.ready()) is not None:
+                self._carry_out(core, rd)
+            self._reads.applied(self._fsm.applied_index)
+            if self._reads.ask(core):
+                self._schedule()
+            self._maybe_compact(core)
+        except Exception as e:
+            log.error('turn failed', err=f'{type(e).__name__}: {e}', exc_info=e)
+            if self._died is not None and not self._died.done():
+                self._died.set_exception(tasks.Died(f'raft: {e}'))
+
+    def _feed(self, core: RaftCore) -> None:
+        inbox, self._inbox = self._inbox, []
+        for m in inbox:
+            if m.type == MessageType.SNAPSHOT:
+                self._chunk_arrived(core, m)
+            elif m.type == MessageType.SNAPSHOT_RESP:
+                if (sender := self._senders.get(m.frm)) is not None:
+                    sender.answer(m)
+            else:
+                core.step(m)
+        proposals, self._proposals = self._proposals, []
+        if core.leading is not None:
+            self._leads(core.term)
+        for data, done in proposals:
+            try:
+                index, _ = core.propose(data)
+            except RaftError as e:
+                done(e)
+            else:
+                self._waiters.append(_Waiter(index, done))
+        self._reads.ask(core)
+
+    def _carry_out(self, core: RaftCore, rd: Ready) -> None:
+        self._send(core, rd.send_now)
+        if rd.must_sync or self._unsynced:
+            if rd.snapshot is not None:
+                self._wal.mark(rd.snapshot, replaces=True)
+            self._wal.append(rd.hard_state, rd.entries)
+            self._unsynced.append(rd)
+            self._dirty.set()
+        else:
+            self._send(core, rd.send_durable)
+            core.advance()
+        if rd.committed:
+            self._apply(rd.committed)
+        for read in rd.reads:
+            self._reads.confirmed(read.context, read.index)
+        if rd.soft_state is not None:
+            self._soft_state_changed(rd.soft_state.leader, rd.soft_state.term)
+
+    def _send(self, core: RaftCore, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        if any(m.type == MessageType.SNAPSHOT for m in messages):
+            for m in messages:
+                if m.type == MessageType.SNAPSHOT:
+                    self._start_sender(core, m)
+            messages = [m for m in messages if m.type != MessageType.SNAPSHOT]
+        self._transport.send(messages)
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        results = self._fsm.apply(entries)
+        waiters = self._waiters
+        if not waiters:
+            return
+        first = entries[0].index
+        while waiters and waiters[0].index < first + len(entries):
+            waiter = waiters.popleft()
+            waiter.done(results[waiter.index - first])
+
+    def _soft_state_changed(self, leader: int, term: int) -> None:
+        if (leader, term) == self._led:
+            return  # only the role moved
+        self._led = (leader, term)
+        log.info('leader changed', leader=leader, term=term)
+        if leader != self.config.id or term != self._waiters_term:
+            self._fail_waiters()
+        self._reads.leader_changed()
+        for listener in self._listeners:
+            listener(leader, term)
+
+    def _leads(self, term: int) -> None:
+        """Waiters belong to one term of leadership: what they wait for may be replaced in a later one."""
+        if term != self._waiters_term:
+            self._fail_waiters()
+            self._waiters_term = term
+
+    def _fail_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, deque()
+        proposals, self._proposals = self._proposals, []
+        for waiter in waiters:
+            waiter.done(LeadershipLost('leadership was lost before the outcome was known'))
+        for _, done in proposals:
+            done(ProposalDropped('this member does not lead any more'))
+
+    def _maybe_compact(self, core: RaftCore) -> None:
+        """Cut the log once there is twice as much as lagging followers are granted."""
+        log_, config = core.log, self.config
+        durable = min(self._fsm.durable_index, log_.applied)
+        entries = durable - log_.offset
+        if self._compacted is not None or (
+            entries < 2 * config.log_keep_entries and log_.bytes < 2 * config.log_keep_bytes
+        ):
+            return
+        keep = config.log_keep_entries
+        if log_.bytes >= 2 * config.log_keep_bytes:
+            keep = min(keep, entries // 2)
+        if durable - keep > log_.offset:
+            self._compacted = core.compact(durable - keep)
+            self._wal.mark(self._compacted, replaces=False)
+            self._dirty.set()
+
+    # --- what waits for the disk --------------------------------------------------------------------------------------
+
+    async def drive(self) -> None:
+        """Write, sync, then let out what depended on it; for ever. An OSError ends the member."""
+        core, disk = self._running(), self._env.disk
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            batch, open_, compacted = self._wal.take(), len(self._unsynced), self._compacted
+            received = [rd.snapshot for rd in islice(self._unsynced, open_) if rd.snapshot is not None]
+            if received:
+                await self._restore(received[-1])
+            if batch.payloads:
+                await disk.offload(self._wal.write, batch)
+            for _ in range(open_):
+                rd = self._unsynced.popleft()
+                self._send(core, rd.send_durable)
+                core.advance()
+            if received:
+                await disk.offload(self._snapshots.clear)
+                self._receiver.reset()
+            if compacted is not None:
+                self._compacted = None
+                await disk.offload(self._wal.drop, compacted.index)
+            self._turn()
+
+    # --- snapshots --------------------------------------------------------------------------------------------------
+
+    def _start_sender(self, core: RaftCore, m: Message) -> None:
+        """The core wants `m.to` to get the whole state, as it is now."""
+        if m.to in self._senders or self._group is None:
+            return
+        meta = SnapshotMeta(core.log.applied, core.log.term(core.log.applied), core.conf)
+        sender = self._senders[m.to] = Sender(m, meta, self._transport.send)
+        tasks.start(self._group, f'raft snapshot to {m.to}', self._stream(core, m.to, sender, self._fsm.snapshot()))
+
+    async def _stream(self, core: RaftCore, peer: int, sender: Sender, chunks: AsyncIterator[bytes]) -> None:
+        log.info('snapshot stream started', peer=peer)
+        ok = False
+        try:
+            ok = await sender.run(chunks)
+        except (OSError, ValueError) as e:
+            log.warning('snapshot stream failed', peer=peer, err=str(e))
+        finally:
+            del self._senders[peer]
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+        log.info('snapshot stream ended', peer=peer, ok=ok)
+        core.report_snapshot(peer, ok=ok)
+        self._schedule()
+
+    def _chunk_arrived(self, core: RaftCore, m: Message) -> None:
+        if m.snapshot is not None and m.term == core.term and m.frm == core.leader:
+            with contextlib.suppress(asyncio.QueueFull):
+                self._chunks.put_nowait(m)
+
+    async def _take_chunks(self) -> None:
+        """Store arriving chunks; tell the core when a snapshot is complete."""
+        core = self._running()
+        while True:
+            m = await self._chunks.get()
+            answer, complete = await self._receiver.take(m)
+            self._transport.send((answer,))
+            if complete:
+                epoch = core.log.epoch
+                core.step(m._replace(index=0, context=b'', hint=0))
+                self._schedule()
+                if core.log.epoch == epoch:  # our own log already proves what the snapshot says
+                    self._receiver.reset()
+                    await self._env.disk.offload(self._snapshots.clear)
+
+    async def _restore(self, meta: SnapshotMeta) -> None:
+        complete = await self._env.disk.offload(self._snapshots.completed)
+        if complete is None or complete[0] != meta:
+            raise LogCorrupt(f'snapshot {meta.index} was announced, but its files are not there')
+        await self._fsm.restore(meta, self._snapshots.chunks(*complete))
+        log.info('snapshot taken over', index=meta.index, term=meta.term)

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     """One slot of the replicated log."""
 
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     kind: int
     data: bytes
 
@@ -67,7 +67,7 @@ class ConfState(NamedTuple):
 class SnapshotMeta(NamedTuple):
     """Which prefix of the log a snapshot replaces, and the membership at its end."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     term: int
     conf: ConfState
 
@@ -96,7 +96,7 @@ class MessageType(IntEnum):
     """From the core: start streaming to `to`. On the wire: one chunk (`index` = byte offset, `context` = bytes,
     `commit` = total bytes or 0 while unknown). Into the core: all chunks are here, `snapshot` describes them."""
     SNAPSHOT_RESP = 10
-    """`index` = the next byte offset wanted; `reject` = start again or give up. Node to node; the core never sees it."""
+    """`index` = the next byte offset wanted; `reject` = start again or give up. Node to node, never for the core."""
     TRANSFER = 11
     """A follower passes on its operator's wish that `hint` should lead."""
     TIMEOUT_NOW = 12
@@ -111,7 +111,7 @@ class Message(NamedTuple):
     to: int
     frm: int
     term: int
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]
     """Append: index before the first entry. Responses: the index acknowledged or rejected. Votes: last log index."""
     log_term: int = 0
     """Term of the entry at `index`; in a rejection, of the entry at `hint`."""
@@ -136,7 +136,7 @@ class Message(NamedTuple):
         try:
             type_, to, frm, term, index, log_term, commit, reject, hint, seq, entries, context, snapshot = raw
             numbers = (type_, to, frm, term, index, log_term, commit, hint, seq)
-            if not all(type(n) is int and 0 <= n for n in numbers) or type(context) is not bytes:
+            if not all(isinstance(n, int) and n >= 0 for n in numbers) or type(context) is not bytes:
                 raise ValueError('bad message: a field has the wrong type')
             meta = None if snapshot is None else SnapshotMeta.from_wire(snapshot)
             body = entries_from_wire(entries) if entries else ()
@@ -150,7 +150,7 @@ def entries_from_wire(raw: Sequence[Sequence[Any]]) -> tuple[Entry, ...]:
     try:
         entries = tuple(map(Entry._make, raw))
         ok = all(
-            type(e.term) is int and type(e.index) is int and type(e.kind) is int and type(e.data) is bytes
+            type(e.term) is int and type(e.index) is int and isinstance(e.kind, int) and type(e.data) is bytes
             for e in entries
         )
     except TypeError as e:
