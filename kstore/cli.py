@@ -16,6 +16,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from kcore import log
 from kcore.config import split_address
 from kcore.env import Env
 from kstore.client import StoreClient
@@ -73,33 +74,12 @@ def _span(args: argparse.Namespace) -> tuple[bytes, bytes | None]:
 
 async def status(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
     """Every endpoint's own view; exit code 1 when one does not answer."""
-        'endpoint',
-        'member',
-        'role',
-        'term',
-        'leader',
-        'applied',
-        'revision',
-        'compacted',
-        'watches',
-        'db_bytes',
-    )
+    names = ('member', 'role', 'term', 'leader', 'applied_index', 'revision', 'compacted', 'watches', 'db_bytes')
     rows, code = [], 0
     for host, port in args.endpoints:
         try:
             async with StoreClient([(host, port)], Env.real(), tls=args.tls, deadline_s=args.timeout) as one:
                 s = await one.status()
-            names = (
-                'member',
-                'role',
-                'term',
-                'leader',
-                'applied_index',
-                'revision',
-                'compacted',
-                'watches',
-                'db_bytes',
-            )
             rows.append((f'{host}:{port}', *(s[n] for n in names)))
         except StoreError as e:
             code = 1
@@ -277,6 +257,7 @@ async def _run(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
     args = _parser().parse_args(argv)
+    log.setup('kstore', level='error')
     try:
         args.tls = _tls(args)
         return asyncio.run(_run(args))

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import lmdb
 
@@ -184,11 +184,11 @@ class LmdbView:
         self.close()  # an iterator over it that was never started cannot do so
 
 
-def _scan(txn: lmdb.Transaction[bytes], db: lmdb._Database, start: bytes, end: bytes | None) -> Records:
+def _scan(txn: Any, db: lmdb._Database, start: bytes, end: bytes | None) -> Records:
     with txn.cursor(db) as cursor:
         if not (cursor.set_range(start) if start else cursor.first()):
             return
-        records = cast(Records, cursor.iternext())
+        records: Records = cursor.iternext()
         if end is None:
             yield from records
             return
