@@ -1,0 +1,1 @@
+"""What the verbs share: connection, discovery, manifests, selection of objects."""
