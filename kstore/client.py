@@ -65,9 +65,9 @@ log = structlog.get_logger('kstore.client')
 
 INFLIGHT_MAX = 2_048
 """Unanswered requests of one client; further callers wait for one of them."""
-SILENCE_S = 1.5
+SILENCE_S = 1.0
 """A connection without a byte for this long, though something was asked, is given up."""
-PING_S = 0.5
+PING_S = 0.25
 DIAL_TIMEOUT_S = 1.0
 RETRY_S = 0.02
 """Pause before a request that a member could not serve is sent again."""

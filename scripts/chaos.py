@@ -194,8 +194,10 @@ async def torment(
             await cluster.kill(victim)
         else:
             cluster.stop(victim)
-        say(f'{"kill -9" if kind == "kill" else "SIGSTOP"} member {victim.id}{" (leader)" if victim in leader else ""},
-        back in {pause_s:.1f} s', record) repair = tasks.start_detached('repair', mend(cluster, victim, pause_s))
+        what = 'kill -9' if kind == 'kill' else 'SIGSTOP'
+        whom = f'member {victim.id}' + (' (leader)' if victim in leader else '')
+        say(f'{what} {whom}, back in {pause_s:.1f} s', record)
+        repair = tasks.start_detached('repair', mend(cluster, victim, pause_s))
         repairs.add(repair)
         repair.add_done_callback(repairs.discard)
     await asyncio.gather(*repairs)
@@ -271,8 +273,9 @@ async def drive(args: argparse.Namespace, env: Env, directory: Path, record: Rec
             tasks.start_detached(f'writer {i}', write(clients[i], f'w{i}', record, until)) for i in range(args.writers)
         ]
         workers.append(tasks.start_detached('counter', count(clients[-2], record, until)))
-        workers.append(tasks.start_detached('faults', torment(cluster, clients[0], random.Random(args.seed), record,
-        until))) await asyncio.sleep(args.seconds)
+        faults = torment(cluster, clients[0], random.Random(args.seed), record, until)
+        workers.append(tasks.start_detached('faults', faults))
+        await asyncio.sleep(args.seconds)
         until.set()
         await asyncio.gather(*workers)
         say('healing, then comparing all members', record)
