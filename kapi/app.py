@@ -79,10 +79,10 @@ async def _serve(server: ApiServer, tls: ssl.SSLContext, ready: Ready) -> NoRetu
         server.handle, keepalive_timeout=KEEPALIVE_S, max_line_size=HEADER_BYTES_MAX, max_field_size=HEADER_BYTES_MAX,
         access_log=None,
     )  # fmt: skip
-    runner = web.ServerRunner(low_level, access_log=None)
+    runner = web.ServerRunner(low_level, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     host, port = split_address(config.listen)
-    site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024, shutdown_timeout=SHUTDOWN_S)
+    site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024)
     try:
         await site.start()
         bound = runner.addresses[0]

@@ -143,7 +143,9 @@ class InvalidObject(ApiError):
         return e
 
     @classmethod
-    def single(cls, kind: str, group: str, field: str, message: str, cause: Cause = 'FieldValueForbidden') -> InvalidObject:
+    def single(
+        cls, kind: str, group: str, field: str, message: str, cause: Cause = 'FieldValueForbidden'
+    ) -> InvalidObject:
         return cls(kind, group, '', [Invalid(field, message, cause)])
 
 

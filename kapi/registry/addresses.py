@@ -95,7 +95,9 @@ class ServiceAddresses:
         for n in self._ports:
             yield str(n)
 
-    async def _pick(self, prefix: str, candidates: Iterator[str], new: Obj, claimed: list[str], *, dry_run: bool) -> str:
+    async def _pick(
+        self, prefix: str, candidates: Iterator[str], new: Obj, claimed: list[str], *, dry_run: bool
+    ) -> str:
         for candidate in candidates:
             key = prefix + candidate
             if self._cache.peek(key) is None and await self._create(key, new, claimed, dry_run=dry_run):
@@ -118,7 +120,9 @@ class ServiceAddresses:
             why = f'Invalid value: {address}: provided port is not in the valid range. The range of valid ports is {self._ports[0]}-{self._ports[-1]}'
             raise _invalid(name, 'spec.ports[0].nodePort', why)
         if not await self._create(key, new, claimed, dry_run=dry_run):
-            raise _invalid(name, 'spec.ports[0].nodePort', f'Invalid value: {address}: provided port is already allocated')
+            raise _invalid(
+                name, 'spec.ports[0].nodePort', f'Invalid value: {address}: provided port is already allocated'
+            )
 
     async def _create(self, key: str, new: Obj, claimed: list[str], *, dry_run: bool) -> bool:
         if dry_run:

@@ -37,7 +37,9 @@ class Catalog:
         return self._kinds.get((group, version, plural))
 
     def by_kind(self, group: str, version: str, kind: str) -> Kind | None:
-        return next((k for k in self if (k.resource.group, k.resource.version, k.resource.kind) == (group, version, kind)), None)
+        return next(
+            (k for k in self if (k.resource.group, k.resource.version, k.resource.kind) == (group, version, kind)), None
+        )
 
     def serves(self, group: str, version: str) -> bool:
         return any(g == group and v == version for g, v, _ in self._kinds)

@@ -46,7 +46,9 @@ def mark(kind: Kind, obj: Obj, options: DeleteOptions, now: datetime) -> Obj | N
     if metadata.get('deletionTimestamp'):
         # A later request may only shorten the wait.
         if pending and (waits < pending):
-            _set_deadline(metadata, parse_time(metadata['deletionTimestamp']) - timedelta(seconds=pending - waits), waits)
+            _set_deadline(
+                metadata, parse_time(metadata['deletionTimestamp']) - timedelta(seconds=pending - waits), waits
+            )
     else:
         _set_deadline(metadata, now + timedelta(seconds=waits), waits)
         if kind.strategy.generation and metadata.get('generation'):
@@ -69,7 +71,13 @@ def _set_gc_finalizers(kind: Kind, metadata: Obj, options: DeleteOptions) -> Non
     before = list(metadata.get('finalizers') or ())
     policy = options.propagation
     if not policy:
-        policy = 'Foreground' if FOREGROUND in before else 'Orphan' if ORPHAN in before else kind.strategy.default_propagation
+        policy = (
+            'Foreground'
+            if FOREGROUND in before
+            else 'Orphan'
+            if ORPHAN in before
+            else kind.strategy.default_propagation
+        )
     keep = [f for f in before if f not in {ORPHAN, FOREGROUND}]
     if policy == 'Orphan':
         keep.append(ORPHAN)
@@ -87,6 +95,10 @@ def finished(kind: Kind, obj: Obj) -> bool:
     A namespace also waits for `spec.finalizers`, which its controller removes once the content is gone.
     """
     metadata = obj['metadata']
-    if not metadata.get('deletionTimestamp') or metadata.get('finalizers') or metadata.get('deletionGracePeriodSeconds'):
+    if (
+        not metadata.get('deletionTimestamp')
+        or metadata.get('finalizers')
+        or metadata.get('deletionGracePeriodSeconds')
+    ):
         return False
     return not (_is_namespace(kind) and (obj.get('spec') or {}).get('finalizers'))

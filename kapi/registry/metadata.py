@@ -63,7 +63,14 @@ def check_precondition(kind: Kind, name: str, new: Obj, old: Obj) -> None:
         raise Conflict.of(kind.resource, name, why)
 
 
-SERVER_FIELDS = ('uid', 'creationTimestamp', 'deletionTimestamp', 'deletionGracePeriodSeconds', 'generation', 'namespace')
+SERVER_FIELDS = (
+    'uid',
+    'creationTimestamp',
+    'deletionTimestamp',
+    'deletionGracePeriodSeconds',
+    'generation',
+    'namespace',
+)
 
 
 def carry_over(new: Obj, old: Obj) -> None:
@@ -87,7 +94,11 @@ def validate_new(kind: Kind, obj: Obj) -> Iterator[Invalid]:
     if not name:
         yield Invalid('metadata.name', 'Required value: name or generateName is required', 'FieldValueRequired')
     else:
-        for why in (() if base and name.startswith(base[:GENERATED_BASE_CHARS_MAX]) and not names.path_segment(name) else names.path_segment(name)):
+        for why in (
+            ()
+            if base and name.startswith(base[:GENERATED_BASE_CHARS_MAX]) and not names.path_segment(name)
+            else names.path_segment(name)
+        ):
             yield Invalid('metadata.name', f'Invalid value: "{name}": {why}')
     yield from _validate_common(metadata)
 
@@ -119,7 +130,9 @@ def _validate_common(metadata: Obj) -> Iterator[Invalid]:
             yield Invalid('metadata.annotations', f'Invalid value: "{key}": {why}')
         total += len(key) + len(value or '')
     if total > ANNOTATIONS_BYTES_MAX:
-        yield Invalid('metadata.annotations', f'Too long: may not be more than {ANNOTATIONS_BYTES_MAX} bytes', 'FieldValueTooLong')
+        yield Invalid(
+            'metadata.annotations', f'Too long: may not be more than {ANNOTATIONS_BYTES_MAX} bytes', 'FieldValueTooLong'
+        )
     for i, owner in enumerate(metadata.get('ownerReferences') or ()):
         for field in ('apiVersion', 'kind', 'name', 'uid'):
             if not owner.get(field):
@@ -134,7 +147,9 @@ def _validate_common(metadata: Obj) -> Iterator[Invalid]:
 def bump_generation(new: Obj, old: Obj) -> None:
     """One more when anything but metadata and status changed."""
     changed = any(
-        new.get(k) != old.get(k) for k in new.keys() | old.keys() if k not in {'metadata', 'status', 'apiVersion', 'kind'}
+        new.get(k) != old.get(k)
+        for k in new.keys() | old.keys()
+        if k not in {'metadata', 'status', 'apiVersion', 'kind'}
     )
     if changed:
         new['metadata']['generation'] = int(old['metadata'].get('generation') or 0) + 1

@@ -54,7 +54,11 @@ def write_options(query: Query, kind: str, user_agent: str) -> WriteOptions:
     broken: list[Invalid] = list(_dry_run(query.get('dryRun', ())))
     manager = text(query, 'fieldManager')
     if len(manager) > FIELD_MANAGER_CHARS_MAX:
-        broken.append(Invalid('fieldManager', f'Too long: may not be more than {FIELD_MANAGER_CHARS_MAX} bytes', 'FieldValueTooLong'))
+        broken.append(
+            Invalid(
+                'fieldManager', f'Too long: may not be more than {FIELD_MANAGER_CHARS_MAX} bytes', 'FieldValueTooLong'
+            )
+        )
     validation = text(query, 'fieldValidation') or 'Warn'
     if validation not in {'Ignore', 'Warn', 'Strict'}:
         broken.append(_unsupported('fieldValidation', validation, ('', 'Ignore', 'Strict', 'Warn')))
@@ -105,12 +109,19 @@ def delete_options(query: Query, body: Mapping[str, Any] | None) -> DeleteOption
     policy = given.get('propagationPolicy') or ''
     orphan = given.get('orphanDependents')
     if policy and orphan is not None:
-        broken.append(Invalid('propagationPolicy', f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'))
+        broken.append(
+            Invalid(
+                'propagationPolicy',
+                f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set',
+            )
+        )
     elif policy and policy not in {'Background', 'Foreground', 'Orphan'}:
         broken.append(_unsupported('propagationPolicy', policy, ('Foreground', 'Background', 'Orphan', 'nil')))
     grace = given.get('gracePeriodSeconds')
     if grace is not None and not isinstance(grace, int):
-        raise BadRequest('json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64')
+        raise BadRequest(
+            'json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64'
+        )
     if broken:
         raise InvalidObject('DeleteOptions', 'meta.k8s.io', '', broken)
     if orphan is not None:
@@ -169,11 +180,16 @@ def _list_rules(o: ListOptions) -> Iterator[Invalid]:
         return Invalid(field, f'Forbidden: {why}', 'FieldValueForbidden')
 
     if o.resource_version and not o.resource_version.isdecimal():
-        yield Invalid('resourceVersion', f'Invalid value: "{o.resource_version}": strconv.ParseUint: parsing "{o.resource_version}": invalid syntax')
+        yield Invalid(
+            'resourceVersion',
+            f'Invalid value: "{o.resource_version}": strconv.ParseUint: parsing "{o.resource_version}": invalid syntax',
+        )
         return
     if o.watch and o.initial_events is not None:
         if o.match != 'NotOlderThan':
-            yield forbidden('resourceVersionMatch', 'sendInitialEvents requires setting resourceVersionMatch to NotOlderThan')
+            yield forbidden(
+                'resourceVersionMatch', 'sendInitialEvents requires setting resourceVersionMatch to NotOlderThan'
+            )
         if o.initial_events and not o.bookmarks:
             yield forbidden('sendInitialEvents', 'sendInitialEvents requires setting allowWatchBookmarks to true')
         return
@@ -182,7 +198,9 @@ def _list_rules(o: ListOptions) -> Iterator[Invalid]:
     if not o.match:
         return
     if o.watch:
-        yield forbidden('resourceVersionMatch', 'resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided')
+        yield forbidden(
+            'resourceVersionMatch', 'resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided'
+        )
     if not o.resource_version:
         yield forbidden('resourceVersionMatch', 'resourceVersionMatch is forbidden unless resourceVersion is provided')
     if o.continue_:

@@ -66,7 +66,14 @@ def row(kind: Kind, obj: Obj, now: datetime, include: str) -> Obj:
 
 
 def table(
-    kind: Kind, objects: Iterable[Obj], now: datetime, *, include: str, meta: Obj, version: str = 'v1', header: bool = True
+    kind: Kind,
+    objects: Iterable[Obj],
+    now: datetime,
+    *,
+    include: str,
+    meta: Obj,
+    version: str = 'v1',
+    header: bool = True,
 ) -> Obj:
     """`header` False leaves out the column definitions (later events of a watch)."""
     return {

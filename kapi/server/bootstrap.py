@@ -55,7 +55,9 @@ async def bootstrap(server: ApiServer) -> None:
         'clusterIP': server.addresses.first_ip,
         'ports': [{'name': 'https', 'port': API_PORT, 'protocol': 'TCP', 'targetPort': API_PORT}],
     }
-    await ensure(server, '', 'services', 'default', {'metadata': {'name': 'kubernetes', 'labels': LABELS}, 'spec': spec})
+    await ensure(
+        server, '', 'services', 'default', {'metadata': {'name': 'kubernetes', 'labels': LABELS}, 'spec': spec}
+    )
     server.bootstrapped = True
 
 
@@ -104,10 +106,21 @@ async def _publish(server: ApiServer) -> None:
     if not addresses:
         return
     subsets = [
-        {'addresses': [{'ip': h} for h, p in addresses if p == port], 'ports': [{'name': 'https', 'port': port, 'protocol': 'TCP'}]}
+        {
+            'addresses': [{'ip': h} for h, p in addresses if p == port],
+            'ports': [{'name': 'https', 'port': port, 'protocol': 'TCP'}],
+        }
         for port in sorted({p for _, p in addresses})
     ]
-    await _put(server, '', 'endpoints', {'metadata': {'name': 'kubernetes', 'labels': {'endpointslice.kubernetes.io/skip-mirror': 'true'}}, 'subsets': subsets})
+    await _put(
+        server,
+        '',
+        'endpoints',
+        {
+            'metadata': {'name': 'kubernetes', 'labels': {'endpointslice.kubernetes.io/skip-mirror': 'true'}},
+            'subsets': subsets,
+        },
+    )
     for subset in subsets:
         port = subset['ports'][0]['port']
         name = 'kubernetes' if len(subsets) == 1 else f'kubernetes-{port}'

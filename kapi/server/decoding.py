@@ -20,7 +20,7 @@ async def read_object(ctx: Context, kind: Kind, options: WriteOptions, *, what: 
     data = await read_body(ctx.raw)
     target = what or kind
     if media == PROTOBUF:
-        obj = ctx.server.schemas.decode_protobuf(target.resource, data)
+        obj = ctx.server.schemas.decode_protobuf(data)
     elif media == JSON:
         obj = ctx.server.schemas.parse_json(data)
     else:

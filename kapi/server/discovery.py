@@ -91,7 +91,11 @@ class Discovery:
         groups = groups_of(self._catalog)
         found: dict[str, Obj] = {
             '/api': {'kind': 'APIVersions', 'versions': list(groups.get('', {})), 'serverAddressByClientCIDRs': []},
-            '/apis': {'kind': 'APIGroupList', 'apiVersion': 'v1', 'groups': [_group(g, groups[g]) for g in groups if g]},
+            '/apis': {
+                'kind': 'APIGroupList',
+                'apiVersion': 'v1',
+                'groups': [_group(g, groups[g]) for g in groups if g],
+            },
         }
         for group, versions in groups.items():
             if group:

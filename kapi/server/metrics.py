@@ -30,7 +30,9 @@ class Metrics:
             'apiserver_flowcontrol_rejected_requests_total', 'Requests refused with 429.', ('request_kind',),
             registry=self.registry,
         )  # fmt: skip
-        self.watch_events = Counter('apiserver_watch_events_total', 'Watch events sent.', ('resource',), registry=self.registry)
+        self.watch_events = Counter(
+            'apiserver_watch_events_total', 'Watch events sent.', ('resource',), registry=self.registry
+        )
         self._children: dict[tuple[str, ...], tuple[object, object]] = {}
 
     def observe(self, labels: tuple[str, ...], code: int, seconds: float) -> None:

@@ -69,7 +69,9 @@ def parse(method: str, path: str, query: Mapping[str, Sequence[str]]) -> Request
         verb = 'deletecollection'
     if plural == 'namespaces' and not group and not namespace:
         namespace = name
-    return RequestInfo(path, verb, query, True, group, version, namespace, plural, name, subresource, '/'.join(rest[3:]))
+    return RequestInfo(
+        path, verb, query, True, group, version, namespace, plural, name, subresource, '/'.join(rest[3:])
+    )
 
 
 def _read_verb(name: str, query: Mapping[str, Sequence[str]], *, watch_path: bool) -> str:

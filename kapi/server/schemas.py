@@ -13,6 +13,7 @@ from kapi.errors import BadRequest, InvalidObject, UnsupportedMediaType
 from kapi.registry.kind import Kind
 from kapi.registry.options import Validation
 from kapi.schemas.builtin import find
+from kapi.schemas.protobuf import ProtobufError, decode
 from kcore.meta.gvk import Resource
 from kcore.meta.schema import ANY, Node
 
@@ -35,7 +36,9 @@ class Schemas:
         except builtin.DecodeError as e:
             raise BadRequest(str(e)) from e
 
-    def conform(self, resource: Resource, obj: Obj, validation: Validation, *, patched: bool = False) -> tuple[Obj, list[str]]:
+    def conform(
+        self, resource: Resource, obj: Obj, validation: Validation, *, patched: bool = False
+    ) -> tuple[Obj, list[str]]:
         """The object without nulls and unknown fields, and warnings.
 
         Raises BadRequest: wrong type, or unknown fields under Strict; the latter InvalidObject when `patched`.
@@ -50,9 +53,12 @@ class Schemas:
         except builtin.DecodeError as e:
             raise BadRequest(str(e)) from e
 
-    def decode_protobuf(self, resource: Resource, data: bytes) -> Obj:
-        """Raises BadRequest, UnsupportedMediaType."""
-        raise UnsupportedMediaType('protobuf bodies are not understood for this kind')
+    def decode_protobuf(self, data: bytes) -> Obj:
+        """Raises UnsupportedMediaType."""
+        try:
+            return decode(data)
+        except ProtobufError as e:
+            raise UnsupportedMediaType(str(e)) from e
 
     def known(self, resource: Resource) -> bool:
         return self.find(resource) is not None

@@ -121,9 +121,7 @@ class Storage(Protocol):
     async def create(self, key: str, value: bytes, *, ttl_s: int = 0) -> Versioned:
         """Raises KeyExists. With `ttl_s` the store deletes the key after about that time."""
 
-    async def update(
-        self, key: str, change: Change, *, ttl_s: int = 0, origin: Versioned | None = None
-    ) -> Versioned:
+    async def update(self, key: str, change: Change, *, ttl_s: int = 0, origin: Versioned | None = None) -> Versioned:
         """Read, change, write if unchanged; again on a conflict. An equal value is not written and keeps its rv.
 
         origin:  a possibly stale value to try first, saving the read. Whatever `change` raises for a stale origin is
@@ -139,3 +137,6 @@ class Storage(Protocol):
 
     async def current_revision(self) -> int:
         """Linearizable: at least the revision of every write acknowledged before the call."""
+
+    def nudge(self) -> None:
+        """Ask the watch to say how far it is: somebody waits for a revision that may concern no key of ours."""

@@ -45,6 +45,8 @@ HISTORY_EVENTS_MAX = 10_000
 """Recent changes kept per resource for watches that resume; an older start gets 410 and lists."""
 FUTURE_WAIT_S = 3.0
 """How long a read waits for a revision that the cache has not seen (upstream's blockTimeout)."""
+NUDGE_S = 0.05
+"""A revision not seen by then may be one outside of the registry: the store is asked how far its watch is."""
 RETRY_S = 0.1
 LOAD_PAGE_KEYS = 5_000
 """Keys per read of the first load: bounds one reply, not the total."""
@@ -232,11 +234,17 @@ class Cache:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ticket += 1
         heappush(self._waiting, (rv, self._ticket, future))
+        nudge = asyncio.get_running_loop().call_later(NUDGE_S, self.storage.nudge)
         try:
             async with asyncio.timeout(FUTURE_WAIT_S):
                 await future
         except TimeoutError:
             raise FutureRevision(current=self.revision) from None
+        finally:
+            nudge.cancel()
+
+    def nudge(self) -> None:
+        self.storage.nudge()
 
     async def fresh(self) -> int:
         """Make the cache as new as the store was when this was called; returns the cache's revision.

@@ -115,6 +115,9 @@ class MemoryStorage:
     async def current_revision(self) -> int:
         return self._rv
 
+    def nudge(self) -> None:
+        """Every batch carries the newest revision already."""
+
     async def watch(self, prefix: str, *, from_rv: int) -> AsyncIterator[Batch]:
         seen = from_rv
         while True:

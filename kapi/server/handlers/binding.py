@@ -54,9 +54,15 @@ def _check(pod: Obj, binding: Obj, name: str) -> None:
         why = f'Precondition failed: UID in precondition: {given["uid"]}, UID in object meta: {meta["uid"]}'
         raise Conflict.of(PODS, name, why)
     if meta.get('deletionTimestamp'):
-        raise Conflict.of(Resource('', 'v1', 'pods/binding', ''), name, f'pod {name} is being deleted, cannot be assigned to a host')
+        raise Conflict.of(
+            Resource('', 'v1', 'pods/binding', ''), name, f'pod {name} is being deleted, cannot be assigned to a host'
+        )
     node = (pod.get('spec') or {}).get('nodeName')
     if node:
-        raise Conflict.of(Resource('', 'v1', 'pods/binding', ''), name, f'pod {name} is already assigned to node "{node}"')
+        raise Conflict.of(
+            Resource('', 'v1', 'pods/binding', ''), name, f'pod {name} is already assigned to node "{node}"'
+        )
     if (pod.get('spec') or {}).get('schedulingGates'):
-        raise Conflict.of(Resource('', 'v1', 'pods/binding', ''), name, f'pod {name} has non-empty .spec.schedulingGates')
+        raise Conflict.of(
+            Resource('', 'v1', 'pods/binding', ''), name, f'pod {name} has non-empty .spec.schedulingGates'
+        )

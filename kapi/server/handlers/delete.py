@@ -17,10 +17,8 @@ from kapi.server.handlers.get import namespace_of
 from kapi.server.negotiation import PROTOBUF, body_media
 from kapi.server.respond import entry_reply, list_reply
 from kapi.storage.entries import Entry
-from kcore.meta.gvk import Resource
 
 Obj = dict[str, Any]
-DELETE_OPTIONS = Resource('', 'v1', 'deleteoptions', 'DeleteOptions')
 
 
 async def read_options(ctx: Context) -> DeleteOptions:
@@ -29,7 +27,7 @@ async def read_options(ctx: Context) -> DeleteOptions:
         return delete_options(ctx.info.query, None)
     media = body_media(ctx.raw.headers.get('Content-Type', ''))
     if media == PROTOBUF:
-        return delete_options(ctx.info.query, ctx.server.schemas.decode_protobuf(DELETE_OPTIONS, data))
+        return delete_options(ctx.info.query, ctx.server.schemas.decode_protobuf(data))
     return delete_options(ctx.info.query, parse_object(data, media))
 
 

@@ -35,10 +35,16 @@ async def evict(ctx: Context, kind: Kind) -> Reply:
         raise BadRequest(f'name in URL does not match name in Eviction object: {given} != {name}')
     wanted = delete_options({}, eviction.get('deleteOptions') or {'dryRun': ['All'] if options.dry_run else []})
     pod = (await ctx.server.registry.get(kind, namespace, name)).obj
-    free = is_pod_finished(pod) or (pod.get('status') or {}).get('phase') == 'Pending' or 'deletionTimestamp' in pod['metadata']
+    free = (
+        is_pod_finished(pod)
+        or (pod.get('status') or {}).get('phase') == 'Pending'
+        or 'deletionTimestamp' in pod['metadata']
+    )
     if not free:
         await _take_permission(ctx, namespace, pod, WriteOptions(dry_run=wanted.dry_run))
-    await ctx.server.registry.delete(kind, namespace, name, wanted, Write(ctx.user, WriteOptions(dry_run=wanted.dry_run)))
+    await ctx.server.registry.delete(
+        kind, namespace, name, wanted, Write(ctx.user, WriteOptions(dry_run=wanted.dry_run))
+    )
     done = {'kind': 'Status', 'apiVersion': 'v1', 'metadata': {}, 'status': 'Success', 'code': 201}
     return Reply(orjson.dumps(done), 201)
 
@@ -52,7 +58,9 @@ async def _take_permission(ctx: Context, namespace: str, pod: Obj, options: Writ
     entries = ctx.server.cache.resource(prefix).select(f'{prefix}{namespace}/')
     found = [e.obj for e in entries if from_label_selector((e.obj.get('spec') or {}).get('selector')).matches(labels)]
     if len(found) > 1:
-        raise InternalError('This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.')
+        raise InternalError(
+            'This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.'
+        )
     if not found:
         return
     name, pod_name = found[0]['metadata']['name'], pod['metadata']['name']

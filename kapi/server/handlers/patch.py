@@ -35,7 +35,9 @@ async def patch(ctx: Context, kind: Kind) -> Reply:
         return await apply(ctx, kind)
     options = write_options(ctx.info.query, 'PatchOptions', ctx.user_agent)
     if options.force is not None:
-        raise InvalidObject.single('PatchOptions', 'meta.k8s.io', 'force', 'Forbidden: may not be specified for non-apply patch')
+        raise InvalidObject.single(
+            'PatchOptions', 'meta.k8s.io', 'force', 'Forbidden: may not be specified for non-apply patch'
+        )
     change = await read_patch(ctx, kind)
     write = Write(ctx.user, options, ctx.warnings, subresource=ctx.info.subresource)
 

@@ -198,5 +198,3 @@ class _Stream:
         else:
             body = {'kind': r.kind, 'apiVersion': r.api_version, 'metadata': meta}
         return frame('BOOKMARK', orjson.dumps(body))
-
-

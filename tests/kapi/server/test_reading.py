@@ -1,0 +1,230 @@
+"""Lists, selectors, pages, Tables, watches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+CM = '/api/v1/namespaces/default/configmaps'
+TABLE = {'Accept': 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json'}
+
+
+async def fill(api: Any, *names: str, **labels: str) -> list[Any]:
+    made = [await api.post(CM, {'metadata': {'name': n, 'labels': labels}, 'data': {'n': n}}) for n in names]
+    return [m.json for m in made]
+
+
+def names_of(reply: Any) -> list[str]:
+    return [i['metadata']['name'] for i in reply.json['items']]
+
+
+async def test_a_list_is_ordered_by_name_and_carries_a_version(api: Any) -> None:
+    await fill(api, 'c', 'a', 'b')
+    listed = await api.get(CM)
+    assert names_of(listed) == ['a', 'b', 'c']
+    assert listed.json['kind'] == 'ConfigMapList'
+    assert int(listed.json['metadata']['resourceVersion']) > 0
+
+
+async def test_an_empty_list_has_items(api: Any) -> None:
+    assert (await api.get('/api/v1/namespaces/kube-public/secrets')).json['items'] == []
+
+
+async def test_selectors_choose(api: Any) -> None:
+    await fill(api, 'a', 'b', tier='x')
+    await fill(api, 'c', tier='y')
+    assert names_of(await api.get(f'{CM}?labelSelector=tier%20in%20(x)')) == ['a', 'b']
+    assert names_of(await api.get(f'{CM}?labelSelector=tier!%3Dx')) == ['c']
+    assert names_of(await api.get(f'{CM}?fieldSelector=metadata.name%3Db')) == ['b']
+    assert names_of(await api.get('/api/v1/configmaps?fieldSelector=metadata.namespace%3Ddefault')) == ['a', 'b', 'c']
+
+
+@pytest.mark.parametrize('query', ['labelSelector=a%3Db%3Dc', 'fieldSelector=spec.nope%3D1', 'limit=x', 'continue=zz'])
+async def test_what_cannot_be_understood_is_400(api: Any, query: str) -> None:
+    assert (await api.get(f'{CM}?{query}')).status == 400
+
+
+async def test_pages_join_to_the_first_pages_state(api: Any) -> None:
+    await fill(api, *'abcde')
+    first = (await api.get(f'{CM}?limit=2')).json
+    assert first['metadata']['remainingItemCount'] == 3
+    await api.delete(f'{CM}/d')
+    await fill(api, 'f')
+    found, token = [i['metadata']['name'] for i in first['items']], first['metadata']['continue']
+    while token:
+        page = (await api.get(f'{CM}?limit=2&continue={token}')).json
+        assert page['metadata']['resourceVersion'] == first['metadata']['resourceVersion']
+        found += [i['metadata']['name'] for i in page['items']]
+        token = page['metadata'].get('continue')
+    assert found == list('abcde')
+
+
+async def test_an_expired_page_is_410_with_a_token_to_go_on(api: Any, monkeypatch: Any) -> None:
+    await fill(api, *'abcd')
+    token = (await api.get(f'{CM}?limit=2')).json['metadata']['continue']
+    monkeypatch.setattr('kapi.storage.memory.LOG_EVENTS_MAX', 4)
+    await fill(api, *'efghij')
+    expired = await api.get(f'{CM}?limit=2&continue={token}')
+    assert (expired.status, expired.json['reason']) == (410, 'Expired')
+    going_on = await api.get(f'{CM}?continue={expired.json["metadata"]["continue"]}')
+    assert names_of(going_on) == list('cdefghij')
+
+
+async def test_a_version_ahead_is_504_with_its_cause(api: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr('kapi.storage.cache.FUTURE_WAIT_S', 0.01)
+    ahead = await api.get(f'{CM}?resourceVersion=1000000')
+    assert (ahead.status, ahead.json['reason']) == (504, 'Timeout')
+    assert ahead.json['details']['causes'][0]['reason'] == 'ResourceVersionTooLarge'
+
+
+async def test_exact_versions_and_senseless_combinations(api: Any) -> None:
+    made = await fill(api, 'a', 'b')
+    rv = made[0]['metadata']['resourceVersion']
+    assert names_of(await api.get(f'{CM}?resourceVersion={rv}&resourceVersionMatch=Exact')) == ['a']
+    senseless = await api.get(f'{CM}?resourceVersionMatch=Exact')
+    assert senseless.status == 422
+    assert 'resourceVersionMatch is forbidden unless resourceVersion is provided' in senseless.json['message']
+
+
+async def test_a_table_has_a_cell_for_every_column(api: Any) -> None:
+    await fill(api, 'a')
+    table = (await api.get(CM, headers=TABLE)).json
+    assert [c['name'] for c in table['columnDefinitions']] == ['Name', 'Data', 'Age']
+    assert len(table['rows'][0]['cells']) == 3
+    assert table['rows'][0]['object']['kind'] == 'PartialObjectMetadata'
+    assert (await api.get(f'{CM}?includeObject=What', headers=TABLE)).status == 400
+
+
+async def test_metadata_only_and_what_nobody_serves(api: Any) -> None:
+    await fill(api, 'a')
+    partial = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1'
+    listed = (await api.get(CM, headers={'Accept': partial})).json
+    assert listed['kind'] == 'PartialObjectMetadataList'
+    assert set(listed['items'][0]) == {'kind', 'apiVersion', 'metadata'}
+    assert (await api.get(f'{CM}/a', headers={'Accept': partial})).status == 406
+    assert (await api.get(CM, headers={'Accept': 'text/html'})).status == 406
+
+
+async def test_yaml_goes_in_and_out(api: Any) -> None:
+    body = b'metadata:\n  name: y\ndata:\n  when: "2020-01-01"\n'
+    made = await api.post(CM, body, content_type='application/yaml')
+    assert made.status == 201
+    read = await api.get(f'{CM}/y', headers={'Accept': 'application/yaml'})
+    assert 'name: y' in read.text
+
+
+async def test_a_large_list_is_compressed_for_those_who_ask(api: Any) -> None:
+    await api.post(CM, {'metadata': {'name': 'big'}, 'data': {'x': 'y' * 200_000}})
+    reply = await api.get(CM, headers={'Accept-Encoding': 'gzip'})
+    assert reply.headers['Content-Encoding'] == 'gzip'
+    assert names_of(reply) == ['big']
+
+
+# — watches —
+
+
+async def test_a_watch_from_a_list_tells_what_happened_since(api: Any) -> None:
+    await fill(api, 'a')
+    rv = (await api.get(CM)).json['metadata']['resourceVersion']
+    async with api.watch(f'{CM}?watch=true&resourceVersion={rv}') as event:
+        await fill(api, 'b')
+        await api.patch(f'{CM}/b', {'data': {'n': '2'}})
+        gone_at = (await api.delete(f'{CM}/b')).json
+        seen = [await event() for _ in range(3)]
+    assert [e['type'] for e in seen] == ['ADDED', 'MODIFIED', 'DELETED']
+    assert gone_at['status'] == 'Success'
+    versions = [int(e['object']['metadata']['resourceVersion']) for e in seen]
+    assert versions == sorted(set(versions))
+
+
+async def test_a_watch_without_a_version_begins_with_what_is_there(api: Any) -> None:
+    await fill(api, 'a', 'b')
+    async with api.watch(f'{CM}?watch=1') as event:
+        assert [(await event())['object']['metadata']['name'] for _ in range(2)] == ['a', 'b']
+
+
+async def test_leaving_a_selector_is_a_deletion_with_the_new_version(api: Any) -> None:
+    await fill(api, 'a', tier='x')
+    async with api.watch(f'{CM}?watch=1&labelSelector=tier%3Dx') as event:
+        await event()
+        changed = (await api.patch(f'{CM}/a', {'metadata': {'labels': {'tier': 'y'}}})).json
+        left = await event()
+        await api.patch(f'{CM}/a', {'metadata': {'labels': {'tier': 'x'}}})
+        back = await event()
+    assert (left['type'], back['type']) == ('DELETED', 'ADDED')
+    assert left['object']['metadata']['labels'] == {'tier': 'x'}
+    assert left['object']['metadata']['resourceVersion'] == changed['metadata']['resourceVersion']
+
+
+async def test_a_start_too_far_back_is_an_error_event_in_the_stream(api: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr('kapi.storage.cache.HISTORY_EVENTS_MAX', 3)
+    await fill(api, *'abcdefgh')
+    async with api.watch(f'{CM}?watch=1&resourceVersion=1') as event:
+        error = await event()
+    assert (error['type'], error['object']['code'], error['object']['reason']) == ('ERROR', 410, 'Expired')
+
+
+async def test_a_watch_ends_in_time_with_a_bookmark(api: Any) -> None:
+    await fill(api, 'a')
+    async with api.watch(f'{CM}?watch=1&resourceVersion=0&timeoutSeconds=1&allowWatchBookmarks=true') as event:
+        assert (await event())['type'] == 'ADDED'
+        mark = await event()
+        assert (mark['type'], mark['object']['kind']) == ('BOOKMARK', 'ConfigMap')
+        with pytest.raises(EOFError):
+            await event()
+
+
+async def test_a_watch_list_marks_the_end_of_the_initial_events(api: Any) -> None:
+    await fill(api, 'a')
+    query = 'watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true'
+    async with api.watch(f'{CM}?{query}') as event:
+        assert (await event())['type'] == 'ADDED'
+        mark = (await event())['object']['metadata']
+        assert mark['annotations'] == {'k8s.io/initial-events-end': 'true'}
+    assert (await api.get(f'{CM}?watch=1&sendInitialEvents=true')).status == 422
+
+
+async def test_a_table_watch_sends_tables(api: Any) -> None:
+    async with api.watch(f'{CM}?watch=1', headers=TABLE) as event:
+        await fill(api, 'a')
+        told = await event()
+    assert (told['type'], told['object']['kind']) == ('ADDED', 'Table')
+    assert told['object']['rows'][0]['cells'][0] == 'a'
+
+
+async def test_one_object_can_be_watched_by_name(api: Any) -> None:
+    await fill(api, 'a', 'b')
+    async with api.watch(f'{CM}?watch=1&fieldSelector=metadata.name%3Db') as event:
+        assert (await event())['object']['metadata']['name'] == 'b'
+        await api.patch(f'{CM}/a', {'data': {'n': '9'}})
+        await api.patch(f'{CM}/b', {'data': {'n': '9'}})
+        assert (await event())['object']['metadata']['name'] == 'b'
+
+
+async def test_a_write_through_one_server_is_seen_by_the_next_read_of_another(serve: Any, env: Any) -> None:
+    from kapi.storage.urls import open_storage
+
+    storage = open_storage('memory://', env)
+    async with serve(storage) as one, serve(storage) as two:
+        writer, reader = await one.user('admin', 'system:masters'), await two.user('admin', 'system:masters')
+        for i in range(30):
+            await writer.post(CM, {'metadata': {'name': f'c{i}'}})
+            assert (await reader.get(f'{CM}/c{i}')).status == 200
+
+
+async def test_many_watchers_see_one_order(api: Any) -> None:
+    async def follow() -> list[str]:
+        async with api.watch(f'{CM}?watch=1&resourceVersion=0') as event:
+            started.release()
+            return [(await event())['object']['metadata']['name'] for _ in range(20)]
+
+    started = asyncio.Semaphore(0)
+    async with asyncio.TaskGroup() as group:
+        watchers = [group.create_task(follow()) for _ in range(5)]
+        for _ in watchers:
+            await started.acquire()
+        await asyncio.gather(*(fill(api, f'n{i}') for i in range(20)))
+    first, *rest = [w.result() for w in watchers]
+    assert all(r == first for r in rest)
