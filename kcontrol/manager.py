@@ -21,7 +21,7 @@ from kcontrol.controller import Controller, Loop
 from kcontrol.controllers import CONTROLLERS
 from kcontrol.health import serve_health
 from kcontrol.metrics import Metrics
-from kcontrol.runner import Runner
+from kcontrol.runner import Runner, served_only
 from kcontrol.scheduler.cycle import run_scheduler
 from kcore.backoff import Backoff
 from kcore.env import Env
@@ -133,11 +133,4 @@ class Manager:
             except ClientError as e:
                 log.warning('discovery failed', err=str(e))
                 await asyncio.sleep(backoff.next())
-        kept: list[Controller | Loop] = []
-        for declared in chosen:
-            missing = [r for r in declared.resources if not found.serves(r)] if isinstance(declared, Controller) else []
-            if missing:
-                log.warning('controller left out', controller=declared.name, missing=str(missing[0]))
-            else:
-                kept.append(declared)
-        return kept
+        return served_only(chosen, found)

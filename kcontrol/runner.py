@@ -13,6 +13,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from kclient.api import Client
+from kclient.discovery import Discovery
 from kclient.errors import ApiError, Conflict, Deposed, NotFound
 from kclient.events import EventRecorder
 from kclient.informer import Handler, InformerSet
@@ -91,6 +92,18 @@ class Runner:
             finally:
                 ctx.queue.done(key)
             self._metrics.reconciled(declared.name, outcome, self._env.clock.monotonic() - began)
+
+
+def served_only(declared: Iterable[Controller | Loop], found: Discovery) -> list[Controller | Loop]:
+    """Without those whose kinds this server does not have: an informer of an unknown kind never gets in step."""
+    kept: list[Controller | Loop] = []
+    for one in declared:
+        missing = [r for r in one.resources if not found.serves(r)] if isinstance(one, Controller) else []
+        if missing:
+            log.warning('controller left out', controller=one.name, missing=str(missing[0]))
+        else:
+            kept.append(one)
+    return kept
 
 
 async def work_once(declared: Controller, ctx: Ctx, key: str) -> str:

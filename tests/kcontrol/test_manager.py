@@ -1,0 +1,116 @@
+"""The process: two managers, one acts; configuration; health."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import aiohttp
+import pytest
+import yaml
+
+from kclient.errors import ConfigError
+from kcontrol.config import ControlConfig
+from kcontrol.controllers import CONTROLLERS
+from kcontrol.manager import UnknownController, choose, run
+
+
+@pytest.fixture
+def kubeconfig(fake, tmp_path):
+    path = tmp_path / 'kubeconfig'
+    path.write_text(yaml.safe_dump({
+        'clusters': [{'name': 'k', 'cluster': {'server': fake.url}}], 'users': [{'name': 'u', 'user': {}}],
+        'contexts': [{'name': 'k', 'context': {'cluster': 'k', 'user': 'u'}}], 'current-context': 'k',
+    }))  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def start(kubeconfig, env, background):
+    """Start a manager; returns when it competes."""
+
+    async def start(identity: str, **changes) -> asyncio.Task:
+        config = ControlConfig(
+            kubeconfig=kubeconfig, identity=identity, lease_duration_s=1.0, renew_deadline_s=0.6, retry_period_s=0.1,
+            scheduler=False, **changes,
+        )  # fmt: skip
+        ready = asyncio.Event()
+        task = background(run(config, env, ready.set))
+        await ready.wait()
+        return task
+
+    return start
+
+
+@pytest.fixture
+def holder(fake):
+    def ask() -> str:
+        lease = fake.one('leases', 'kube-controller-manager', 'kube-system')
+        return lease['spec']['holderIdentity'] if lease else ''
+
+    return ask
+
+
+async def test_of_two_managers_one_acts_and_the_other_takes_over(fake, start, holder, until):
+    first = await start('one')
+    await until(lambda: holder() == 'one')
+    await start('two')
+    await until(lambda: fake.one('serviceaccounts', 'default', 'default'))
+    assert holder() == 'one'
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await until(lambda: holder() == 'two')
+    fake.put('namespaces', {'metadata': {'name': 'later'}, 'spec': {'finalizers': ['kubernetes']}})
+    await until(lambda: fake.one('serviceaccounts', 'default', 'later'))
+
+
+async def test_health_metrics_and_queues_are_served(fake, start, holder, until):
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        address = f'127.0.0.1:{probe.getsockname()[1]}'
+    await start('one', http=address)
+    await until(lambda: fake.one('serviceaccounts', 'default', 'default'))
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f'http://{address}/healthz') as response:
+            assert await response.text() == 'ok'
+        async with session.get(f'http://{address}/metrics') as response:
+            text = await response.text()
+        async with session.get(f'http://{address}/debug/queues') as response:
+            queues = await response.json()
+    assert 'leader_election_master_status{name="kube-controller-manager"} 1.0' in text
+    assert 'workqueue_adds_total{name="serviceaccount"}' in text
+    assert queues['leading'] == {'kube-controller-manager': True}
+    assert set(queues['queues']['replicaset']) >= {'queued', 'dirty', 'processing'}
+
+
+def test_controllers_are_chosen_by_name(settings):
+    assert [d.name for d in choose(settings(controllers=('gc', 'podgc')), CONTROLLERS)] == ['podgc', 'gc']
+    assert 'gc' not in {d.name for d in choose(settings(controllers=('*', '-gc')), CONTROLLERS)}
+    with pytest.raises(UnknownController, match="no controller 'nope'"):
+        choose(settings(controllers=('nope',)), CONTROLLERS)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'text'),
+    [
+        (['--identity', 'a b'], '--identity'),
+        (['--identity', 'a', '--cluster-cidr', '10.0.0.0/30'], '--cluster-cidr'),
+        (['--identity', 'a', '--lease-duration-s', '5'], 'lease_duration_s must be greater'),
+    ],
+)
+def test_bad_flags_are_one_line(flags, text, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        ControlConfig.load(['--kubeconfig', str(tmp_path / 'x'), *flags], prog='kcontrol')
+    error = capsys.readouterr().err
+    assert text in error
+    assert 'Traceback' not in error
+
+
+async def test_a_missing_kubeconfig_is_said(env, tmp_path):
+    config = ControlConfig(kubeconfig=tmp_path / 'absent', identity='a')
+    with pytest.raises(ConfigError, match='absent'):
+        await run(config, env, lambda: None)
+
+
+def test_the_list_of_controllers_has_no_doubles():
+    names = [declared.name for declared in CONTROLLERS]
+    assert len(names) == len(set(names))
