@@ -1,0 +1,118 @@
+"""Sets of field paths: what a manager owns, and how `managedFields` writes it down.
+
+A path is a tuple of elements in the text form of FieldsV1: `f:name` a field or map key, `k:{"name":"x"}` an item of a
+keyed list, `v:"x"` a member of a set. A set holds leaves and the items of keyed lists; objects and lists that the
+schema calls atomic are leaves. Source: sigs.k8s.io/structured-merge-diff fieldpath/, typed/tofieldset.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from kcore.meta.schema import ANY, Node
+
+Path = tuple[str, ...]
+Leaves = dict[Path, Any]
+"""Every owned path of an object, with its value (None for the item of a list, whose fields are listed themselves)."""
+
+KEY_DEFAULTS: Mapping[str, Any] = {'protocol': 'TCP'}
+"""Key fields that may be left out, as in a port without protocol."""
+_SELF = '.'
+
+
+def leaves(obj: Any, schema: Node) -> Leaves:
+    found: Leaves = {}
+    _walk(obj, schema, (), found)
+    return found
+
+
+def _walk(value: Any, node: Node, at: Path, found: Leaves) -> None:
+    if isinstance(value, dict) and not (node.atomic and at):
+        if not value and at:
+            found[at] = value
+        for key, item in value.items():
+            _walk(item, node.child(key) or ANY, (*at, f'f:{key}'), found)
+    elif isinstance(value, list) and node.list_type == 'map' and node.items is not None:
+        for item in value:
+            where = (*at, item_element(item, node))
+            found[where] = None
+            _walk(item, node.items, where, found)
+    elif isinstance(value, list) and node.list_type == 'set':
+        for item in value:
+            found[*at, _value_element(item)] = item
+    else:
+        found[at] = value
+
+
+def item_element(item: Any, node: Node) -> str:
+    """`k:{…}` of one item of a keyed list."""
+    fields = item if isinstance(item, dict) else {}
+    keys = {key: fields.get(key, KEY_DEFAULTS.get(key)) for key in sorted(node.keys)}
+    return f'k:{orjson.dumps(keys).decode()}'
+
+
+def _value_element(item: Any) -> str:
+    return f'v:{orjson.dumps(item).decode()}'
+
+
+def element_of(item: Any, node: Node) -> str:
+    return item_element(item, node) if node.list_type == 'map' else _value_element(item)
+
+
+def encode(paths: Iterable[Path]) -> dict[str, Any]:
+    """FieldsV1 of a set."""
+    root: dict[str, Any] = {}
+    ends: list[dict[str, Any]] = []
+    for path in sorted(paths):
+        node = root
+        for element in path:
+            node = node.setdefault(element, {})
+        ends.append(node)
+    for node in ends:
+        if node:
+            node[_SELF] = {}
+    return root
+
+
+def decode(fields: Any) -> set[Path]:
+    """The set in a FieldsV1; what is not one is an empty set."""
+    found: set[Path] = set()
+    _decode(fields, (), found)
+    return found
+
+
+def _decode(fields: Any, at: Path, found: set[Path]) -> None:
+    if not isinstance(fields, dict):
+        return
+    if at and (not fields or _SELF in fields):
+        found.add(at)
+    for element, inner in fields.items():
+        if element != _SELF:
+            _decode(inner, (*at, element), found)
+
+
+def show(path: Path) -> str:
+    """As conflicts print it: `.spec.containers[name="x"].image`."""
+    return ''.join(_show(element) for element in path)
+
+
+def _show(element: str) -> str:
+    kind, _, rest = element.partition(':')
+    match kind:
+        case 'f':
+            return f'.{rest}'
+        case 'k':
+            keys = orjson.loads(rest)
+            return '[' + ','.join(f'{k}={orjson.dumps(v).decode()}' for k, v in sorted(keys.items())) + ']'
+        case 'v':
+            return f'[={rest}]'
+        case _:
+            return f'[{rest}]'
+
+
+def has_descendant(path: Path, paths: Iterable[Path]) -> bool:
+    size = len(path)
+    return any(len(p) > size and p[:size] == path for p in paths)
