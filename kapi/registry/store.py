@@ -29,6 +29,8 @@ from kapi.storage.cache import Cache
 from kapi.storage.codec import decode, encode
 from kapi.storage.entries import Entry
 from kcore.env import Env
+from kcore.meta.gvk import Resource
+from kcore.meta.schema import Node
 
 Obj = dict[str, Any]
 Transform = Callable[[Obj], Awaitable[Obj]]
@@ -80,11 +82,11 @@ class _Moved(Exception):
 class Registry:
     """All kinds' writes, over one cache."""
 
-    def __init__(self, cache: Cache, env: Env, admission: Chain) -> None:
+    def __init__(self, cache: Cache, env: Env, admission: Chain, node_of: Callable[[Resource], Node]) -> None:
         self.cache = cache
         self.env = env
         self.admission = admission
-        self.ownership = Ownership(env)
+        self.ownership = Ownership(env, node_of)
         self.hooks: dict[str, Hooks] = {}
         """By qualified resource name."""
         self.ttl_s: dict[str, int] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kapi.errors import MethodNotAllowed, UnknownPath
 from kapi.registry.kind import Connect, Kind, Scale, Status
 from kapi.server.context import Context
-from kapi.server.handlers import connect, create, delete, get, patch, update, watch
+from kapi.server.handlers import binding, connect, create, delete, get, patch, reviews, update, watch
 from kapi.server.handlers import scale as scales
 from kapi.server.nonresource import nonresource
 
@@ -35,6 +35,12 @@ async def dispatch(ctx: Context) -> None:
     ctx.kind = kind
     if info.subresource:
         await _subresource(ctx, kind)
+        return
+    if (info.group, info.plural) in reviews.REVIEWS and info.verb == 'create':
+        ctx.reply = await reviews.review(ctx, kind)
+        return
+    if (info.group, info.plural, info.verb) == ('', 'bindings', 'create'):
+        ctx.reply = await binding.bind(ctx, kind)
         return
     _check_scope(ctx, kind)
     handler = VERBS.get(info.verb)

@@ -10,6 +10,7 @@ from kapi.authn.union import Union as Authenticators
 from kapi.authn.x509 import ClientCertificate
 from kapi.authz.components import Components
 from kapi.authz.masters import Masters
+from kapi.authz.rbac import Rbac
 from kapi.authz.union import Union as Authorizers
 from kapi.config import ApiConfig
 from kapi.registry.addresses import ServiceAddresses
@@ -39,13 +40,14 @@ class ApiServer:
         self.catalog = Catalog(kinds.KINDS)
         self.schemas = Schemas()
         self.admission = plugins.chain(self.cache)
-        self.registry = Registry(self.cache, env, self.admission)
+        self.registry = Registry(self.cache, env, self.admission, self.schemas.node)
         ports = range(config.node_port_min, config.node_port_max + 1)
         self.addresses = ServiceAddresses(self.cache, env, config.service_cidr, ports)
         self.registry.hooks['services'] = self.addresses
         self.registry.ttl_s = {'events': config.event_ttl_s, 'events.events.k8s.io': config.event_ttl_s}
         self.authn = Authenticators((ClientCertificate(),))
-        self.authz = Authorizers((Masters(), Components()))
+        self.rbac = Rbac(self.cache)
+        self.authz = Authorizers((Masters(), Components(), self.rbac))
         self.in_flight = flow.InFlight(config.max_requests_inflight, config.max_mutating_requests_inflight)
         self.metrics = Metrics()
         self.discovery = Discovery(self.catalog)

@@ -73,6 +73,8 @@ class ResourceCache:
         self.keys: list[str] = []
         self.hub = Hub()
         self.history: deque[CacheEvent] = deque()
+        self.changes = 0
+        """Grows with every change, so that what is derived from the entries can be kept until then."""
         self.floor = floor
         """Watches may start at this revision or later."""
 
@@ -89,6 +91,7 @@ class ResourceCache:
 
     def load(self, item: Versioned) -> None:
         """An object of the first load, in key order or not."""
+        self.changes += 1
         if item.key not in self.entries:
             if self.keys and item.key < self.keys[-1]:
                 insort(self.keys, item.key)
@@ -110,6 +113,7 @@ class ResourceCache:
                 insort(self.keys, event.key)
             self.entries[event.key] = entry
             change = CacheEvent('MODIFIED' if prev is not None else 'ADDED', entry, prev)
+        self.changes += 1
         self.history.append(change)
         if len(self.history) > HISTORY_EVENTS_MAX:
             self.floor = self.history.popleft().rv
@@ -177,6 +181,7 @@ class Cache:
             new = fresh.get(old.prefix) or ResourceCache(old.prefix, rv)
             old.entries, old.keys, old.floor = new.entries, new.keys, rv
             old.history.clear()
+            old.changes += 1
             fresh[old.prefix] = old
         self._resources = fresh
         self._base = rv

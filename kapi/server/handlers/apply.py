@@ -1,11 +1,84 @@
-"""Server-side apply: PATCH with `application/apply-patch+yaml`."""
+"""Server-side apply: PATCH with `application/apply-patch+yaml`. Creates what is missing, merges what is there."""
 
 from __future__ import annotations
 
-from kapi.errors import UnsupportedMediaType
+import copy
+from typing import Any
+
+from kapi.authz.union import Attributes
+from kapi.errors import AlreadyExists, BadRequest, Forbidden, InvalidObject, NotFound
 from kapi.registry.kind import Kind
+from kapi.registry.options import text, write_options
+from kapi.registry.store import Write
+from kapi.server.bodies import parse_object, read_body
 from kapi.server.context import Context, Reply
+from kapi.server.decoding import check_type, conform
+from kapi.server.handlers.get import namespace_of
+from kapi.server.negotiation import YAML
+from kapi.server.respond import entry_reply
+
+Obj = dict[str, Any]
+CREATE_RACES_MAX = 5
+"""Times that the object may appear and vanish between the two attempts before the client is told."""
 
 
 async def apply(ctx: Context, kind: Kind) -> Reply:
-    raise UnsupportedMediaType('server-side apply is not served for this kind')
+    """Raises Conflict for fields of other managers, unless forced."""
+    options = write_options(ctx.info.query, 'PatchOptions', ctx.user_agent)
+    if not text(ctx.info.query, 'fieldManager'):
+        why = 'Required value: is required for apply patch'
+        raise InvalidObject.single('PatchOptions', 'meta.k8s.io', 'fieldManager', why, 'FieldValueRequired')
+    config = _checked(ctx, kind, parse_object(await read_body(ctx.raw), YAML))
+    config = conform(ctx, kind, config, options.field_validation)
+    write = Write(ctx.user, options, ctx.warnings, subresource=ctx.info.subresource, operation='Apply')
+    registry, namespace, name = ctx.server.registry, namespace_of(ctx, kind), ctx.info.name
+
+    async def transform(old: Obj) -> Obj:
+        merged = registry.ownership.apply(kind, old, config, write)
+        return conform(ctx, kind, copy.deepcopy(merged), 'Ignore')
+
+    for _ in range(CREATE_RACES_MAX):
+        try:
+            return entry_reply(ctx, kind, await registry.update(kind, namespace, name, transform, write))
+        except NotFound:
+            if ctx.info.subresource:
+                raise
+        await _may_create(ctx)
+        fresh = copy.deepcopy(registry.ownership.apply(kind, None, config, write))
+        for field in ('resourceVersion', 'uid'):
+            if fresh['metadata'].get(field):
+                raise NotFound.of(kind.resource, name)
+        try:
+            return entry_reply(ctx, kind, await registry.create(kind, namespace, fresh, write), 201)
+        except AlreadyExists:
+            continue
+    raise AlreadyExists.of(kind.resource, name)
+
+
+def _checked(ctx: Context, kind: Kind, config: Obj) -> Obj:
+    expected = kind.resource.api_version
+    given = config.get('apiVersion')
+    if given != expected:
+        raise BadRequest(
+            f'Incorrect version specified in apply patch. Specified patch version: {given}, expected: {expected}'
+        )
+    check_type(kind, config)
+    meta = config.get('metadata')
+    if not isinstance(meta, dict):
+        meta = config['metadata'] = {}
+    if meta.get('managedFields'):
+        raise BadRequest('metadata.managedFields must be nil')
+    name = ctx.info.name
+    if meta.setdefault('name', name) != name:
+        raise BadRequest(f'the name of the object ({meta["name"]}) does not match the name on the URL ({name})')
+    return config
+
+
+async def _may_create(ctx: Context) -> None:
+    info = ctx.info
+    question = Attributes(ctx.user, 'create', info.group, info.version, info.plural, '', info.namespace, info.name)
+    if (await ctx.server.authz.decide(question)).verdict != 'allow':
+        from kapi.server.pipeline import forbidden  # noqa: PLC0415 — the pipeline imports the handlers
+
+        refusal: Forbidden = forbidden(question)
+        raise refusal

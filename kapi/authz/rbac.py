@@ -1,0 +1,167 @@
+"""RBAC: roles say what, bindings say who; every binding that names the caller adds its role's rules.
+
+The objects are read from the watch cache and compiled into an index by subject, which is built again only when one of
+the four resources has changed. An aggregated ClusterRole is the union of the roles that its selectors match, computed
+here, so it is never behind. Source: pkg/registry/rbac/validation/rule.go, plugin/pkg/auth/authorizer/rbac/rbac.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kapi.authn.user import User
+from kapi.authz.union import NO_OPINION, Attributes, Decision
+from kapi.storage.cache import Cache
+from kcore.meta.selectors import from_label_selector
+
+Obj = dict[str, Any]
+
+_GROUP = '/registry/rbac.authorization.k8s.io/'
+ROLES, CLUSTER_ROLES = f'{_GROUP}roles/', f'{_GROUP}clusterroles/'
+BINDINGS, CLUSTER_BINDINGS = f'{_GROUP}rolebindings/', f'{_GROUP}clusterrolebindings/'
+_ALL = (ROLES, CLUSTER_ROLES, BINDINGS, CLUSTER_BINDINGS)
+EVERYWHERE = ''
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One PolicyRule."""
+
+    verbs: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+    def allows(self, a: Attributes) -> bool:
+        if not _has(self.verbs, a.verb):
+            return False
+        if a.path:
+            return any(p in {'*', a.path} or (p.endswith('*') and a.path.startswith(p[:-1])) for p in self.paths)
+        return (
+            _has(self.groups, a.group)
+            and _resource_matches(self.resources, a.full_resource, a.subresource)
+            and (not self.names or a.name in self.names)
+        )
+
+
+def _has(allowed: tuple[str, ...], wanted: str) -> bool:
+    return wanted in allowed or '*' in allowed
+
+
+def _resource_matches(allowed: tuple[str, ...], full: str, subresource: str) -> bool:
+    return full in allowed or '*' in allowed or bool(subresource and f'*/{subresource}' in allowed)
+
+
+def rule_of(obj: Obj) -> Rule:
+    def texts(field: str) -> tuple[str, ...]:
+        return tuple(obj.get(field) or ())
+
+    return Rule(
+        texts('verbs'), texts('apiGroups'), texts('resources'), texts('resourceNames'), texts('nonResourceURLs')
+    )
+
+
+def subject_keys(user: User) -> tuple[str, ...]:
+    return (f'User:{user.name}', *(f'Group:{g}' for g in user.groups))
+
+
+def _subject_key(subject: Obj, namespace: str) -> str:
+    if subject.get('kind') == 'ServiceAccount':
+        return f'User:system:serviceaccount:{subject.get("namespace") or namespace}:{subject.get("name")}'
+    return f'{subject.get("kind")}:{subject.get("name")}'
+
+
+class Rbac:
+    name = 'rbac'
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._seen: tuple[int, ...] = ()
+        self._grants: dict[str, dict[str, list[Rule]]] = {}
+        """subject → namespace (or EVERYWHERE) → rules."""
+
+    async def decide(self, a: Attributes) -> Decision:
+        for rule in self.rules_for(a.user, a.namespace):
+            if rule.allows(a):
+                return Decision('allow', 'RBAC: allowed')
+        return NO_OPINION
+
+    def rules_for(self, user: User, namespace: str) -> Iterator[Rule]:
+        """What the user may do in `namespace`, cluster-wide grants first; none means cluster scope only."""
+        grants = self._index()
+        for where in (EVERYWHERE, namespace) if namespace else (EVERYWHERE,):
+            for key in subject_keys(user):
+                found = grants.get(key)
+                if found is not None:
+                    yield from found.get(where, ())
+
+    def _index(self) -> dict[str, dict[str, list[Rule]]]:
+        caches = [self._cache.resource(prefix) for prefix in _ALL]
+        seen = tuple(c.changes for c in caches)
+        if seen != self._seen:
+            self._grants = {}
+            for prefix in (CLUSTER_BINDINGS, BINDINGS):
+                for entry in self._cache.resource(prefix).select(prefix):
+                    self._grant(entry.obj)
+            self._seen = seen
+        return self._grants
+
+    def _grant(self, binding: Obj) -> None:
+        namespace = binding['metadata'].get('namespace') or EVERYWHERE
+        rules = self.role_rules(binding.get('roleRef') or {}, namespace)
+        for subject in binding.get('subjects') or ():
+            key = _subject_key(subject, namespace)
+            self._grants.setdefault(key, {}).setdefault(namespace, []).extend(rules)
+
+    def role_rules(self, ref: Obj, namespace: str) -> list[Rule]:
+        """The rules of a roleRef; none when the role does not exist."""
+        cluster = ref.get('kind') == 'ClusterRole'
+        key = f'{CLUSTER_ROLES}{ref.get("name")}' if cluster else f'{ROLES}{namespace}/{ref.get("name")}'
+        entry = self._cache.peek(key)
+        return [rule_of(r) for r in self._expanded(entry.obj)] if entry is not None else []
+
+    def _expanded(self, role: Obj) -> Iterable[Obj]:
+        aggregation = role.get('aggregationRule')
+        if not aggregation:
+            return role.get('rules') or ()
+        selectors = [from_label_selector(s) for s in aggregation.get('clusterRoleSelectors') or ()]
+        found: list[Obj] = list(role.get('rules') or ())
+        for entry in self._cache.resource(CLUSTER_ROLES).select(CLUSTER_ROLES):
+            other = entry.obj
+            if 'aggregationRule' not in other and any(s.matches(other['metadata'].get('labels')) for s in selectors):
+                found += other.get('rules') or ()
+        return found
+
+
+def uncovered(wanted: Sequence[Rule], held: Sequence[Rule]) -> list[Rule]:
+    """The parts of `wanted` that no rule of `held` grants; for escalation prevention."""
+    return [atom for rule in wanted for atom in _atoms(rule) if not any(_covers(h, atom) for h in held)]
+
+
+def _atoms(rule: Rule) -> Iterator[Rule]:
+    """A rule as rules of one verb on one thing each."""
+    for verb in rule.verbs:
+        for path in rule.paths:
+            yield Rule((verb,), paths=(path,))
+        for group in rule.groups:
+            for resource in rule.resources:
+                for name in rule.names or ('',):
+                    yield Rule((verb,), (group,), (resource,), (name,) if name else ())
+
+
+def _covers(held: Rule, atom: Rule) -> bool:
+    if not _has(held.verbs, atom.verbs[0]):
+        return False
+    if atom.paths:
+        path = atom.paths[0]
+        return any(p in {'*', path} or (p.endswith('*') and path.startswith(p[:-1])) for p in held.paths)
+    if not held.resources or not _has(held.groups, atom.groups[0]):
+        return False
+    resource = atom.resources[0]
+    _, _, subresource = resource.partition('/')
+    if not _resource_matches(held.resources, resource, subresource):
+        return False
+    return not held.names or bool(atom.names and atom.names[0] in held.names)
