@@ -258,6 +258,7 @@ class Agent:
         if deleting(pod) and bound:
             await self.client.delete(PODS, meta['name'], meta['namespace'], grace_period_s=0, uid=meta['uid'])
         elif not bound and not deleting(pod):
+            named = {'name': meta['name'], 'namespace': meta['namespace']}
             binding = {
                 'apiVersion': 'v1', 'kind': 'Binding', 'metadata': named,
                 'target': {'apiVersion': 'v1', 'kind': 'Node', 'name': self.node},

@@ -8,7 +8,7 @@ Source: pkg/controller/deployment/rolling.go, sync.go (scale).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from kclient.model import Obj
 from kcontrol.controllers.deployment.history import MAX, by_age
@@ -148,19 +148,23 @@ def _largest_first(sets: Sequence[Obj], *, newest: bool) -> list[Obj]:
 
 
 def _spread(deployment: Obj, ordered: Sequence[Obj], add: int, surge: int) -> Sizes:
-    sizes: Mapping[str, int]
-    sizes, added = {}, 0
+    sizes: Sizes = {}
+    added = 0
     for rs in ordered:
         share = _share(deployment, rs, surge)
-        share = min(share, add - added) if add > 0 else max(share, add - added)
+        # Nonsense in the annotations must not move a set against the whole.
+        share = max(0, min(share, add - added)) if add > 0 else min(0, max(share, add - added))
         if add == 0 or size(rs) == 0:
             share = 0
         sizes[name_of(rs)] = size(rs) + share
         added += share
-    if add:
-        first = name_of(ordered[0])
-        sizes[first] = max(0, sizes[first] + add - added)
-    return dict(sizes)
+    left = add - added
+    for rs in ordered:  # what rounding left over goes to the first; more than it holds cannot be taken from it
+        name = name_of(rs)
+        change = max(left, -sizes[name])
+        sizes[name] += change
+        left -= change
+    return sizes
 
 
 def _share(deployment: Obj, rs: Obj, surge: int) -> int:

@@ -75,7 +75,7 @@ def _compare(a: Obj, b: Obj, on_node: Counter[str], now: datetime) -> int:
             return order
     if _restarts(a) != _restarts(b):
         return -1 if _restarts(a) > _restarts(b) else 1
-    return _younger(_created(a), _created(b), a, b, now)
+    return _younger(_created(a), _created(b), a, b, now) or _by_uid(a, b)
 
 
 def _rank(pod: Obj, on_node: Counter[str]) -> tuple[float, ...]:
@@ -98,6 +98,11 @@ def _younger(a_at: datetime | None, b_at: datetime | None, a: Obj, b: Obj, now: 
     difference = _magnitude(a_at, now) - _magnitude(b_at, now)
     if difference:
         return -1 if difference < 0 else 1
+    return _by_uid(a, b)
+
+
+def _by_uid(a: Obj, b: Obj) -> int:
+    """A total order, so that the choice does not depend on how the cache lists its pods."""
     return -1 if str(a['metadata'].get('uid')) < str(b['metadata'].get('uid')) else 1
 
 
