@@ -57,19 +57,26 @@ def check_ready(pod: Obj, container: str, *, previous: bool) -> None:
         raise BadRequest(f'container "{container}" in pod "{name}" is waiting to start: {reason}')
 
 
+async def node_url(ctx: Context, pod: Obj) -> str | None:
+    """Where the agent of the pod's node listens; None while the pod has no node. Raises NotFound, InternalError."""
+    name = (pod.get('spec') or {}).get('nodeName')
+    if not name:
+        return None
+    nodes = ctx.server.catalog.find('', 'v1', 'nodes')
+    assert nodes is not None
+    return url_of((await ctx.server.registry.get(nodes, '', name, any_version=True)).obj)
+
+
 async def log(ctx: Context, kind: Kind) -> Reply | web.StreamResponse:
     """Raises NotFound, BadRequest; InternalError when the node cannot be reached."""
     query = ctx.info.query
     pod = (await ctx.server.registry.get(kind, ctx.info.namespace, ctx.info.name)).obj
     container = pick_container(pod, query)
-    node_name = (pod.get('spec') or {}).get('nodeName')
-    if not node_name:
+    base = await node_url(ctx, pod)
+    if base is None:
         return Reply(b'', content_type='text/plain')
     check_ready(pod, container, previous=flag(query, 'previous'))
-    nodes = ctx.server.catalog.find('', 'v1', 'nodes')
-    assert nodes is not None
-    node = (await ctx.server.registry.get(nodes, '', node_name, any_version=True)).obj
-    url = f'{url_of(node)}/containerLogs/{ctx.info.namespace}/{ctx.info.name}/{container}'
+    url = f'{base}/containerLogs/{ctx.info.namespace}/{ctx.info.name}/{container}'
     params = {k: text(query, k) for k in PASSED if k in query}
     try:
         async with ctx.server.kubelets.session().get(url, params=params) as upstream:
