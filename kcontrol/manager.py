@@ -48,8 +48,8 @@ async def run(config: ControlConfig, env: Env, ready: Ready) -> None:
     scheduler_config = load(config.scheduler_kubeconfig, env) if config.scheduler_kubeconfig else client_config
     manager = Manager(config, env)
     async with (
-        Client(client_config, env, user_agent='kubeling-controller-manager') as client,
-        Client(scheduler_config, env, user_agent='kubeling-scheduler') as scheduler_client,
+        Client(client_config, env, user_agent=f'kubeling-controller-manager/{config.identity}') as client,
+        Client(scheduler_config, env, user_agent=f'kubeling-scheduler/{config.identity}') as scheduler_client,
         asyncio.TaskGroup() as group,
     ):
         if config.http is not None:

@@ -63,6 +63,8 @@ class FakeApi:
     """(status code, headers) for the next requests that are not watches."""
     writes: Counter = field(default_factory=Counter)
     """(method, plural) → successful writes that changed something."""
+    attempts: list = field(default_factory=list)
+    """(user agent, method, path) of every request that would write."""
     lists: int = 0
     watches: int = 0
     page_limit: int = 0
@@ -158,6 +160,8 @@ class FakeApi:
     # --- requests -----------------------------------------------------------------------------------------------
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.method not in ('GET', 'HEAD'):
+            self.attempts.append((request.headers.get('User-Agent', ''), request.method, request.path))
         try:
             if self.fail_next and 'watch' not in request.query:
                 code, headers = self.fail_next.popleft()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 
 import aiohttp
 import pytest
 import yaml
 
+from kclient.api import Client
 from kclient.errors import ConfigError
 from kcontrol.config import ControlConfig
 from kcontrol.controllers import CONTROLLERS
 from kcontrol.manager import UnknownController, choose, run
+from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS
 
 
 @pytest.fixture
@@ -114,3 +117,39 @@ async def test_a_missing_kubeconfig_is_said(env, tmp_path):
 def test_the_list_of_controllers_has_no_doubles():
     names = [declared.name for declared in CONTROLLERS]
     assert len(names) == len(set(names))
+
+
+async def test_a_deployment_becomes_scheduled_pods_with_the_real_api_and_scheduler(
+    kapi, env, background, tmp_path, until
+):
+    def kubeconfig(user: str):
+        config, path = kapi(user), tmp_path / user
+        b64 = {k: base64.b64encode(v).decode() for k, v in
+               (('ca', config.ca_data), ('crt', config.client_cert), ('key', config.client_key))}  # fmt: skip
+        path.write_text(yaml.safe_dump({
+            'clusters': [{'name': 'k', 'cluster': {'server': config.servers[0], 'certificate-authority-data': b64['ca']}}],
+            'users': [{'name': 'u', 'user': {'client-certificate-data': b64['crt'], 'client-key-data': b64['key']}}],
+            'contexts': [{'name': 'k', 'context': {'cluster': 'k', 'user': 'u'}}], 'current-context': 'k',
+        }))  # fmt: skip
+        return path
+
+    config = ControlConfig(
+        kubeconfig=kubeconfig('manager'), scheduler_kubeconfig=kubeconfig('scheduler'), identity='one',
+    )  # fmt: skip
+    async with Client(kapi('admin'), env, user_agent='admin') as admin:
+        await admin.create(NODES, {'metadata': {'name': 'n1'}})
+        room = {'cpu': '4', 'memory': '8Gi', 'pods': '110'}
+        ready = {'type': 'Ready', 'status': 'True', 'lastHeartbeatTime': '2026-01-01T00:00:00Z'}
+        status = {'capacity': room, 'allocatable': room, 'conditions': [ready]}
+        await admin.patch(NODES, 'n1', {'status': status}, subresource='status')
+        background(run(config, env, lambda: None))
+        template = {'metadata': {'labels': {'app': 'web'}}, 'spec': {'containers': [{'name': 'c', 'image': 'x'}]}}
+        spec = {'replicas': 5, 'selector': {'matchLabels': {'app': 'web'}}, 'template': template}
+        await admin.create(DEPLOYMENTS, {'metadata': {'name': 'web', 'namespace': 'default'}, 'spec': spec})
+
+        async def scheduled() -> bool:
+            pods = (await admin.list(PODS, 'default')).items
+            return len(pods) == 5 and all(p['spec'].get('nodeName') == 'n1' for p in pods)
+
+        await until(scheduled)
+        assert (await admin.get(NODES, 'n1'))['spec']['podCIDR'] == '127.64.0.0/24'
