@@ -129,8 +129,8 @@ class Node:
         if durable < found.snapshot.index:
             raise LogCorrupt(
                 f'{self.config.data_dir}: the log begins after entry {found.snapshot.index}, but the state machine '
-                f'ends at {durable}. The two do not belong together: restore both from the same copy, or remove this member '
-                'and add it anew'
+                f'ends at {durable}. The two do not belong together: restore both from the same copy, or remove this '
+                'member and add it anew'
             )
         stored = Stored(found.hard_state, found.snapshot, found.entries, self._fsm.applied_index)
         self._core = RaftCore(self._raft_config, stored, self._env.rng)

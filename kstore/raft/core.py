@@ -306,17 +306,26 @@ class RaftCore:
 
     def _conf_switched(self) -> None:
         if self.leading is not None:
-            if self.id not in self.conf.voters and self.id not in self.conf.outgoing:
-                self.become_follower(self.term, NO_ONE)  # removed or demoted: thesis §4.2.2
-            else:
-                self.leading.conf_changed()
+            self.leading.conf_changed()
 
     # --- for roles.py and leader.py -----------------------------------------------------------------------------------
 
     @property
     def promotable(self) -> bool:
-        """Whether this member may campaign: a voter, with its log and state in place."""
-        return (self.id in self.conf.voters or self.id in self.conf.outgoing) and self._snapshot is None
+        """Whether this member may campaign: a voter, with its log and state in place.
+
+        One that was just voted out may too while it holds entries beyond its removal: voters who have not applied the
+        removal still need its vote, and would not get it against a longer log. It then hands over at once.
+        """
+        if self._snapshot is not None:
+            return False
+        if self.is_voter(self.conf):
+            return True
+        voted_out = len(self._confs) > 1 and self.is_voter(self._confs[-2][1]) and self.id not in self.conf.learners
+        return voted_out and self.log.last > self.log.committed
+
+    def is_voter(self, conf: ConfState) -> bool:
+        return self.id in conf.voters or self.id in conf.outgoing
 
     @property
     def hears_leader(self) -> bool:
@@ -370,7 +379,7 @@ class RaftCore:
     def become_leader(self) -> None:
         self._enter(Role.LEADER, self.term, self.id)
         self.leading = Leading(self)
-        self.leading.propose(EntryKind.NORMAL, b'')  # entries of older terms commit only under one of its own
+        self.leading.put(EntryKind.NORMAL, b'')  # entries of older terms commit only under one of its own
 
     def _enter(self, role: Role, term: int, leader: int) -> None:
         assert term >= self.term

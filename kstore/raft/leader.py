@@ -66,6 +66,7 @@ class Leading:
             if core.config.check_quorum and not self._check_quorum():
                 core.become_follower(core.term, NO_ONE)
                 return
+            self._retire_if_removed()
         self._since_heartbeat += 1
         if self._since_heartbeat >= core.config.heartbeat_ticks:
             self._since_heartbeat = 0
@@ -85,6 +86,11 @@ class Leading:
             raise ProposalDropped(f'leadership is being handed to member {self.transferee}')
         if self._uncommitted and self._uncommitted + len(data) > core.config.uncommitted_bytes_max:
             raise ProposalDropped('too much data waits for a majority')
+        return self.put(kind, data)
+
+    def put(self, kind: EntryKind, data: bytes) -> tuple[int, int]:
+        """Append unconditionally: the leader's own entries, and what `propose` let pass."""
+        core = self._core
         self._uncommitted += len(data)
         index = core.log.last + 1
         core.log.append((Entry(core.term, index, int(kind), data),))
@@ -115,15 +121,14 @@ class Leading:
             self.transferee = NO_ONE
         self._maybe_commit()  # a smaller quorum may already agree
         self._confirm_reads()
+        self._retire_if_removed()
 
     def applied(self, entries: Sequence[Entry]) -> None:
         """These were handed to the state machine."""
         core = self._core
         self._uncommitted = max(0, self._uncommitted - sum(len(e.data) for e in entries if e.term == self.term))
         if core.conf.auto_leave and core.log.applied >= self._conf_index and core.leading is self:
-            self.transferee = NO_ONE
-            index, _ = self.propose(EntryKind.CONF_CHANGE, ConfChange().encode())
-            self._conf_index = index
+            self._conf_index, _ = self.put(EntryKind.CONF_CHANGE, ConfChange().encode())
 
     # --- replication ------------------------------------------------------------------------------------------------
 
@@ -300,6 +305,15 @@ class Leading:
     def _maybe_hand_over(self, peer: int) -> None:
         if peer == self.transferee and self.progress[peer].match == self._core.log.last:
             self._core.post(Message(MessageType.TIMEOUT_NOW, peer, self._core.id, self.term))
+
+    def _retire_if_removed(self) -> None:
+        """§4.2.2: a leader that is no voter any more hands over; until then it leads without counting itself.
+
+        Stepping down at once could leave nobody electable: see `RaftCore.promotable`.
+        """
+        core = self._core
+        if self.transferee == NO_ONE and not core.is_voter(core.conf):
+            self.transfer(max(core.conf.voters, key=lambda i: self.progress[i].match))
 
     def peers(self) -> Iterable[tuple[int, Progress]]:
         """Everyone else, for status and tests."""

@@ -1,0 +1,234 @@
+"""The log on disk: what comes back after any end, and what refuses to."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kcore.env import RealDisk
+from kstore.raft.messages import ConfState, Entry, HardState, SnapshotMeta
+from kstore.wal import Recovered, Wal, WalCorrupt
+
+CONF = ConfState((1, 2, 3))
+STATE = HardState(1, 1, 0)
+
+
+def entries(lo: int, hi: int, term: int = 1, size: int = 20) -> list[Entry]:
+    return [Entry(term, i, 0, b'%d' % i * size) for i in range(lo, hi + 1)]
+
+
+def open_wal(directory: Path, segment_bytes: int = 1 << 20) -> tuple[Wal, Recovered]:
+    wal = Wal(directory, RealDisk(), segment_bytes=segment_bytes)
+    return wal, wal.open(CONF)
+
+
+def reopen(directory: Path) -> Recovered:
+    wal, found = open_wal(directory)
+    wal.close()
+    return found
+
+
+def written(directory: Path, batches: Sequence[Sequence[Entry]], segment_bytes: int = 1 << 20) -> Path:
+    """A log with one flush per batch. Returns its newest segment."""
+    wal, _ = open_wal(directory, segment_bytes)
+    for batch in batches:
+        wal.append(STATE, batch)
+        wal.flush()
+    wal.close()
+    return sorted(directory.glob('*.wal'))[-1]
+
+
+def test_a_new_log_is_empty_and_knows_its_members(tmp_path: Path) -> None:
+    assert reopen(tmp_path) == Recovered(HardState(0, 0, 0), SnapshotMeta(0, 0, CONF), [], 0)
+
+
+def test_what_was_flushed_comes_back(tmp_path: Path) -> None:
+    written(tmp_path, [entries(1, 3), entries(4, 4)])
+    found = reopen(tmp_path)
+    assert found.hard_state == STATE
+    assert found.entries == entries(1, 4)
+
+
+def test_what_was_not_flushed_does_not(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path)
+    wal.append(STATE, entries(1, 2))
+    wal.flush()
+    wal.append(STATE, entries(3, 4))
+    wal.close()
+    assert reopen(tmp_path).entries == entries(1, 2)
+
+
+def test_a_term_and_vote_alone_are_kept(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path)
+    wal.append(HardState(7, 3, 0), ())
+    wal.flush()
+    wal.close()
+    assert reopen(tmp_path).hard_state == HardState(7, 3, 0)
+
+
+def test_a_later_append_replaces_the_suffix_it_conflicts_with(tmp_path: Path) -> None:
+    written(tmp_path, [entries(1, 9), entries(4, 5, term=2)])
+    assert reopen(tmp_path).entries == entries(1, 3) + entries(4, 5, term=2)
+
+
+def test_segments_follow_each_other_and_old_ones_can_go(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path, segment_bytes=1_000)
+    for i in range(1, 101):
+        wal.append(STATE, entries(i, i))
+        wal.flush()
+    before = len(list(tmp_path.glob('*.wal')))
+    wal.mark(SnapshotMeta(60, 1, CONF), replaces=False)
+    wal.flush()
+    dropped = wal.drop(60)
+    wal.close()
+    assert before > 5
+    assert 0 < dropped < before
+    found = reopen(tmp_path)
+    assert found.snapshot == SnapshotMeta(60, 1, CONF)
+    assert found.entries == entries(61, 100)
+
+
+def test_a_snapshot_that_replaces_the_log_voids_what_was_there(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path)
+    wal.append(STATE, entries(1, 30))
+    wal.mark(SnapshotMeta(20, 3, CONF), replaces=True)
+    wal.append(HardState(3, 0, 20), entries(21, 22, term=3))
+    wal.flush()
+    wal.close()
+    found = reopen(tmp_path)
+    assert found.snapshot == SnapshotMeta(20, 3, CONF)
+    assert found.entries == entries(21, 22, term=3)
+
+
+def test_a_rewrite_below_a_later_beginning_still_cuts_what_followed(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path)
+    wal.append(STATE, entries(1, 10))
+    wal.append(HardState(2, 0, 0), entries(5, 6, term=2))
+    wal.mark(SnapshotMeta(6, 2, CONF), replaces=False)
+    wal.flush()
+    wal.close()
+    assert reopen(tmp_path).entries == []
+
+
+def test_large_appends_are_split_and_come_back_whole(tmp_path: Path) -> None:
+    big = [Entry(1, i, 0, bytes([i]) * 400_000) for i in range(1, 12)]
+    written(tmp_path, [big])
+    assert reopen(tmp_path).entries == big
+
+
+@pytest.mark.parametrize('lost', [1, 7, 8, 100, 700])
+def test_a_torn_tail_is_cut_and_writing_goes_on(tmp_path: Path, lost: int) -> None:
+    path = written(tmp_path, [entries(1, 5), entries(6, 9, size=300)])
+    path.write_bytes(path.read_bytes()[:-lost])
+    wal, found = open_wal(tmp_path)
+    assert found.entries == entries(1, 5)
+    assert found.cut > 0
+    wal.append(STATE, entries(6, 6))
+    wal.flush()
+    wal.close()
+    assert reopen(tmp_path).entries == entries(1, 6)
+
+
+def test_a_missing_sector_in_the_last_write_is_a_torn_tail(tmp_path: Path) -> None:
+    path = written(tmp_path, [entries(1, 5), entries(6, 9, size=900)])
+    data = bytearray(path.read_bytes())
+    data[1024:1536] = bytes(512)
+    path.write_bytes(data)
+    assert reopen(tmp_path).entries == entries(1, 5)
+
+
+def test_damage_before_synced_records_refuses_to_start_and_says_what_to_do(tmp_path: Path) -> None:
+    path = written(tmp_path, [entries(1, 5), entries(6, 9), entries(10, 12)])
+    data = bytearray(path.read_bytes())
+    data[300] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WalCorrupt, match='remove this member and add it anew'):
+        reopen(tmp_path)
+
+
+def test_a_missing_sector_before_synced_records_is_damage_too(tmp_path: Path) -> None:
+    path = written(tmp_path, [entries(1, 5), entries(6, 9, size=900), entries(10, 12)])
+    data = bytearray(path.read_bytes())
+    data[1024:1536] = bytes(512)
+    path.write_bytes(data)
+    with pytest.raises(WalCorrupt, match='had been synced'):
+        reopen(tmp_path)
+
+
+def test_a_flipped_bit_in_a_complete_last_record_is_damage(tmp_path: Path) -> None:
+    path = written(tmp_path, [entries(1, 5), entries(6, 9)])
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(WalCorrupt, match='complete record'):
+        reopen(tmp_path)
+
+
+def test_a_missing_segment_refuses_to_start(tmp_path: Path) -> None:
+    written(tmp_path, [entries(i, i) for i in range(1, 101)], segment_bytes=1_000)
+    sorted(tmp_path.glob('*.wal'))[2].unlink()
+    with pytest.raises(WalCorrupt, match='a segment is missing'):
+        reopen(tmp_path)
+
+
+def test_a_missing_beginning_refuses_to_start(tmp_path: Path) -> None:
+    written(tmp_path, [entries(i, i) for i in range(1, 101)], segment_bytes=1_000)
+    sorted(tmp_path.glob('*.wal'))[0].unlink()
+    with pytest.raises(WalCorrupt, match='follows on 0'):
+        reopen(tmp_path)
+
+
+def test_a_segment_without_its_head_is_left_over_from_a_crash(tmp_path: Path) -> None:
+    written(tmp_path, [entries(1, 5)])
+    (tmp_path / f'{2:016d}.wal').write_bytes(b'')
+    wal, found = open_wal(tmp_path)
+    wal.append(STATE, entries(6, 6))
+    wal.flush()
+    wal.close()
+    assert found.entries == entries(1, 5)
+    assert reopen(tmp_path).entries == entries(1, 6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 4000))
+def test_any_truncation_recovers_a_prefix(cut: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = written(Path(name), [entries(1, 4), entries(5, 30), entries(31, 33)])
+        data = path.read_bytes()
+        path.write_bytes(data[: max(0, len(data) - cut)])
+        found = reopen(Path(name))
+        assert list(found.entries) in ([], entries(1, 4), entries(1, 30), entries(1, 33))
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.integers(0, 3000), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_noticed_or_was_padding(at: int, bit: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = written(Path(name), [entries(1, 4), entries(5, 30), entries(31, 33)])
+        data = bytearray(path.read_bytes())
+        data[at % len(data)] ^= 1 << bit
+        path.write_bytes(data)
+        try:
+            found = reopen(Path(name))
+        except WalCorrupt:
+            return
+        assert list(found.entries) == entries(1, 33)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=3000), st.booleans())
+def test_arbitrary_bytes_never_crash_the_reader(noise: bytes, behind: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / f'{1:016d}.wal'
+        good = written(Path(name), [entries(1, 4)]).read_bytes() if behind else b''
+        path.write_bytes(good + noise)
+        try:
+            found = reopen(Path(name))
+        except WalCorrupt:
+            return
+        assert list(found.entries) == (entries(1, 4) if behind else [])
