@@ -115,6 +115,11 @@ def as_list(items: Iterable[Obj]) -> Obj:
     return {'apiVersion': 'v1', 'items': list(items), 'kind': 'List', 'metadata': {'resourceVersion': ''}}
 
 
+_STR = 'tag:yaml.org,2002:str'
+_YAML11 = {'y', 'Y', 'n', 'N'}
+"""Booleans of YAML 1.1 that Go quotes and PyYAML does not."""
+
+
 class _Dumper(getattr(yaml, 'CSafeDumper', yaml.SafeDumper)):  # type: ignore[misc]
     """Text of several lines as a block, and no anchors."""
 
@@ -123,7 +128,13 @@ class _Dumper(getattr(yaml, 'CSafeDumper', yaml.SafeDumper)):  # type: ignore[mi
 
 
 def _text_node(dumper: Any, text: str) -> Any:
-    return dumper.represent_scalar('tag:yaml.org,2002:str', text, style='|' if '\n' in text else None)
+    """Several lines as a block; text that would be read back as something else in double quotes, as Go writes it."""
+    style = None
+    if '\n' in text:
+        style = '|'
+    elif dumper.resolve(yaml.ScalarNode, text, (True, False)) != _STR or text in _YAML11:
+        style = '"'
+    return dumper.represent_scalar(_STR, text, style=style)
 
 
 _Dumper.add_representer(str, _text_node)

@@ -8,10 +8,10 @@ import click
 
 from kctl import printers
 from kctl.verbs.lib.errors import CliError
-from kctl.verbs.lib.session import Session, say, with_session
+from kctl.verbs.lib.session import Session, Verb, say, with_session
 
 
-@click.command('api-resources')
+@click.command('api-resources', cls=Verb)
 @with_session
 @click.option('-o', '--output', default='', help='wide or name.')
 @click.option('--namespaced', type=bool, help='Only namespaced resources (true) or only others (false).')
@@ -54,7 +54,7 @@ def command(session: Session, **options: Any) -> None:
     say(printers.aligned(rows))
 
 
-@click.command('api-versions')
+@click.command('api-versions', cls=Verb)
 @with_session
 def versions(session: Session) -> None:
     """Print the API versions of the server as group/version."""

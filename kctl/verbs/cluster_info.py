@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from kctl.verbs.lib.session import Session, say, with_session
+from kctl.verbs.lib.session import Session, Verb, say, with_session
 
 
-@click.command('cluster-info')
+@click.command('cluster-info', cls=Verb)
 @with_session
 def command(session: Session) -> None:
     """Show the addresses of the control plane and of services labelled kubernetes.io/cluster-service=true."""
@@ -19,3 +19,4 @@ def command(session: Session) -> None:
         name = service['metadata']['name']
         label = (service['metadata'].get('labels') or {}).get('kubernetes.io/name') or name
         say(f'{label} is running at {server}{path}/{name}/proxy')
+    say("\nTo further debug and diagnose cluster problems, use 'kubectl cluster-info dump'.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from kctl.verbs.lib.session import Session, say, with_session
+from kctl.verbs.lib.session import Session, Verb, say, with_session
 from kctl.verbs.lib.targets import named
 
 STRATEGIC = {'Content-Type': 'application/strategic-merge-patch+json'}
 
 
-@click.command('cordon')
+@click.command('cordon', cls=Verb)
 @with_session
 @click.argument('nodes', nargs=-1, required=True)
 def cordon(session: Session, nodes: tuple[str, ...]) -> None:
@@ -18,7 +18,7 @@ def cordon(session: Session, nodes: tuple[str, ...]) -> None:
     _set(session, nodes, unschedulable=True)
 
 
-@click.command('uncordon')
+@click.command('uncordon', cls=Verb)
 @with_session
 @click.argument('nodes', nargs=-1, required=True)
 def uncordon(session: Session, nodes: tuple[str, ...]) -> None:

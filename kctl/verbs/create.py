@@ -6,17 +6,17 @@ from typing import Any
 
 import click
 
-from kctl.verbs.apply import _print
 from kctl.verbs.lib import manifests
 from kctl.verbs.lib.errors import CliError, Refused
-from kctl.verbs.lib.session import Session, say, warn, with_session
+from kctl.verbs.lib.output import print_object
+from kctl.verbs.lib.session import Session, Verb, say, warn, with_session
 
 Obj = dict[str, Any]
 
 PARAMS = {'fieldManager': 'kctl-create', 'fieldValidation': 'Strict'}
 
 
-@click.command('create')
+@click.command('create', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @manifests.FILES
@@ -56,7 +56,7 @@ def _create(session: Session, manifest: manifests.Manifest, options: dict[str, A
         made = session.http.call('POST', known.resource.path(obj['metadata'].get('namespace')), params, obj)
     label = f'{known.label}/{made["metadata"].get("name", "")}'
     if options['output']:
-        _print(made, label, options['output'])
+        print_object(made, label, options['output'])
         return
     suffix = {'client': ' (dry run)', 'server': ' (server dry run)'}.get(options['dry_run'], '')
     say(f'{label} created{suffix}')

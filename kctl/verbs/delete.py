@@ -12,7 +12,7 @@ from kcore.env import Env
 from kctl.verbs.lib import manifests
 from kctl.verbs.lib.durations import seconds
 from kctl.verbs.lib.errors import CliError, Refused
-from kctl.verbs.lib.session import Session, say, warn, with_session
+from kctl.verbs.lib.session import Session, Verb, say, warn, with_session
 from kctl.verbs.lib.targets import Target, expand, parse
 
 Obj = dict[str, Any]
@@ -26,7 +26,7 @@ IMMEDIATE = (
 )
 
 
-@click.command('delete')
+@click.command('delete', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @manifests.FILES
@@ -112,11 +112,7 @@ def _sentence(target: Target, options: dict[str, Any]) -> str:
     if options['output'] == 'name':
         return target.label
     how = 'force deleted' if options['force'] else 'deleted'
-    return f'{target.known.label} "{target.name}" {how}' + _where(target)
-
-
-def _where(target: Target) -> str:
-    return f' from {target.namespace} namespace' if target.namespace else ''
+    return f'{target.known.label} "{target.name}" {how}'
 
 
 def _uid(answer: Obj) -> str:

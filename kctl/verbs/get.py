@@ -11,7 +11,7 @@ import click
 from kctl import printers
 from kctl.verbs.lib import manifests
 from kctl.verbs.lib.errors import CliError, Refused
-from kctl.verbs.lib.session import Session, say, warn, with_session
+from kctl.verbs.lib.session import Session, Verb, say, warn, with_session
 from kctl.verbs.lib.targets import Target, parse
 
 Obj = dict[str, Any]
@@ -21,7 +21,7 @@ PAGE = 500
 FORMATS = ('', 'wide', 'name', 'yaml', 'json', 'jsonpath', 'jsonpath-as-json', 'custom-columns')
 
 
-@click.command('get')
+@click.command('get', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @click.option('-o', '--output', default='', help='wide, name, yaml, json, jsonpath=…, custom-columns=…')

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from kctl.verbs.lib.errors import CliError, Refused
-from kctl.verbs.lib.session import Session, say, warn, with_session
+from kctl.verbs.lib.session import Session, Verb, say, warn, with_session
 from kctl.verbs.lib.targets import Target, expand, parse
 
 Field = Literal['labels', 'annotations']
@@ -30,7 +30,7 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-@click.command('label')
+@click.command('label', cls=Verb)
 @with_session
 @_options
 def command(session: Session, **options: Any) -> int:
@@ -38,7 +38,7 @@ def command(session: Session, **options: Any) -> int:
     return _change(session, options, 'labels')
 
 
-@click.command('annotate')
+@click.command('annotate', cls=Verb)
 @with_session
 @_options
 def annotate(session: Session, **options: Any) -> int:
@@ -67,7 +67,7 @@ def _change(session: Session, options: dict[str, Any], field: Field) -> int:
             warn(e.text())
             code = 1
         except CliError as e:
-            warn(f'error: {e}')
+            warn(str(e) if len(found) > 1 else f'error: {e}')
             code = 1
     return code
 

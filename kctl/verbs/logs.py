@@ -13,7 +13,7 @@ from kcore.meta import selectors
 from kcore.meta.gvk import PODS
 from kctl.verbs.lib.durations import seconds
 from kctl.verbs.lib.errors import CliError, Refused, Unreachable
-from kctl.verbs.lib.session import Session, warn, with_session
+from kctl.verbs.lib.session import Session, Verb, warn, with_session
 from kctl.verbs.lib.targets import named
 
 Obj = dict[str, Any]
@@ -24,7 +24,7 @@ SELECTED_TAIL = 10
 """Lines of each pod when they are chosen by a selector."""
 
 
-@click.command('logs')
+@click.command('logs', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @click.option('-f', '--follow', is_flag=True)
@@ -73,7 +73,12 @@ def _pods(session: Session, options: dict[str, Any]) -> list[Obj]:
     if len(args) == 2 and '/' not in args[0]:
         options['container'], args = args[1], args[:1]
     if '/' not in args[0]:
-        return [session.http.get(PODS.path(session.namespace, args[0]))]
+        try:
+            return [session.http.get(PODS.path(session.namespace, args[0]))]
+        except Refused as e:
+            if e.code != 404:
+                raise
+            raise CliError(f'error from server (NotFound): {e} in namespace "{session.namespace}"') from None
     target = named(session, args[:1])[0]
     obj = session.http.get(target.path)
     if target.known.resource == PODS:

@@ -10,9 +10,9 @@ import click
 import yaml
 
 from kcore.env import Env
-from kctl.verbs.apply import _print
 from kctl.verbs.lib.errors import CliError
-from kctl.verbs.lib.session import Session, say, with_session
+from kctl.verbs.lib.output import print_object
+from kctl.verbs.lib.session import Session, Verb, say, with_session
 from kctl.verbs.lib.targets import named
 
 TYPES = {
@@ -22,7 +22,7 @@ TYPES = {
 }
 
 
-@click.command('patch')
+@click.command('patch', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @click.option('-p', '--patch', 'text', help='The patch, as JSON or YAML.')
@@ -44,7 +44,7 @@ def command(session: Session, **options: Any) -> None:
             'PATCH', path, params, json.dumps(patch).encode(), {'Content-Type': TYPES[options['kind']]}
         )
         if options['output']:
-            _print(after, target.label, options['output'])
+            print_object(after, target.label, options['output'])
             continue
         same = before['metadata'].get('resourceVersion') == after['metadata'].get('resourceVersion')
         say(f'{target.label} patched' + (' (no change)' if same else ''))

@@ -1,4 +1,4 @@
-"""`kctl rollout status | history | restart | undo | pause | resume` of Deployments (status and restart of others too)."""
+"""`kctl rollout status | history | restart | undo | pause | resume`, of Deployments above all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kcore.meta.times import format_time
 from kctl import printers
 from kctl.verbs.lib.durations import seconds
 from kctl.verbs.lib.errors import CliError
-from kctl.verbs.lib.session import Session, say, with_session
+from kctl.verbs.lib.session import Session, Verb, say, with_session
 from kctl.verbs.lib.targets import Target, named
 from kctl.verbs.lib.watching import states
 
@@ -35,7 +35,7 @@ def command() -> None:
     """Manage the rollout of a resource."""
 
 
-@command.command('status')
+@command.command('status', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @click.option('-w', '--watch/--no-watch', default=True)
@@ -110,7 +110,7 @@ def _daemonset(name: str, _spec: Obj, status: Obj, _obj: Obj) -> tuple[str, bool
     return f'daemon set "{name}" successfully rolled out', True
 
 
-@command.command('restart')
+@command.command('restart', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 def restart(session: Session, args: tuple[str, ...]) -> None:
@@ -120,7 +120,7 @@ def restart(session: Session, args: tuple[str, ...]) -> None:
     _patch_all(session, args, lambda _: {'spec': {'template': template}}, 'restarted')
 
 
-@command.command('pause')
+@command.command('pause', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 def pause(session: Session, args: tuple[str, ...]) -> None:
@@ -128,7 +128,7 @@ def pause(session: Session, args: tuple[str, ...]) -> None:
     _patch_all(session, args, lambda _: {'spec': {'paused': True}}, 'paused')
 
 
-@command.command('resume')
+@command.command('resume', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 def resume(session: Session, args: tuple[str, ...]) -> None:
@@ -148,7 +148,7 @@ def _patch_all(session: Session, args: tuple[str, ...], patch: Callable[[Obj], O
         say(f'{target.label} {done}')
 
 
-@command.command('history')
+@command.command('history', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @click.option('--revision', type=int, default=0, help='Show the pod template of this revision.')
@@ -188,7 +188,7 @@ def _revisions(session: Session, target: Target) -> dict[int, Obj]:
     return found
 
 
-@command.command('undo')
+@command.command('undo', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @click.option('--to-revision', type=int, default=0, help='0: the one before.')

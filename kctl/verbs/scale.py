@@ -8,13 +8,13 @@ import click
 
 from kctl.verbs.lib import manifests
 from kctl.verbs.lib.errors import CliError, Refused
-from kctl.verbs.lib.session import Session, say, warn, with_session
+from kctl.verbs.lib.session import Session, Verb, say, warn, with_session
 from kctl.verbs.lib.targets import Target, expand, parse
 
 MERGE = {'Content-Type': 'application/merge-patch+json'}
 
 
-@click.command('scale')
+@click.command('scale', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @manifests.FILES

@@ -7,10 +7,10 @@ import platform
 import click
 
 from kctl.verbs.lib.errors import CliError
-from kctl.verbs.lib.session import VERSION, Session, say, with_session
+from kctl.verbs.lib.session import VERSION, Session, Verb, say, with_session
 
 
-@click.command('version')
+@click.command('version', cls=Verb)
 @with_session
 @click.option('--client', is_flag=True, help='Do not ask the server.')
 @click.option('-o', '--output', default='', help='yaml or json.')

@@ -9,7 +9,7 @@ import click
 from kctl.verbs.lib import jsonpath, manifests
 from kctl.verbs.lib.durations import seconds
 from kctl.verbs.lib.errors import CliError, Refused
-from kctl.verbs.lib.session import Session, say, warn, with_session
+from kctl.verbs.lib.session import Session, Verb, say, warn, with_session
 from kctl.verbs.lib.targets import Target, expand, parse
 from kctl.verbs.lib.watching import states
 
@@ -18,7 +18,7 @@ Obj = dict[str, Any]
 WEEK_S = 7 * 24 * 3600.0
 
 
-@click.command('wait')
+@click.command('wait', cls=Verb)
 @with_session
 @click.argument('args', nargs=-1)
 @manifests.FILES
@@ -37,8 +37,14 @@ def command(session: Session, **options: Any) -> int:
         raise CliError('no matching resources found')
     code = 0
     for target in targets:
-        if _wait(session, target, holds, timeout):
-            say(f'{target.label} condition met')
+        seen = 0
+        for obj in states(session, target, timeout):
+            seen += 1
+            if not holds(obj):
+                continue
+            if seen > 1 or obj is not None:  # what was not there to begin with is not worth a word
+                say(f'{target.label} condition met')
+            break
         else:
             r = target.known.resource
             warn(f'error: timed out waiting for the condition on {r.plural}/{target.name}')
@@ -66,10 +72,6 @@ def _targets(session: Session, options: dict[str, Any]) -> list[Target]:
         if options['what'] == 'delete' and e.code == 404:
             return given
         raise
-
-
-def _wait(session: Session, target: Target, holds: Any, timeout: float) -> bool:
-    return any(holds(obj) for obj in states(session, target, timeout))
 
 
 def _condition(text: str) -> Any:

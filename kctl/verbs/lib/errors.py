@@ -35,6 +35,8 @@ class Refused(Exception):
         details = self.status.get('details') or {}
         if self.reason == 'Invalid' and (details.get('kind') or details.get('name')):
             return f'The {details.get("kind", "")} "{details.get("name", "")}" is invalid{self._causes(details)}'
+        if self.reason == 'Invalid' and not details.get('causes'):
+            return f'The request is invalid: {self}'
         prefix = f'Error from server ({self.reason})' if self.reason else 'Error from server'
         doing = f'{self.doing}: ' if self.doing else ''
         return f'{prefix}: {doing}{self}'

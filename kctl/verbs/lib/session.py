@@ -24,6 +24,31 @@ Obj = dict[str, Any]
 VERSION = '1.33.1'
 
 
+class Verb(click.Command):
+    """A command whose switches may also be written `--wait=false`, as those of kubectl."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        switches = {
+            name: (option.opts[-1], option.secondary_opts)
+            for option in self.params
+            if isinstance(option, click.Option) and option.is_flag
+            for name in option.opts
+        }
+        kept: list[str] = []
+        for i, arg in enumerate(args):
+            if arg == '--':
+                kept += args[i:]
+                break
+            name, equals, value = arg.partition('=')
+            if not equals or name not in switches or value not in ('true', 'false'):
+                kept.append(arg)
+            elif value == 'true':
+                kept.append(name)
+            else:
+                kept += switches[name][1][:1]
+        return super().parse_args(ctx, kept)
+
+
 @dataclass(slots=True)
 class Flags:
     """Global flags; None is "not given"."""
