@@ -31,6 +31,7 @@ from kstore.clientlink import ClientLink
 from kstore.errors import (
     LeaseExists,
     NoLeader,
+    SessionExpired,
     Stopped,
     StoreError,
     Timeout,
@@ -69,6 +70,8 @@ SILENCE_S = 1.0
 """A connection without a byte for this long, though something was asked, is given up."""
 PING_S = 0.25
 DIAL_TIMEOUT_S = 1.0
+LEADER_CHECK_ROUNDS = 12
+"""Pings between two looks at who leads, so that a client comes back to the leader after a failure."""
 RETRY_S = 0.02
 """Pause before a request that a member could not serve is sent again."""
 
@@ -82,7 +85,8 @@ class _Call:
     arguments: tuple[Any, ...]
     future: asyncio.Future[Any]
     sequence: int = 0
-    """Of a write; 0 for a read."""
+    """Of a write; 0 for a read; minus the session's number for the write that opens it."""
+    session: int = 0
     tries: int = 0
     error: StoreError | None = None
     """Why the last try failed."""
@@ -120,6 +124,8 @@ class StoreClient:
         self._slots = asyncio.Semaphore(INFLIGHT_MAX)
         self._closed = False
         self._hint: tuple[str, int] | None = None
+        self._shunned: tuple[str, int] | None = None
+        self._opening: asyncio.Future[None] | None = None
         self.endpoint: tuple[str, int] | None = None
         """Whom we are connected to."""
 
@@ -132,7 +138,6 @@ class StoreClient:
 
     async def start(self) -> None:
         """Begin to connect; returns at once: calls wait for a connection until their deadline."""
-        self._new_session()
         self._tasks = [start_detached('store client', self._keep()), start_detached('store client ping', self._ping())]
 
     async def close(self) -> None:
@@ -368,16 +373,34 @@ class StoreClient:
 
     async def _write(self, *command: Any) -> Any:
         async with self._slots:
+            if self._session == 0:
+                await self._open_session()
             self._sequence += 1
             sequence = self._sequence
             self._unacked[sequence] = None
             try:
                 return await self._run(Op.WRITE, command, sequence)
-            except Timeout:
-                self._new_session()  # its result, if any, will never be asked for: do not hold back the others'
+            except (Timeout, SessionExpired):
+                self._session = 0  # what it was sent may still be applied: no later number may be taken for it
                 raise
             finally:
                 self._unacked.pop(sequence, None)
+
+    async def _open_session(self) -> None:
+        """Make the session known before its first real write, so that an unknown session means a forgotten one."""
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_future()
+            session = self._env.rng.getrandbits(63) + 1
+            try:
+                await self._run(Op.WRITE, (Command.NOTHING,), -session)
+                self._session = session
+            finally:
+                opening, self._opening = self._opening, None
+                opening.set_result(None)
+        else:
+            await self._opening
+            if self._session == 0:
+                await self._open_session()
 
     async def _run(self, op: Op, arguments: tuple[Any, ...], sequence: int) -> Any:
         if self._closed:
@@ -394,7 +417,7 @@ class StoreClient:
 
     def _begin(self, future: asyncio.Future[Any], op: Op, arguments: tuple[Any, ...], sequence: int = 0) -> _Call:
         self._number += 1
-        call = self._calls[self._number] = _Call(self._number, op, arguments, future, sequence)
+        call = self._calls[self._number] = _Call(self._number, op, arguments, future, sequence, self._session)
         return call
 
     def _send(self, call: _Call) -> None:
@@ -403,8 +426,11 @@ class StoreClient:
             return  # sent when there is one
         call.tries += 1
         if call.op == Op.WRITE:
-            acked = next(iter(self._unacked), call.sequence)
-            command = encode(self._session, call.sequence, acked, call.tries > 1, *call.arguments)
+            if call.sequence < 0:  # opens a session: harmless to repeat, so never a retry
+                command = encode(-call.sequence, 0, 0, False, *call.arguments)
+            else:
+                acked = next(iter(self._unacked), call.sequence)
+                command = encode(call.session, call.sequence, acked, call.tries > 1, *call.arguments)
             link.send(frame(pack((call.number, int(call.op), command))))
         else:
             link.send(frame(pack((call.number, int(call.op), *call.arguments))))
@@ -445,9 +471,6 @@ class StoreClient:
 
     # -- the connection ------------------------------------------------------------------------------------------
 
-    def _new_session(self) -> None:
-        self._session = self._env.rng.getrandbits(63) + 1
-
     async def _keep(self) -> NoReturn:
         """Keep a connection up, for ever."""
         backoff = Backoff(0.02, 0.5, self._env.rng)
@@ -457,12 +480,20 @@ class StoreClient:
             if target is None:
                 target = self._endpoints[turn % len(self._endpoints)]
                 turn += 1
+            link = None
             try:
                 link = await self._dial(target)
+                self._hint = await self._leader_elsewhere(link)
             except (OSError, TimeoutError, ssl.SSLError) as e:
                 log.debug('endpoint unreachable', endpoint=f'{target[0]}:{target[1]}', err=str(e))
+                self._shunned = target  # its peers may still take it for the leader
+                if link is not None:
+                    link.close()
                 if turn % len(self._endpoints) == 0:
                     await asyncio.sleep(backoff.next())
+                continue
+            if self._hint is not None:
+                link.close()
                 continue
             self._link, self.endpoint = link, target
             backoff.reset()
@@ -475,7 +506,7 @@ class StoreClient:
                 self._watches.reset()
 
     async def _dial(self, target: tuple[str, int]) -> ClientLink:
-        """A ready connection to `target`, or to the leader if that one knows it."""
+        """A ready connection."""
         async with asyncio.timeout(DIAL_TIMEOUT_S):
             _, protocol = await self._env.net.connect(
                 lambda: ClientLink(self._on_message), target[0], target[1], tls=self._tls
@@ -498,30 +529,29 @@ class StoreClient:
                 self._send(call)
         for stream in tuple(self._watches.streams.values()):
             self.resume(stream)
-        if self._follow and len(self._endpoints) > 1:
-            self._ask_leader()
 
-    def _ask_leader(self) -> None:
+    async def _leader_elsewhere(self, link: ClientLink) -> tuple[str, int] | None:
+        """The leader's address, if that is another of our endpoints and not one that just failed us."""
+        if not self._follow or len(self._endpoints) == 1:
+            return None
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         call = self._begin(future, Op.STATUS, ())
-        link = self._link
-
-        def told(done: asyncio.Future[Any]) -> None:
-            if done.cancelled() or done.exception() is not None or self._link is not link or link is None:
-                return
-            status = done.result()
-            leader = status['leader']
-            address = status['members'].get(leader)
-            if address and leader != status['member'] and split_address(address) in self._endpoints:
-                self._hint = split_address(address)
-                link.close()
-
-        future.add_done_callback(told)
-        self._send(call)
+        try:
+            link.send(frame(pack((call.number, int(Op.STATUS)))))
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                status = await future
+        finally:
+            self._calls.pop(call.number, None)
+        address = status['members'].get(status['leader'])
+        if not address or status['leader'] == status['member']:
+            return None
+        found = split_address(address)
+        return found if found in self._endpoints and found != self._shunned else None
 
     async def _ping(self) -> NoReturn:
         """Give up a connection that has fallen silent: its member may be stopped without having closed it."""
         loop = asyncio.get_running_loop()
+        rounds = 0
         while True:
             await asyncio.sleep(PING_S)
             link = self._link
@@ -533,6 +563,18 @@ class StoreClient:
             elif loop.time() - link.heard > PING_S:
                 self._number += 1
                 link.send(frame(pack((self._number, int(Op.STATUS)))))
+            rounds += 1
+            if rounds % LEADER_CHECK_ROUNDS == 0:
+                self._shunned = None
+                if await self._moved(link):
+                    link.close()
+
+    async def _moved(self, link: ClientLink) -> bool:
+        try:
+            self._hint = await self._leader_elsewhere(link)
+        except (OSError, TimeoutError, StoreError):
+            self._hint = None  # silence is for the next round to judge
+        return self._hint is not None
 
 
 def _result(what: int, raw: Any) -> WriteReply | DeleteReply | RangeReply:
