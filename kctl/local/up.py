@@ -19,7 +19,7 @@ from kclient.api import Client, Obj
 from kclient.errors import AlreadyExists, Forbidden, Invalid
 from kclient.kubeconfig import load
 from kcore.env import Env
-from kcore.meta.gvk import DEPLOYMENTS, NAMESPACES, NODES, Resource
+from kcore.meta.gvk import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, NODES, SECRETS, SERVICES, Resource
 from kcore.meta.objects import get_condition
 from kcore.tasks import start
 from kctl.local import cluster
@@ -29,7 +29,8 @@ from kctl.local.progress import Progress
 
 START_TIMEOUT_S = 60.0
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / 'examples'
-KINDS: dict[str, Resource] = {r.kind: r for r in (DEPLOYMENTS,)}
+KINDS: dict[str, Resource] = {r.kind: r for r in (CONFIGMAPS, SECRETS, SERVICES, DEPLOYMENTS)}
+"""What an example may consist of."""
 
 
 class Reports:
@@ -119,21 +120,21 @@ async def run_example(name: str, client: Client, watcher: Watcher) -> None:
         raise ClusterError(f'there is no example {name}: {path} does not exist.') from e
     # The namespace is made by the API server a moment after it begins to serve.
     await watcher.until('namespace default', NAMESPACES, lambda found: 'default' in _names(found))
-    for obj in yaml.safe_load_all(text):
-        resource, wanted = KINDS[obj['kind']], obj['metadata']['name']
+    objects = list(yaml.safe_load_all(text))
+    for obj in objects:
         obj['metadata'].setdefault('namespace', 'default')
         with contextlib.suppress(AlreadyExists):
             try:
-                await client.create(resource, obj)
+                await client.create(KINDS[obj['kind']], obj)
             except (Invalid, Forbidden) as e:
                 raise ClusterError(f'example {name} was refused: {e}') from e
-        await watcher.until(
-            f'example {name} Available',
-            resource,
-            partial(_all_available, {wanted}),
-            namespace='default',
-            hint='see `kctl describe pods`',
-        )
+    await watcher.until(
+        f'example {name} Available',
+        DEPLOYMENTS,
+        partial(_all_available, _names([o for o in objects if o['kind'] == DEPLOYMENTS.kind])),
+        namespace='default',
+        hint='see `kctl describe pods`',
+    )
 
 
 def _names(objects: list[Obj]) -> set[str]:

@@ -1,0 +1,89 @@
+"""The cluster in three terminals: close any one and the other two carry on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.e2e.conftest import ROOT, LocalCluster
+
+pytestmark = pytest.mark.e2e
+
+
+class Machines:
+    """Three `kctl cluster server` processes on one data directory."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.cluster = cluster
+        self.running: dict[int, subprocess.Popen[str]] = {}
+
+    def start(self, n: int) -> None:
+        self.running[n] = subprocess.Popen(
+            [
+                sys.executable, '-m', 'kctl', 'cluster', 'server', str(n),
+                '--data-dir', str(self.cluster.data), '--port-base', str(self.cluster.port_base),
+            ],
+            cwd=ROOT, env=self.cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def until_ready(self, n: int) -> None:
+        out = self.running[n].stdout
+        assert out is not None
+        seen = []
+        for line in out:
+            seen.append(line)
+            if f'node-{n} ready' in line:
+                return
+        raise AssertionError(''.join(seen))
+
+    def stop(self, n: int, number: signal.Signals) -> str:
+        process = self.running.pop(n)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+        return out
+
+
+@pytest.fixture
+def machines(new_cluster: Callable[[], LocalCluster]) -> Iterator[Machines]:
+    three = Machines(new_cluster())
+    for n in (1, 2, 3):
+        three.start(n)
+    for n in (1, 2, 3):
+        three.until_ready(n)
+    yield three
+    for n in list(three.running):
+        three.stop(n, signal.SIGTERM)
+
+
+def test_a_closed_machine_is_made_up_for_by_the_other_two(machines: Machines) -> None:
+    cluster = machines.cluster
+    cluster.kubectl('wait', 'nodes', '--all', '--for=condition=Ready', '--timeout=60s')
+    cluster.kubectl('apply', '-f', str(ROOT / 'examples' / 'hello.yaml'))
+    cluster.kubectl('scale', 'deployment', 'hello', '--replicas=6')
+    cluster.kubectl('rollout', 'status', 'deployment/hello', '--timeout=60s')
+
+    machines.stop(1, signal.SIGHUP)  # what a closed terminal sends
+    other = ('--context', 'kubeling-2')
+    cluster.kubectl(*other, 'create', 'configmap', 'written-to-two', '--from-literal=a=b')
+    # Six pods are Available again although a machine's worth of them is gone.
+    cluster.kubectl(*other, 'rollout', 'status', 'deployment/hello', '--timeout=80s')
+    cluster.kubectl(*other, 'wait', 'deployment/hello', '--for=jsonpath={.status.availableReplicas}=6', '--timeout=80s')
+    placed = cluster.kubectl(
+        *other, 'get', 'pods', '--field-selector=status.phase=Running', '-o', 'jsonpath={.items[*].spec.nodeName}'
+    )
+    assert set(placed.stdout.split()) == {'node-2', 'node-3'}
+
+    machines.start(1)
+    machines.until_ready(1)
+    cluster.kubectl('wait', 'node/node-1', '--for=condition=Ready', '--timeout=60s')
+
+
+def test_the_same_machine_cannot_run_twice(machines: Machines) -> None:
+    second = machines.cluster.kctl('cluster', 'server', '2', '--data-dir', str(machines.cluster.data), check=False)
+    assert second.returncode == 1
+    assert 'server-2' in second.stderr
+    assert 'already runs' in second.stderr
