@@ -153,7 +153,7 @@ async def read_log(
                     return
         finally:
             reader.close()
-    async for text in _live(path, offset, options, formatter, ended, changed):
+    async for text in _live(path, offset, options, formatter, ended=ended, changed=changed):
         yield text
 
 
@@ -162,6 +162,7 @@ async def _live(
     offset: int,
     options: LogOptions,
     formatter: Formatter,
+    *,
     ended: Callable[[], bool],
     changed: asyncio.Event,
 ) -> AsyncIterator[bytes]:

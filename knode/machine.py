@@ -12,6 +12,7 @@ import psutil
 from kcore.env import Env
 from knode.config import NodeConfig
 from knode.node_status import Machine, Pressure
+from knode.runtime.shim import host
 
 MEMORY_AVAILABLE_MIN = 100 * 1024 * 1024
 DISK_AVAILABLE_MIN = 512 * 1024 * 1024
@@ -66,8 +67,8 @@ def pressure(data_dir: Path) -> Pressure:
 
 def _pids() -> str:
     try:
-        most = int(Path('/proc/sys/kernel/pid_max').read_text())
-        now = int(Path('/proc/loadavg').read_text().split()[3].partition('/')[2])
+        most = int(host.read_file('/proc/sys/kernel/pid_max'))
+        now = int(host.read_file('/proc/loadavg').split()[3].partition(b'/')[2])
     except (OSError, ValueError, IndexError):
         return ''
     return f'{now} of {most} process ids are in use' if now > most * (1 - PIDS_FREE_MIN_SHARE) else ''

@@ -25,7 +25,8 @@ _REFERENCE = re.compile(
 )
 _WELL_KNOWN_REPOS = frozenset({
     '', 'library', 'docker.io', 'docker.io/library', 'index.docker.io/library', 'public.ecr.aws/docker/library',
-    'registry.k8s.io', 'registry.k8s.io/e2e-test-images', 'k8s.gcr.io', 'gcr.io/google-containers', 'gcr.io/google_containers',
+    'registry.k8s.io', 'registry.k8s.io/e2e-test-images', 'k8s.gcr.io', 'gcr.io/google-containers',
+    'gcr.io/google_containers',
 })  # fmt: skip
 
 

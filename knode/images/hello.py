@@ -19,7 +19,7 @@ class Hello(BaseHTTPRequestHandler):
         if self.path == '/healthz':
             text = 'ok\n'
         else:
-            text = f'Hello from {os.environ.get("HOSTNAME", "nobody")} at {self.server.server_address[0]!s}\n'
+            text = f'Hello from {os.environ.get("HOSTNAME", "nobody")} at {os.environ.get("POD_IP", "127.0.0.1")}\n'
         body = text.encode()
         self.send_response(200)
         self.send_header('Content-Type', 'text/plain; charset=utf-8')

@@ -33,7 +33,9 @@ def main() -> int:
     root = Path(os.environ.get('WEB_ROOT', 'html'))
     root.mkdir(parents=True, exist_ok=True)
     if not any(root.iterdir()):
-        (root / 'index.html').write_bytes(PAGE)
+        fd = os.open(root / 'index.html', os.O_WRONLY | os.O_CREAT, 0o644)
+        os.write(fd, PAGE)
+        os.close(fd)
     handler = partial(Files, directory=str(root))
     try:
         server = ThreadingHTTPServer((host, 80), handler)

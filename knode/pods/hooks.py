@@ -1,4 +1,7 @@
-"""Lifecycle hooks: postStart right after the start, preStop inside the grace. Source: pkg/kubelet/lifecycle/handlers.go."""
+"""Lifecycle hooks: postStart right after the start, preStop inside the grace.
+
+Source: pkg/kubelet/lifecycle/handlers.go.
+"""
 
 from __future__ import annotations
 

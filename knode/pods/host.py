@@ -66,7 +66,7 @@ class Host:
         return Sources(maps, found, tuple(self.objects.services(namespace)))
 
     def emit(
-        self, pod: Obj, kind: str, reason: str, message: str, container: str = '', where: str = 'containers'
+        self, pod: Obj, kind: str, reason: str, message: str, *, container: str = '', where: str = 'containers'
     ) -> None:
         path = f'spec.{where}{{{container}}}' if container else ''
         self.events.event(dict(pod), kind, reason, message, field_path=path)  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def spec_hash(container: Obj) -> str:
 
 
 def container_spec(
-    host: Host, pod: Obj, start: Start, image: Image, sources: Sources, place: tuple[Paths, str, str]
+    host: Host, pod: Obj, start: Start, image: Image, *, sources: Sources, place: tuple[Paths, str, str]
 ) -> ContainerSpec:
     """place: paths, pod IP, sandbox identity. Raises ContainerConfigError, RunError."""
     paths, pod_ip, sandbox = place
@@ -100,10 +100,7 @@ def container_spec(
 def _argv(c: Obj, image: Image, env: Mapping[str, str]) -> list[str]:
     command = [expand(a, env) for a in c.get('command') or ()]
     args = [expand(a, env) for a in c.get('args') or ()]
-    if command:
-        argv = command + args
-    else:
-        argv = [*image.entrypoint, *(args or image.cmd)]
+    argv = command + args if command else [*image.entrypoint, *(args or image.cmd)]
     if not argv:
         raise RunError('no command specified')
     return argv

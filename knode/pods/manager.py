@@ -61,9 +61,9 @@ class PodManager:
             worker.remove()
         if new is None:
             return
-        worker = self.workers.get(new_uid)  # type: ignore[assignment]
-        if worker is not None:
-            worker.update(new)
+        known = self.workers.get(new_uid)
+        if known is not None:
+            known.update(new)
         elif is_pod_finished(new) or (new['metadata'].get('deletionTimestamp') and not new['spec'].get('nodeName')):
             if new['metadata'].get('deletionTimestamp'):
                 self._statuses.finish_unknown(new)

@@ -60,7 +60,7 @@ def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:
     records = view.records.get(c['name'], ())
     latest = records[-1] if records else None
     previous = records[-2] if len(records) > 1 else None
-    state, last = _states(view, place, c, kind, latest, previous)
+    state, last = _states(view, place, c, kind, latest=latest, previous=previous)
     checks = view.check(latest)
     running = latest is not None and latest.running
     ready = running and checks.started and checks.ready
@@ -80,7 +80,7 @@ def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:
 
 
 def _states(
-    view: View, place: Place, c: Obj, kind: Kind, latest: Record | None, previous: Record | None
+    view: View, place: Place, c: Obj, kind: Kind, *, latest: Record | None, previous: Record | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     last = {'terminated': _terminated(place, previous)} if previous else {}
     wait = view.waits.get(c['name'])
@@ -102,7 +102,8 @@ def _states(
 def backoff_message(pod: Obj, record: Record) -> str:
     meta = pod['metadata']
     pause = _duration(float(record.meta.get('backoff_s', 0)))
-    return f'back-off {pause} restarting failed container={record.name} pod={meta["name"]}_{meta["namespace"]}({meta["uid"]})'
+    pod_name = f'{meta["name"]}_{meta["namespace"]}({meta["uid"]})'
+    return f'back-off {pause} restarting failed container={record.name} pod={pod_name}'
 
 
 def _duration(seconds: float) -> str:
@@ -119,7 +120,9 @@ def _never_started(view: View, c: Obj, kind: Kind) -> dict[str, Any]:
             waiting['message'] = wait.message
         return {'waiting': waiting}
     before = [x for x, k in containers_of(view.spec) if k in {'init', 'sidecar'} and x is not c]
-    if (kind == 'main' and before) or (kind in {'init', 'sidecar'} and before and before[0] is not c and _earlier(view, c)):
+    if (kind == 'main' and before) or (
+        kind in {'init', 'sidecar'} and before and before[0] is not c and _earlier(view, c)
+    ):
         return {'waiting': {'reason': 'PodInitializing'}}
     return {'waiting': {'reason': 'ContainerCreating' if kind in {'main', 'ephemeral'} else 'PodInitializing'}}
 

@@ -138,15 +138,15 @@ class PodWorker:
             return
         self._host.addresses.adopt(self.uid, self.checkpoint.address)
         alive = await self.driver.recover(self.checkpoint.handle, self.wake)
-        log.info('pod adopted' if alive else 'pod sandbox found dead')
+        log.info('pod taken up again', alive=alive)
 
     async def _turn(self) -> bool:
         """One look at the pod. True when the worker has nothing left to do, ever."""
         self._wake.clear()
         try:
             self._judge_deadline()
-            view = self.view()
-            decision = decide(view)
+            await self._look_after_sandbox()
+            decision = decide(self.view())
             for action in decision.actions:
                 await self._perform(action)
             self._backoff.reset()
@@ -165,6 +165,15 @@ class PodWorker:
             return await self._dismissed()
         await self._pause(decision.wake_at)
         return False
+
+    async def _look_after_sandbox(self) -> None:
+        """A sandbox that fell silent is asked again; if it is dead, so are its containers, and the records say so."""
+        handle = self.checkpoint.handle
+        if handle is None or self.driver.alive(handle):
+            return
+        if any(r.running for r in self.driver.observe(handle)):
+            alive = await self.driver.recover(handle, self.wake)
+            log.warning('pod sandbox fell silent', alive=alive)
 
     async def _pause(self, wake_at: float | None) -> None:
         due = [t for t in (wake_at, self._deadline()) if t is not None]
@@ -294,7 +303,7 @@ class PodWorker:
         try:
             sources = await self._host.sources(self.pod, *references(c))
             place = (self.paths, self.checkpoint.address, self.sandbox())
-            spec = container_spec(self._host, self.pod, action, image, sources, place)
+            spec = container_spec(self._host, self.pod, action, image, sources=sources, place=place)
             spec = self.volumes.mount(self.pod, c, spec)
             self._env.disk.mkdir(self.paths.work(name), 0o755)
         except ClientError as e:
@@ -305,16 +314,16 @@ class PodWorker:
         except (ContainerConfigError, NodeError) as e:
             reason = 'CreateContainerConfigError' if isinstance(e, ContainerConfigError) else 'CreateContainerError'
             self._waits[name] = Wait(reason, str(e), self._now() + RETRY_S)
-            self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {e}', name, where)
+            self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {e}', container=name, where=where)
             return
         self._waits.pop(name, None)
         record = await self.driver.start(self.checkpoint.handle, spec)
-        self._host.emit(self.pod, 'Normal', 'Created', f'Created container: {name}', name, where)
+        self._host.emit(self.pod, 'Normal', 'Created', f'Created container: {name}', container=name, where=where)
         if record.started_ns:
-            self._host.emit(self.pod, 'Normal', 'Started', f'Started container {name}', name, where)
+            self._host.emit(self.pod, 'Normal', 'Started', f'Started container {name}', container=name, where=where)
             await self._post_start(action, record)
         else:
-            self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {record.message}', name, where)
+            self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {record.message}', container=name, where=where)
 
     async def _post_start(self, action: Start, record: Record) -> None:
         if not (action.container.get('lifecycle') or {}).get('postStart'):
@@ -323,7 +332,9 @@ class PodWorker:
             await self.hooks.run(action.container, record, 'postStart')
         except HookFailed as e:
             name = action.container['name']
-            self._host.emit(self.pod, 'Warning', 'FailedPostStartHook', str(e), name, WHERE[action.kind])
+            self._host.emit(
+                self.pod, 'Warning', 'FailedPostStartHook', str(e), container=name, where=WHERE[action.kind]
+            )
             self._stop(
                 Stop(
                     record,
@@ -341,31 +352,38 @@ class PodWorker:
         if until > now:
             message = f'Back-off pulling image "{reference}"'
             self._waits[name] = Wait('ImagePullBackOff', message, until)
-            self._host.emit(self.pod, 'Normal', 'BackOff', message, name, where)
-            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: ImagePullBackOff', name, where)
+            self._host.emit(self.pod, 'Normal', 'BackOff', message, container=name, where=where)
+            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: ImagePullBackOff', container=name, where=where)
             return None
         try:
             image = resolve(reference)
         except InvalidImageName as e:
             self._waits[name] = Wait('InvalidImageName', str(e), now + PULL_CAP_S)
-            self._host.emit(self.pod, 'Warning', 'InspectFailed', str(e), name, where)
-            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: InvalidImageName', name, where)
+            self._host.emit(self.pod, 'Warning', 'InspectFailed', str(e), container=name, where=where)
+            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: InvalidImageName', container=name, where=where)
             return None
         except ImageError as e:
             if c.get('imagePullPolicy') == 'Never':
                 message = f'Container image "{reference}" is not present with pull policy of Never'
                 self._waits[name] = Wait('ErrImageNeverPull', message, now + PULL_BASE_S)
-                self._host.emit(self.pod, 'Warning', 'ErrImageNeverPull', message, name, where)
+                self._host.emit(self.pod, 'Warning', 'ErrImageNeverPull', message, container=name, where=where)
                 return None
             self._pulls[name] = (backoff, now + backoff.next())
             self._waits[name] = Wait('ErrImagePull', str(e), now + ERR_IMAGE_PULL_S)
-            self._host.emit(self.pod, 'Normal', 'Pulling', f'Pulling image "{reference}"', name, where)
-            self._host.emit(self.pod, 'Warning', 'Failed', f'Failed to pull image "{reference}": {e}', name, where)
-            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: ErrImagePull', name, where)
+            self._host.emit(self.pod, 'Normal', 'Pulling', f'Pulling image "{reference}"', container=name, where=where)
+            self._host.emit(
+                self.pod, 'Warning', 'Failed', f'Failed to pull image "{reference}": {e}', container=name, where=where
+            )
+            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: ErrImagePull', container=name, where=where)
             return None
         self._pulls.pop(name, None)
         self._host.emit(
-            self.pod, 'Normal', 'Pulled', f'Container image "{reference}" already present on machine', name, where
+            self.pod,
+            'Normal',
+            'Pulled',
+            f'Container image "{reference}" already present on machine',
+            container=name,
+            where=where,
         )
         return image
 
@@ -381,7 +399,7 @@ class PodWorker:
             container, kind = next(
                 ((c, k) for c, k in containers_of(self.pod['spec']) if c['name'] == record.name), (None, 'main')
             )
-            self._host.emit(self.pod, 'Normal', 'Killing', action.message, record.name, WHERE[kind])
+            self._host.emit(self.pod, 'Normal', 'Killing', action.message, container=record.name, where=WHERE[kind])
         else:
             container = None  # the hook has run, or is running: only the deadline moves
         assert self._group is not None
@@ -399,7 +417,7 @@ class PodWorker:
                 except TimeoutError:
                     log.info('preStop hook ran out of grace', container=record.name)
                 except HookFailed as e:
-                    self._host.emit(self.pod, 'Warning', 'FailedPreStopHook', str(e), record.name)
+                    self._host.emit(self.pod, 'Warning', 'FailedPreStopHook', str(e), container=record.name)
             # Upstream leaves the signal at least this long, even when the hook used up all the grace.
             left = max(self._stops.get(record.id, deadline) - self._now(), MINIMUM_GRACE_S)
             await self.driver.stop(handle, record.id, grace_s=left)
@@ -434,5 +452,6 @@ class PodWorker:
             mark = (s['name'], s['restartCount'], 'BackOff')
             if mark not in self._events:
                 self._events = {m for m in self._events if m[0] != s['name']} | {mark}
-                text = f'Back-off restarting failed container {s["name"]} in pod {meta["name"]}_{meta["namespace"]}({self.uid})'
-                self._host.emit(self.pod, 'Warning', 'BackOff', text, s['name'])
+                pod_name = f'{meta["name"]}_{meta["namespace"]}({self.uid})'
+                text = f'Back-off restarting failed container {s["name"]} in pod {pod_name}'
+                self._host.emit(self.pod, 'Warning', 'BackOff', text, container=s['name'])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +50,7 @@ async def http_get(get: Obj, host: str, port: int, timeout_s: float) -> Outcome:
     url = f'{scheme}://{host}:{port}{path if path.startswith("/") else "/" + path}'
     headers = {'User-Agent': 'kube-probe/1.33', 'Accept': '*/*'}
     headers |= {h['name']: h['value'] for h in get.get('httpHeaders') or ()}
-    insecure: ssl.SSLContext | bool = False if scheme == 'https' else True
+    insecure = scheme != 'https'
     try:
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,

@@ -93,7 +93,7 @@ class Prober:
             good, bad = (good + 1, 0) if ok else (0, bad + 1)
             if not ok:
                 message = f'{KINDS[key]} probe failed: {text}'
-                self._host.emit(self._worker.pod, 'Warning', 'Unhealthy', message, c['name'])
+                self._host.emit(self._worker.pod, 'Warning', 'Unhealthy', message, container=c['name'])
             if good >= int(probe.get('successThreshold') or 1):
                 self._verdict(key, c, state, passed=True)
             elif bad >= int(probe.get('failureThreshold') or 3):

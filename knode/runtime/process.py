@@ -63,6 +63,9 @@ class _Pod:
 
     def take(self, data: Mapping[str, Any]) -> Record:
         record = Record(**data)
+        known = self.records.get(record.id)
+        if known is not None and known.finished_ns and not record.finished_ns:
+            return known  # the answer to `start` is read after the news of the end: an end is final
         self.records[record.id] = record
         for old in [r for r in self.records.values() if r.name == record.name and r.attempt < record.attempt - 1]:
             del self.records[old.id]

@@ -152,7 +152,7 @@ class FdChannel:
     async def _receive(self) -> bytes:
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._sock, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(self._sock, _resolve, ready)
         try:
             await ready
         finally:
@@ -169,3 +169,8 @@ class FdChannel:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._sock.close()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -72,7 +72,8 @@ class Volumes:
         elif kind == 'FileOrCreate' and not target.exists():
             target.touch(mode=0o644)
         checks = {
-            'Directory': stat.S_ISDIR, 'DirectoryOrCreate': stat.S_ISDIR, 'File': stat.S_ISREG, 'FileOrCreate': stat.S_ISREG,
+            'Directory': stat.S_ISDIR, 'DirectoryOrCreate': stat.S_ISDIR,
+            'File': stat.S_ISREG, 'FileOrCreate': stat.S_ISREG,
             'Socket': stat.S_ISSOCK, 'CharDevice': stat.S_ISCHR, 'BlockDevice': stat.S_ISBLK,
         }  # fmt: skip
         if kind in checks:

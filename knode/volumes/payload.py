@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from knode.errors import VolumeError
+from knode.runtime.shim import host
 
 Payload = Mapping[str, tuple[bytes, int]]
 """Relative path → content and mode."""
@@ -73,5 +74,5 @@ def _current(directory: Path) -> dict[str, tuple[bytes, int]]:
     for base, _, files in os.walk(data.resolve()):
         for name in files:
             file = Path(base) / name
-            found[str(file.relative_to(data.resolve()))] = (file.read_bytes(), file.stat().st_mode & 0o777)
+            found[str(file.relative_to(data.resolve()))] = (host.read_file(str(file)), file.stat().st_mode & 0o777)
     return found

@@ -7,6 +7,7 @@ is gone) the zygote ends; its shims stay.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -44,10 +45,8 @@ def main() -> None:
 
 def _fork_shim(directory: str, control: socket.socket) -> dict[str, int | str]:
     os.chdir(directory)  # the socket's path may be longer than the 108 bytes that the kernel takes
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(SOCKET_FILE)
-    except FileNotFoundError:
-        pass
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(SOCKET_FILE)
     listener.listen(16)

@@ -81,6 +81,10 @@ def _become(spec: Mapping[str, Any], stdio: Sequence[int], report: int, parent: 
     os._exit(NOT_STARTED)
 
 
+def _text(e: OSError) -> str:
+    return (e.strerror or str(e)).lower()
+
+
 def _limit(spec: Mapping[str, Any]) -> None:
     for name, pair in (spec.get('rlimits') or {}).items():
         resource.setrlimit(getattr(resource, name), tuple(pair))
@@ -113,14 +117,14 @@ def _change_user(spec: Mapping[str, Any]) -> None:
         if uid is not None:
             os.setresuid(uid, uid, uid)
     except OSError as e:
-        raise StartError(f'setting up user: {e.strerror.lower()}') from e
+        raise StartError(f'setting up user: {_text(e)}') from e
 
 
 def _change_directory(cwd: str) -> None:
     try:
         os.chdir(cwd)
     except OSError as e:
-        raise StartError(f'chdir to cwd ("{cwd}") failed: {e.strerror.lower()}') from e
+        raise StartError(f'chdir to cwd ("{cwd}") failed: {_text(e)}') from e
 
 
 def _exec(argv: list[str], env: dict[str, str]) -> None:
@@ -128,9 +132,9 @@ def _exec(argv: list[str], env: dict[str, str]) -> None:
     path = name if '/' in name else _look_up(name, env.get('PATH', ''))
     _check(name, path)
     try:
-        os.execve(path, argv, env)
+        os.execve(path, argv, env)  # noqa: S606 — running what the pod says is the purpose
     except OSError as e:
-        text = 'exec format error' if e.errno == errno.ENOEXEC else (e.strerror or str(e)).lower()
+        text = 'exec format error' if e.errno == errno.ENOEXEC else _text(e)
         raise StartError(f'exec {path}: {text}') from e
 
 
@@ -148,7 +152,7 @@ def _check(name: str, path: str) -> None:
     except FileNotFoundError as e:
         raise StartError(f'exec: "{name}": stat {path}: no such file or directory') from e
     except OSError as e:
-        raise StartError(f'exec: "{name}": stat {path}: {e.strerror.lower()}') from e
+        raise StartError(f'exec: "{name}": stat {path}: {_text(e)}') from e
     if stat.S_ISDIR(mode):
         raise StartError(f'exec: "{name}": is a directory')
     if not os.access(path, os.X_OK):

@@ -10,6 +10,7 @@ Protocol: one JSON object a line over `shim.sock`; requests carry `id`, answers 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -378,17 +379,14 @@ class Shim:
 
 
 def _kill(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it was quicker
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # it was quicker
 
 
 def _kill_group(pid: int, number: int) -> None:
     """Every process of the group that `pid` leads; 0 would be our own group and is no container's."""
     if pid <= 1:
         return
-    try:
+    # Gone, or changed its user beyond us: the sweep finds what is left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # gone, or changed its user beyond us: the sweep finds what is left

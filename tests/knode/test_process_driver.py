@@ -1,0 +1,151 @@
+"""The process driver and its shim on real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from knode.errors import ShimError
+from knode.runtime.driver import Handle, Streams
+from knode.runtime.process import ProcessDriver
+
+
+async def test_exit_code_and_output_of_a_container_are_kept(rig, eventually):
+    handle = await rig.open()
+    r = await rig.start(handle, 'sh', '-c', 'echo out; echo err >&2; printf tail; exit 3')
+    done = await eventually(lambda: (x := rig.record(handle, r.id)).finished_ns and x)
+    assert (done.exit_code, done.reason, done.signal) == (3, 'Error', 0)
+    lines = await eventually(lambda: len(t := Path(r.log).read_text().splitlines()) == 3 and t)
+    assert sorted(line.split(' ', 1)[1] for line in lines) == ['stderr F err', 'stdout F out', 'stdout P tail']
+
+
+@pytest.mark.parametrize(
+    ('argv', 'message'),
+    [
+        (('nosuch',), 'exec: "nosuch": executable file not found in $PATH'),
+        (('/tmp',), 'exec: "/tmp": is a directory'),
+        (('/etc/passwd',), 'exec: "/etc/passwd": permission denied'),
+        (('/no/such',), 'exec: "/no/such": stat /no/such: no such file or directory'),
+        (('true', 'x' * 3_000_000), 'argument list too long'),
+    ],
+)
+async def test_a_container_that_cannot_start_says_why(rig, argv, message):
+    r = await rig.start(await rig.open(), *argv)
+    assert (r.reason, r.exit_code, r.pid) == ('StartError', 128, 0)
+    assert message in r.message
+
+
+async def test_a_missing_working_directory_is_named(rig):
+    r = await rig.start(await rig.open(), 'true', cwd='/no/such')
+    assert r.message.endswith('chdir to cwd ("/no/such") failed: no such file or directory')
+
+
+async def test_stop_terminates_the_group_and_kills_it_after_the_grace(rig, eventually):
+    handle = await rig.open()
+    stubborn = await rig.start(handle, 'sh', '-c', 'trap "" TERM; while :; do sleep 0.05; done', name='a')
+    polite = await rig.start(handle, 'sleep', '1000', name='b')
+    for r in (stubborn, polite):
+        await rig.driver.stop(handle, r.id, grace_s=0.3)
+    await eventually(lambda: all(rig.record(handle, r.id).finished_ns for r in (stubborn, polite)))
+    assert rig.record(handle, polite.id).exit_code == 128 + signal.SIGTERM
+    assert rig.record(handle, stubborn.id).exit_code == 128 + signal.SIGKILL
+
+
+async def test_what_a_container_left_behind_ends_with_it(rig, eventually, tmp_path):
+    handle = await rig.open()
+    # A double-forked daemon in a session of its own: neither child nor group leads to it.
+    r = await rig.start(
+        handle, 'sh', '-c', '(setsid sh -c "echo $$ > daemon.pid; exec sleep 1000" &) ; sleep 0.2; exit 0'
+    )
+    await eventually(lambda: rig.record(handle, r.id).finished_ns)
+    await eventually(lambda: not marked(r.id))
+
+
+def marked(container_id: str) -> list[str]:
+    found = []
+    for name in os.listdir('/proc'):
+        if name.isdigit():
+            try:
+                text = Path(f'/proc/{name}/environ').read_bytes()
+            except OSError:
+                continue
+            if f'KUBELING_CONTAINER={container_id}\0'.encode() in text:
+                found.append(name)
+    return found
+
+
+async def test_a_new_agent_adopts_by_handle_and_learns_exit_codes(rig, env, eventually):
+    handle = await rig.open()
+    lives = await rig.start(handle, 'sleep', '1000', name='a')
+    ends = await rig.start(handle, 'sh', '-c', 'sleep 0.1; exit 5', name='b')
+    await rig.driver.close()
+    await eventually(lambda: not Path(f'/proc/{ends.pid}').exists())
+    later = ProcessDriver(env)
+    assert await later.recover(Handle.from_json(handle.to_json()), lambda: None)
+    codes = {r.name: (r.running, r.exit_code) for r in later.observe(handle)}
+    assert codes == {'a': (True, 0), 'b': (False, 5)}
+    assert {r.pid for r in later.observe(handle)} == {lives.pid, ends.pid}
+    await later.remove(handle)
+    await later.close()
+
+
+async def test_containers_die_with_their_shim_and_the_records_say_so(rig, eventually):
+    handle = await rig.open()
+    r = await rig.start(handle, 'sh', '-c', 'sleep 1000 & wait')
+    os.kill(handle.pid, signal.SIGKILL)
+    await eventually(lambda: not rig.driver.alive(handle))
+    assert not await rig.driver.recover(handle, rig.changed)
+    assert rig.record(handle, r.id).exit_code == 137
+    await eventually(lambda: not marked(r.id))
+    again = await rig.open()
+    assert again.pid != handle.pid
+    assert [x.exit_code for x in rig.driver.observe(again)] == [137]
+
+
+async def test_a_handle_of_another_process_is_not_adopted(rig):
+    handle = await rig.open()
+    stranger = Handle(handle.driver, handle.uid, handle.directory, handle.pid, handle.start_ticks + 1)
+    assert not await rig.driver.recover(stranger, rig.changed)
+
+
+async def test_exec_returns_the_exit_code_and_uses_the_given_streams(rig):
+    handle = await rig.open()
+    r = await rig.start(handle, 'sleep', '1000')
+    read, write = os.pipe()
+    null = os.open(os.devnull, os.O_RDONLY)
+    spec = {'argv': ['sh', '-c', 'echo hi; exit 7'], 'env': {'PATH': os.environ['PATH']}, 'cwd': '/'}
+    try:
+        assert await rig.driver.exec(handle, r.id, spec, Streams(null, write, write)) == 7
+        assert os.read(read, 100) == b'hi\n'
+        with pytest.raises(ShimError, match='executable file not found'):
+            await rig.driver.exec(handle, r.id, spec | {'argv': ['nosuch']}, Streams(null, write, write))
+    finally:
+        for fd in (read, write, null):
+            os.close(fd)
+
+
+async def test_a_cancelled_exec_is_killed(rig, eventually):
+    handle = await rig.open()
+    r = await rig.start(handle, 'sleep', '1000')
+    null = os.open(os.devnull, os.O_RDWR)
+    spec = {'argv': ['sleep', '1001'], 'env': {'PATH': os.environ['PATH']}, 'cwd': '/'}
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await rig.driver.exec(handle, r.id, spec, Streams(null, null, null))
+    finally:
+        os.close(null)
+    await eventually(lambda: marked(r.id) == [str(r.pid)])
+
+
+async def test_a_dead_zygote_is_replaced(rig, eventually):
+    first = await rig.open('u1')
+    zygote = rig.driver._zygote._process.pid
+    os.kill(zygote, signal.SIGKILL)
+    second = await rig.open('u2')
+    assert rig.driver.alive(first)
+    assert rig.driver.alive(second)

@@ -1,0 +1,110 @@
+"""Phases and statuses as the API shows them."""
+
+from __future__ import annotations
+
+import pytest
+
+from knode.pods.model import Checks, Verdict, Wait
+from knode.pods.phase import phase
+from knode.pods.status import Place, qos_class, status
+
+PLACE = Place('127.64.0.2', '127.0.0.1', '2026-01-01T00:00:00Z', {})
+
+
+@pytest.mark.parametrize(
+    ('policy', 'states', 'expected'),
+    [
+        ('Always', (None, None), 'Pending'),
+        ('Always', ('run', None), 'Pending'),
+        ('Always', ('run', 'run'), 'Running'),
+        ('Always', (0, 0), 'Running'),
+        ('Always', (1, 'run'), 'Running'),
+        ('OnFailure', (0, 0), 'Succeeded'),
+        ('OnFailure', (0, 1), 'Running'),
+        ('Never', (0, 0), 'Succeeded'),
+        ('Never', (0, 1), 'Failed'),
+        ('Never', (0, 'run'), 'Running'),
+    ],
+)
+def test_the_phase_follows_from_policy_and_states(make_pod, make_view, make_record, policy, states, expected):
+    pod = make_pod(restartPolicy=policy, containers=[{'name': n, 'image': 'x'} for n in 'ab'])
+    records = [
+        make_record(n) if s == 'run' else make_record(n, ended=s)
+        for n, s in zip('ab', states, strict=True)
+        if s is not None
+    ]
+    assert phase(make_view(pod, *records)) == expected
+
+
+def test_a_verdict_makes_the_pod_failed_with_its_reason(make_pod, make_view, make_record):
+    view = make_view(make_pod(), make_record(ended=0), verdict=Verdict('DeadlineExceeded', 'too long'))
+    got = status(view, PLACE)
+    assert (got['phase'], got['reason'], got['message']) == ('Failed', 'DeadlineExceeded', 'too long')
+
+
+def condition(got, kind):
+    return next(c for c in got['conditions'] if c['type'] == kind)
+
+
+def test_a_running_pod_is_ready_and_has_its_addresses(make_pod, make_view, make_record):
+    got = status(make_view(make_pod(), make_record()), PLACE)
+    assert condition(got, 'Ready')['status'] == 'True'
+    assert got['podIPs'] == [{'ip': '127.64.0.2'}]
+    assert got['containerStatuses'][0]['state'] == {'running': {'startedAt': '2027-01-15T07:59:59Z'}}
+
+
+def test_an_unready_container_is_named(make_pod, make_view, make_record):
+    record = make_record()
+    got = status(make_view(make_pod(), record, checks={record.id: Checks(ready=False)}), PLACE)
+    assert condition(got, 'Ready')['message'] == 'containers with unready status: [c]'
+    assert condition(got, 'Ready')['reason'] == 'ContainersNotReady'
+
+
+def test_a_crashing_container_shows_back_off_and_its_last_state(make_pod, make_view, make_record):
+    got = status(make_view(make_pod(), make_record(attempt=3, ended=2, backoff_s=40.0)), PLACE)
+    c = got['containerStatuses'][0]
+    assert c['state'] == {
+        'waiting': {
+            'reason': 'CrashLoopBackOff',
+            'message': 'back-off 40s restarting failed container=c pod=p_default(u1)',
+        }
+    }
+    assert c['lastState']['terminated']['exitCode'] == 2
+    assert c['restartCount'] == 3
+
+
+def test_a_missing_image_shows_why_it_waits(make_pod, make_view):
+    got = status(make_view(make_pod(), waits={'c': Wait('ImagePullBackOff', 'text')}), PLACE)
+    assert got['containerStatuses'][0]['state'] == {'waiting': {'reason': 'ImagePullBackOff', 'message': 'text'}}
+    assert got['phase'] == 'Pending'
+
+
+def test_transition_times_stay_while_a_condition_stays(make_pod, make_view, make_record):
+    first = status(make_view(make_pod(), make_record()), PLACE)
+    later = Place(PLACE.pod_ip, PLACE.host_ip, PLACE.start_time, {}, first)
+    assert status(make_view(make_pod(), make_record(), now=1_900_000_000.0), later)['conditions'] == first['conditions']
+
+
+def test_conditions_of_other_writers_are_kept(make_pod, make_view, make_record):
+    pod = make_pod() | {'status': {'conditions': [{'type': 'example.com/gate', 'status': 'True'}]}}
+    got = status(make_view(pod, make_record()), PLACE)
+    assert condition(got, 'example.com/gate')['status'] == 'True'
+
+
+def test_an_unmet_readiness_gate_holds_the_pod_back(make_pod, make_view, make_record):
+    pod = make_pod(readinessGates=[{'conditionType': 'example.com/gate'}])
+    ready = condition(status(make_view(pod, make_record()), PLACE), 'Ready')
+    assert (ready['status'], ready['reason']) == ('False', 'ReadinessGatesNotReady')
+
+
+@pytest.mark.parametrize(
+    ('resources', 'expected'),
+    [
+        ({}, 'BestEffort'),
+        ({'requests': {'cpu': '1'}}, 'Burstable'),
+        ({'limits': {'cpu': '1', 'memory': '1Gi'}}, 'Guaranteed'),
+        ({'limits': {'cpu': '1', 'memory': '1Gi'}, 'requests': {'cpu': '500m'}}, 'Burstable'),
+    ],
+)
+def test_quality_of_service_follows_requests_and_limits(resources, expected):
+    assert qos_class({'containers': [{'name': 'c', 'resources': resources}]}) == expected
