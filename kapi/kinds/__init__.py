@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from kapi.kinds.apps import deployment, replicaset
+from kapi.kinds.apps import controllerrevision, daemonset, deployment, replicaset, statefulset
+from kapi.kinds.batch import cronjob, job
 from kapi.kinds.coordination import lease
 from kapi.kinds.core import (
+    binding,
     configmap,
     endpoints,
     event,
+    limitrange,
     namespace,
     node,
+    persistentvolume,
+    persistentvolumeclaim,
     pod,
+    podtemplate,
+    replicationcontroller,
+    resourcequota,
     secret,
     service,
     serviceaccount,
@@ -27,7 +35,22 @@ KINDS: tuple[Kind, ...] = (
     serviceaccount.KIND,
     endpoints.KIND,
     event.KIND,
+    persistentvolume.KIND,
+    persistentvolumeclaim.KIND,
+    resourcequota.KIND,
+    limitrange.KIND,
+    podtemplate.KIND,
+    replicationcontroller.KIND,
     deployment.KIND,
     replicaset.KIND,
+    statefulset.KIND,
+    daemonset.KIND,
+    controllerrevision.KIND,
+    job.KIND,
+    cronjob.KIND,
     lease.KIND,
 )
+"""Stored kinds, served by the generic registry."""
+
+VIRTUAL: tuple[Kind, ...] = (binding.KIND,)
+"""Kinds that are answered, never stored; each needs a handler of its own."""
