@@ -333,8 +333,9 @@ def _judge_tail(path: Path, data: bytes, end: int, *, newest: bool) -> None:
             raise WalCorrupt(path, end, f'a record is damaged, though the one at {at} shows that it had been synced')
         at = data.find(_MAGIC_BYTES, at + 1)
     header = _header(data, end)
-    size = _HEADER_BYTES + (0 if header is None else header[0])
-    if end + size <= len(data) and not _misses_sector(data, end, end + size):
+    length = 0 if header is None else header[0]
+    complete = end + _frame_bytes(length) <= len(data)
+    if complete and not _misses_sector(data, end, end + _HEADER_BYTES + length):
         raise WalCorrupt(path, end, 'a complete record is damaged')
 
 

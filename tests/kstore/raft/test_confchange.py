@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import pytest
 
@@ -102,7 +102,7 @@ def test_old_and_new_majorities_always_overlap() -> None:
                 continue
             confchange.check(after)
             steps = [start, after] + ([confchange.leave_joint(after)] if after.outgoing else [])
-            for old, new in zip(steps, steps[1:], strict=False):
+            for old, new in pairwise(steps):
                 for conf in (old, new):
                     if conf not in deciding:
                         deciding[conf] = majorities(conf)
@@ -122,7 +122,7 @@ def test_garbage_is_no_change(data: bytes) -> None:
 
 def test_a_membership_that_contradicts_itself_is_found() -> None:
     for conf in (ConfState((1,), (), (1,)), ConfState((1,), (), (), (2,)), ConfState((1,), (), (), (), True)):
-        with pytest.raises(ValueError, match='learner|joint|both'):
+        with pytest.raises(ValueError, match=r"learner|joint|both"):
             confchange.check(conf)
 
 

@@ -232,10 +232,10 @@ class RaftWorld:
             if m.type == MessageType.SNAPSHOT:  # the node would stream it; here the state is the log itself
                 core = self.members[m.frm].core
                 at = core.log.applied
-                m = m._replace(snapshot=SnapshotMeta(at, core.log.term(at), core.conf))
-            self.network.append(m)
-            if self.rng.random() < self.duplicate:
-                self.network.append(m)
+                carried = m._replace(snapshot=SnapshotMeta(at, core.log.term(at), core.conf))
+            else:
+                carried = m
+            self.network.extend([carried] * (2 if self.rng.random() < self.duplicate else 1))
 
     def deliver(self) -> None:
         if self.network:
