@@ -93,6 +93,11 @@ def main(args: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; the interpreter must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as e:
+        # A fault of this program, or an answer that no server should give: never a traceback in a person's face.
+        if os.environ.get('KCTL_TRACEBACK'):
+            raise
+        return _fail(f'error: unexpected {type(e).__name__}: {e} (KCTL_TRACEBACK=1 shows where)')
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -156,7 +156,11 @@ class Http:
         raw = socket.create_connection((host, port), timeout=CONNECT_S)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if scheme == 'https' and self._tls is not None:
-            raw = self._tls.wrap_socket(raw, server_hostname=self._config.server_name or host)
+            try:
+                raw = self._tls.wrap_socket(raw, server_hostname=self._config.server_name or host)
+            except BaseException:
+                raw.close()
+                raise
         raw.settimeout(ANSWER_S)
         connection.sock = raw
         return connection

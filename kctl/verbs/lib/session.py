@@ -85,6 +85,10 @@ class Session:
         except ConfigError as e:
             raise CliError(str(e)) from None
 
+    def close(self) -> None:
+        if 'http' in self.__dict__:
+            self.http.close()
+
     def _kubeconfig(self) -> Path:
         """--kubeconfig, $KUBECONFIG, ./.kubeling/kubeconfig, ~/.kube/config."""
         named = self.flags.kubeconfig or os.environ.get('KUBECONFIG', '').split(os.pathsep)[0]
@@ -151,7 +155,10 @@ def with_session(command: Callable[..., int | None]) -> Callable[..., int | None
         inner = Flags(*(kwargs.pop(n) for n in names))
         outer = context.obj if isinstance(context.obj, Flags) else Flags()
         session = Session(inner.over(outer))
-        return command(session, **kwargs)
+        try:
+            return command(session, **kwargs)
+        finally:
+            session.close()
 
     return run
 

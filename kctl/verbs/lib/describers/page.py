@@ -83,13 +83,11 @@ class Page:
         self.line('Type\tReason\tAge\tFrom\tMessage', 1)
         self.line('----\t------\t----\t----\t-------', 1)
         for event in ordered:
-            source = event.get('source') or {}
-            whence = ', '.join(filter(None, (source.get('component'), source.get('host'))))
             cells = (
                 event.get('type', ''),
                 event.get('reason', ''),
                 self._when(event),
-                whence or event.get('reportingComponent') or '',
+                (event.get('source') or {}).get('component') or event.get('reportingComponent') or '',
                 str(event.get('message', '')).strip().replace('\t', ' '),
             )
             self.line('\t'.join(cells), 1)
