@@ -137,8 +137,8 @@ def _entry(worker: Worker, endpoints: Endpoints, options: dict[str, Any], pipe: 
 def load(worker: Worker, target: Target, shares: Sequence[dict[str, Any]]) -> list[Any]:
     """Run `worker` in one process for each share; all start together once all say `ready`; their results.
 
-    A worker is a coroutine function of module level: `await worker(endpoints, options, pipe)`; it sends `ready`, receives
-    `go`, and returns what it measured.
+    A worker is a coroutine function of module level: `await worker(endpoints, options, pipe)`; it sends `ready`,
+    receives `go`, and returns what it measured.
     """
     context = multiprocessing.get_context('fork')
     children = []

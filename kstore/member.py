@@ -68,6 +68,7 @@ class Member:
         self.proposals.lead = self._lead
         self.leases = LeaseKeeper(self.fsm, self.node, self.proposals, env)
         self.connections: set[Connection] = set()
+        self.leader_changes = 0
         self._flush_now = asyncio.Event()
         self._samples: deque[tuple[float, int]] = deque()
         self.fsm.on_changes = self._changed
@@ -256,6 +257,7 @@ class Member:
             self.proposals.finish(ticket, failure(BadRequest(f'operation {ticket.op!r} cannot be forwarded')))
 
     def _leader_changed(self, leader: int, term: int) -> None:
+        self.leader_changes += leader != 0
         self.leases.leadership(leader, term, self.config.id)
         self.proposals.sweep()
 

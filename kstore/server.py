@@ -30,6 +30,10 @@ async def run(config: StoreConfig, env: Env, ready: Ready) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 start_essential(group, 'member', member.run(client_tls))
+                if config.http is not None:
+                    from kstore.http import serve  # noqa: PLC0415 — the HTTP stack is not loaded for nothing
+
+                    start_essential(group, 'http', serve(member, config.http))
                 log.info('store member serving', member=config.id, listen=config.listen, rv=member.store.revision)
                 ready()
         finally:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 
 from kcore.env import Env
@@ -29,6 +31,12 @@ from kstore.watchstream import WatchStream
 from kstore.wire import Op
 
 Stores = Callable[..., Awaitable[Any]]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return int(s.getsockname()[1])
 
 
 async def take(stream: WatchStream, count: int) -> list[Event]:
@@ -332,3 +340,18 @@ async def test_a_closed_client_and_a_missing_store_say_so(stores: Stores, env: E
     async with StoreClient([('127.0.0.1', 1)], env, deadline_s=0.2) as nobody:
         with pytest.raises(Unreachable, match=r'127\.0\.0\.1:1'):
             await nobody.get(b'/a')
+
+
+async def test_health_and_metrics_are_served(stores: Stores):
+    async with aiohttp.ClientSession() as http:
+        port = free_port()
+        store = await stores(1, http=f'127.0.0.1:{port}')
+        client = await store.client()
+        await client.put(b'/a', b'1')
+        url = f'http://127.0.0.1:{port}'
+        async with http.get(f'{url}/health') as reply:
+            assert (reply.status, await reply.json()) == (200, {'health': 'true', 'reason': ''})
+        async with http.get(f'{url}/ready') as reply:
+            assert reply.status == 200
+        async with http.get(f'{url}/metrics') as reply:
+            assert 'etcd_debugging_mvcc_current_revision 2.0' in await reply.text()

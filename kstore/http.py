@@ -1,0 +1,112 @@
+"""`--http`: `/health`, `/ready` and `/metrics` of one member, for probes and scrapers. Nothing else, and no secrets.
+
+`/health` asks the cluster: 200 when a linearizable read succeeds here in time, else 503 with a reason. `/ready` asks
+the member: 200 when it knows a leader. Metric names are etcd's where the meaning is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from kcore.config import split_address
+from kcore.metrics import CONTENT_TYPE, CollectorRegistry, render
+from kstore.errors import StoreError
+
+if TYPE_CHECKING:
+    from kstore.member import Member
+
+HEALTH_TIMEOUT_S = 2.0
+"""A linearizable read that takes longer makes a member unhealthy."""
+
+
+class MemberCollector:
+    """Reads the figures at scrape time: serving a request costs nothing extra."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def collect(self) -> Iterable[Metric]:
+        status = self._member.status()
+        backend = self._member.fsm.engine.backend
+        gauges = {
+            'etcd_server_has_leader': ('1 while a leader is known', int(status['leader'] != 0)),
+            'etcd_server_is_leader': ('1 on the leader', int(status['role'] == 'leader')),
+            'etcd_server_proposals_committed_total': ('Log index known to be committed', status['commit_index']),
+            'etcd_server_proposals_applied_total': ('Log index applied', status['applied_index']),
+            'etcd_server_proposals_pending': ('Requests under way', self._member.proposals.inflight),
+            'etcd_mvcc_db_total_size_in_bytes': ('Bytes of the state on disk', backend.size_bytes),
+            'etcd_mvcc_db_total_size_in_use_in_bytes': ('Bytes of it in use', backend.used_bytes),
+            'etcd_debugging_mvcc_current_revision': ('Revision of the store', status['revision']),
+            'etcd_debugging_mvcc_compact_revision': ('Oldest readable revision', status['compacted']),
+            'etcd_debugging_mvcc_watcher_total': ('Watches', status['watches']),
+            'kstore_durable_index': ('Log index that the state on disk holds', status['durable_index']),
+            'kstore_connections': ('Open connections', status['connections']),
+            'kstore_leases': ('Live leases', status['leases']),
+            'kstore_sessions': ('Clients remembered for exactly-once', status['sessions']),
+            'kstore_term': ('Raft term', status['term']),
+        }
+        for name, (text, value) in gauges.items():
+            yield GaugeMetricFamily(name, text, value)
+        yield CounterMetricFamily('etcd_debugging_mvcc_events', 'Events given to watches', self._member.hub.events)
+        yield CounterMetricFamily(
+            'etcd_server_leader_changes_seen', 'Changes of leader seen', self._member.leader_changes
+        )
+
+
+class Probes:
+    """The three handlers."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._registry = CollectorRegistry()
+        self._registry.register(MemberCollector(member))
+
+    async def health(self, _: web.Request) -> web.Response:
+        done: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()
+
+        def ready(error: StoreError | None) -> None:
+            if not done.done():
+                done.set_result(error)
+
+        self._member.proposals.read(ready)
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                error = await done
+        except TimeoutError:
+            return _answer(f'a linearizable read took longer than {HEALTH_TIMEOUT_S:g} s')
+        return _answer(str(error) if error else '')
+
+    async def ready(self, _: web.Request) -> web.Response:
+        return _answer('' if self._member.node.leader_id else 'no leader is known')
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=render(self._registry), headers={'Content-Type': CONTENT_TYPE})
+
+
+def _answer(reason: str) -> web.Response:
+    if reason:
+        return web.json_response({'health': 'false', 'reason': reason}, status=503)
+    return web.json_response({'health': 'true', 'reason': ''})
+
+
+async def serve(member: Member, address: str, opened: Callable[[tuple[str, int]], None] = lambda _: None) -> None:
+    """Serve until cancelled. Raises OSError when the address is taken; `opened` gets the address listened on."""
+    probes = Probes(member)
+    app = web.Application()
+    app.add_routes(
+        [web.get('/health', probes.health), web.get('/ready', probes.ready), web.get('/metrics', probes.metrics)]
+    )
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        host, port = split_address(address)
+        await web.TCPSite(runner, host, port).start()
+        opened(runner.addresses[0][:2])
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,169 @@
+"""The state machine: deterministic, exactly once, restartable at any flush, movable as a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kstore import session
+from kstore.errors import BadRequest, LeaseExists, LeaseNotFound, SessionExpired, TooLarge
+from kstore.fsm import Command, StoreFsm, encode
+from kstore.model import RangeQuery
+from kstore.mvcc.engine import Engine, Table
+from kstore.mvcc.memory import Image, MemoryBackend
+from kstore.raft.messages import ConfState, Entry, EntryKind, SnapshotMeta
+from kstore.wire import split_result
+
+
+class Machine:
+    """A state machine and the index it is fed at."""
+
+    def __init__(self, image: Image | None = None) -> None:
+        self.image = image or Image()
+        self.fsm = StoreFsm(Engine(MemoryBackend(self.image)))
+
+    def do(self, *command: Any, client: int = 0, sequence: int = 1, acked: int = 0, retry: bool = False) -> Any:
+        return self.raw(encode(client, sequence, acked, retry, *command))
+
+    def raw(self, data: bytes, kind: int = EntryKind.NORMAL) -> Any:
+        (result,) = self.fsm.apply([Entry(1, self.fsm.applied_index + 1, kind, data)])
+        return None if result is None else split_result(result)
+
+    def state(self) -> list[tuple[int, bytes, bytes]]:
+        self.fsm._save()
+        scan = self.fsm.engine.scan
+        return [(t, k, v) for t in Table if t is not Table.META for k, v in scan(t)]
+
+
+commands = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just(Command.PUT), st.sampled_from([b'a', b'b', b'c']), st.binary(max_size=4), st.sampled_from([0, 7, 8])
+        ),
+        st.tuples(st.just(Command.DELETE), st.sampled_from([b'a', b'b']), st.sampled_from([None, b'c'])),
+        st.tuples(st.just(Command.GRANT), st.sampled_from([7, 8]), st.integers(0, 99)),
+        st.tuples(st.just(Command.REVOKE), st.sampled_from([7, 8])),
+        st.tuples(st.just(Command.EXPIRE), st.just([7, 8, 9])),
+        st.tuples(st.just(Command.COMPACT), st.integers(0, 20)),
+    ),
+    max_size=25,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(commands, st.integers(0, 25))
+async def test_a_restart_at_any_point_and_a_snapshot_give_the_same_state(history: list[tuple[Any, ...]], flush_at: int):
+    steady, crashed = Machine(), Machine()
+    for n, command in enumerate(history, 1):
+        data = encode(5, n, 0, False, *command)
+        assert steady.raw(data) == crashed.raw(data)
+        if n == flush_at:
+            await crashed.fsm.flush()
+    revived = Machine(crashed.image)
+    for n, command in enumerate(history, 1):
+        if n > revived.fsm.applied_index:
+            revived.raw(encode(5, n, 0, False, *command))
+    assert revived.state() == steady.state()
+    copy = Machine()
+    stream = steady.fsm.snapshot()
+    steady.do(Command.PUT, b'later', b'')
+    steady.do(Command.DELETE, b'later')
+    await copy.fsm.restore(SnapshotMeta(len(history) or 1, 1, ConfState((1,))), stream)
+    assert copy.state() == revived.state()
+    assert copy.fsm.store.revision == revived.fsm.store.revision
+    assert copy.fsm.durable_index == (len(history) or 1)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_of_a_command_harm_the_machine(data: bytes):
+    machine = Machine()
+    machine.raw(data or b'\xc0')
+    machine.do(Command.PUT, b'a', b'1')
+    assert machine.fsm.store.revision == 2
+
+
+def test_a_repeated_request_gets_the_first_result_and_changes_nothing():
+    machine = Machine()
+    first = machine.do(Command.PUT, b'a', b'1', client=9, sequence=1)
+    assert machine.do(Command.PUT, b'a', b'1', client=9, sequence=1, retry=True) == first
+    assert machine.fsm.store.revision == 2
+    failed = machine.do(Command.REVOKE, 5, client=9, sequence=2)
+    machine.do(Command.GRANT, 5, 10)
+    assert machine.do(Command.REVOKE, 5, client=9, sequence=2, retry=True) == failed
+
+
+async def test_exactly_once_survives_a_restart():
+    machine = Machine()
+    first = machine.do(Command.PUT, b'a', b'1', client=9, sequence=1)
+    await machine.fsm.flush()
+    revived = Machine(machine.image)
+    assert revived.do(Command.PUT, b'a', b'1', client=9, sequence=1, retry=True) == first
+    assert revived.fsm.store.revision == 2
+
+
+def test_a_retry_of_a_forgotten_client_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(session, 'SESSIONS_MAX', 2)
+    machine = Machine()
+    for client in (1, 2, 3):
+        machine.do(Command.PUT, b'a', b'', client=client)
+    code, _ = machine.do(Command.PUT, b'a', b'', client=1, retry=True)
+    assert code == SessionExpired.code
+    assert machine.fsm.store.revision == 4
+
+
+def test_acknowledged_results_are_dropped():
+    machine = Machine()
+    for n in range(1, 100):
+        machine.do(Command.PUT, b'a', b'', client=1, sequence=n, acked=n)
+    assert machine.fsm.sessions.size < 100
+    code, _ = machine.do(Command.PUT, b'a', b'', client=1, sequence=3, acked=99)
+    assert code == SessionExpired.code
+
+
+def test_leases_end_with_their_keys_in_one_revision():
+    machine = Machine()
+    heard: list[tuple[int, bytes]] = []
+    machine.fsm.on_changes = lambda changes, _: heard.extend((c.revision, c.key) for c in changes)
+    assert machine.do(Command.GRANT, 7, 60) == (0, [7, 60])
+    assert machine.do(Command.GRANT, 7, 60)[0] == LeaseExists.code
+    assert machine.do(Command.GRANT, 8, 1 << 40)[0] == TooLarge.code
+    assert machine.do(Command.PUT, b'x', b'', 99)[0] == LeaseNotFound.code
+    for key in (b'b', b'a'):
+        machine.do(Command.PUT, key, b'', 7)
+    assert machine.do(Command.EXPIRE, [7, 1234]) == (0, [4])
+    assert heard[2:] == [(4, b'a'), (4, b'b')]
+    assert machine.do(Command.REVOKE, 7)[0] == LeaseNotFound.code
+
+
+def test_entries_without_a_command_only_move_the_index():
+    machine = Machine()
+    assert machine.raw(b'') is None
+    assert machine.raw(b'anything', EntryKind.CONF_CHANGE) is None
+    assert machine.fsm.applied_index == 2
+    assert machine.do(77)[0] == BadRequest.code
+
+
+async def test_a_snapshot_is_cut_small_and_any_damage_is_noticed():
+    machine = Machine()
+    for n in range(4):
+        machine.do(Command.PUT, b'big%d' % n, bytes([n]) * 1_500_000)
+    pieces = [piece async for piece in machine.fsm.snapshot()]
+    assert max(map(len, pieces)) <= 1 << 20
+
+    async def stream(data: list[bytes]) -> AsyncIterator[bytes]:
+        for piece in data:
+            yield piece
+
+    meta = SnapshotMeta(4, 1, ConfState((1,)))
+    copy = Machine()
+    await copy.fsm.restore(meta, stream(pieces))
+    assert copy.fsm.store.range(RangeQuery(b'big0')).kvs == machine.fsm.store.range(RangeQuery(b'big0')).kvs
+    broken = bytearray(pieces[1])
+    broken[1000] ^= 1
+    for damage in (pieces[:-1], [pieces[0], bytes(broken), *pieces[2:]], [b'junk' * 100], []):
+        with pytest.raises(ValueError, match='bad snapshot'):
+            await Machine().fsm.restore(meta, stream(damage))
