@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from kcore.config import Address, Config, SettingsConfigDict
+from kcore.config import Address, Config
 
 
 class ApiConfig(Config):

@@ -110,14 +110,20 @@ class ServiceAddresses:
         name = new['metadata'].get('name', '')
         if key.startswith(IPS):
             if ipaddress.ip_address(address) not in self.network:
-                why = f'Invalid value: ["{address}"]: failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {self.network}'
+                why = (
+                    f'Invalid value: ["{address}"]: failed to allocate IP {address}: the provided IP ({address}) '
+                    f'is not in the valid range. The range of valid IPs is {self.network}'
+                )
                 raise _invalid(name, 'spec.clusterIPs', why)
             if not await self._create(key, new, claimed, dry_run=dry_run):
                 why = f'Invalid value: ["{address}"]: failed to allocate IP {address}: provided IP is already allocated'
                 raise _invalid(name, 'spec.clusterIPs', why)
             return
         if int(address) not in self._ports:
-            why = f'Invalid value: {address}: provided port is not in the valid range. The range of valid ports is {self._ports[0]}-{self._ports[-1]}'
+            span = f'{self._ports[0]}-{self._ports[-1]}'
+            why = (
+                f'Invalid value: {address}: provided port is not in the valid range. The range of valid ports is {span}'
+            )
             raise _invalid(name, 'spec.ports[0].nodePort', why)
         if not await self._create(key, new, claimed, dry_run=dry_run):
             raise _invalid(

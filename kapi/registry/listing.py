@@ -57,7 +57,7 @@ async def list_objects(cache: Cache, kind: Kind, namespace: str, options: ListOp
     prefix, scope = scope_of(kind, namespace)
     if options.continue_:
         rv, after = _read_token(options.continue_, scope)
-        return await _page(cache, scope, selection, rv or await cache.fresh(), after, options.limit)
+        return await _page(cache, scope, selection, rv or await cache.fresh(), after=after, limit=options.limit)
     if options.match == 'Exact' or (options.limit and options.version and not options.match):
         # Without a match rule, a limited list at a given version is exact too, so that its pages agree.
         return await _exact(cache, scope, selection, options)
@@ -104,12 +104,12 @@ def _newest(resource: ResourceCache, scope: str, selection: Selection, rv: int, 
 
 async def _exact(cache: Cache, scope: str, selection: Selection, options: ListOptions) -> Listed:
     try:
-        return await _page(cache, scope, selection, options.version, '', options.limit)
+        return await _page(cache, scope, selection, options.version, after='', limit=options.limit)
     except FutureRevision as e:
         raise TooLargeVersion(options.version, e.current) from e
 
 
-async def _page(cache: Cache, scope: str, selection: Selection, rv: int, after: str, limit: int) -> Listed:
+async def _page(cache: Cache, scope: str, selection: Selection, rv: int, *, after: str, limit: int) -> Listed:
     """A page at exactly `rv`, read from the store's history."""
     picked: list[Entry] = []
     step = limit if selection.matches is None else limit * PAGE_READ_FACTOR

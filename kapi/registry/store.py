@@ -132,7 +132,7 @@ class Registry:
         if kind.has_status:
             obj.pop('status', None)
         strategy.default(obj)
-        attributes = self._attributes('CREATE', kind, namespace, obj, None, write)
+        attributes = self._attributes('CREATE', kind, namespace, write, obj=obj, old=None)
         await self.admission.mutate(attributes)
         strategy.default(obj)
         strategy.prepare(obj, None)
@@ -174,7 +174,7 @@ class Registry:
             async def change(current: Versioned) -> bytes:
                 old = decode(current.value, current.rv)
                 new = await transform(copy.deepcopy(old))
-                new = await self._updated(kind, namespace, name, new, old, write)
+                new = await self._updated(kind, (namespace, name), new, old, write)
                 if deletion.finished(kind, new):
                     raise _Finished(current, new)
                 if hooks:
@@ -213,8 +213,9 @@ class Registry:
         stored = await self.cache.update(key, change, ttl_s=ttl_s)
         return Entry(key, stored.value, stored.rv)
 
-    async def _updated(self, kind: Kind, namespace: str, name: str, new: Obj, old: Obj, write: Write) -> Obj:
-        """The object to store: rules of an update applied to what the client wants."""
+    async def _updated(self, kind: Kind, place: tuple[str, str], new: Obj, old: Obj, write: Write) -> Obj:
+        """The object to store: rules of an update applied to what the client wants. `place`: namespace and name."""
+        namespace, name = place
         meta = metadata.place(kind, new, namespace)
         if meta.setdefault('name', name) != name:
             raise BadRequest(f'the name of the object ({meta["name"]}) does not match the name on the URL ({name})')
@@ -229,7 +230,7 @@ class Registry:
             _copy_status(new, old)
         strategy = kind.strategy
         strategy.default(new)
-        attributes = self._attributes('UPDATE', kind, namespace, new, old, write)
+        attributes = self._attributes('UPDATE', kind, namespace, write, obj=new, old=old)
         await self.admission.mutate(attributes)
         strategy.default(new)
         broken = list(metadata.validate_change(new, old))
@@ -292,7 +293,7 @@ class Registry:
         old = decode(current.value, current.rv)
         deletion.check_preconditions(kind, old, options)
         meta = old['metadata']
-        attributes = self._attributes('DELETE', kind, meta.get('namespace', ''), None, old, write)
+        attributes = self._attributes('DELETE', kind, meta.get('namespace', ''), write, obj=None, old=old)
         attributes.name = meta['name']
         await self.admission.mutate(attributes)
         await self.admission.validate(attributes)
@@ -321,7 +322,7 @@ class Registry:
             await hooks.release(hooks.held(obj))
 
     def _attributes(
-        self, operation: Operation, kind: Kind, namespace: str, obj: Obj | None, old: Obj | None, write: Write
+        self, operation: Operation, kind: Kind, namespace: str, write: Write, *, obj: Obj | None, old: Obj | None
     ) -> Attributes:
         name = (obj or old or {}).get('metadata', {}).get('name', '')
         return Attributes(

@@ -1,4 +1,4 @@
-"""Request bodies: read up to a limit, then JSON, YAML or protobuf into a dict. Broken input is a 400 that says where."""
+"""Request bodies: read up to a limit, then JSON or YAML into a dict. Broken input is a 400 that says where."""
 
 from __future__ import annotations
 

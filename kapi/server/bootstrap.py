@@ -105,7 +105,7 @@ async def _publish(server: ApiServer) -> None:
     addresses = [split_address(k.removeprefix(MASTER_LEASES)) for k in server.cache.resource(MASTER_LEASES).keys]
     if not addresses:
         return
-    subsets = [
+    subsets: list[Obj] = [
         {
             'addresses': [{'ip': h} for h, p in addresses if p == port],
             'ports': [{'name': 'https', 'port': port, 'protocol': 'TCP'}],

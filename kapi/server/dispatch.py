@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kapi.errors import MethodNotAllowed, UnknownPath
 from kapi.registry.kind import Connect, Kind, Scale, Status
 from kapi.server.context import Context
@@ -9,7 +11,7 @@ from kapi.server.handlers import binding, connect, create, delete, get, patch, r
 from kapi.server.handlers import scale as scales
 from kapi.server.nonresource import nonresource
 
-VERBS = {
+VERBS: Mapping[str, connect.Handler] = {
     'get': get.get,
     'list': get.list_,
     'watch': watch.watch,
@@ -19,7 +21,7 @@ VERBS = {
     'delete': delete.delete,
     'deletecollection': delete.delete_collection,
 }
-STATUS_VERBS = {'get': get.get, 'update': update.update, 'patch': patch.patch}
+STATUS_VERBS: Mapping[str, connect.Handler] = {'get': get.get, 'update': update.update, 'patch': patch.patch}
 SCALE_VERBS = {'get': scales.get, 'update': scales.update, 'patch': scales.patch}
 
 

@@ -101,7 +101,8 @@ async def impersonate(ctx: Context) -> None:
 async def _may_impersonate(ctx: Context, group: str, resource: str, name: str) -> None:
     question = Attributes(ctx.user, 'impersonate', group, 'v1', resource, name=name)
     if (await ctx.server.authz.decide(question)).verdict != 'allow':
-        why = f'User "{ctx.user.name}" cannot impersonate resource "{resource}" in API group "{group}" at the cluster scope'
+        what = f'resource "{resource}" in API group "{group}" at the cluster scope'
+        why = f'User "{ctx.user.name}" cannot impersonate {what}'
         raise Forbidden.on(Resource(group, 'v1', resource, ''), name, why)
 
 

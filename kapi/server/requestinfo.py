@@ -20,7 +20,7 @@ QUERY_FIELDS_MAX = 1_000
 class RequestInfo:
     path: str
     verb: str
-    """Of a resource: get, list, watch, create, update, patch, delete, deletecollection; else the method in lower case."""
+    """get, list, watch, create, update, patch, delete, deletecollection; else the method in lower case."""
     query: Mapping[str, Sequence[str]]
     is_resource: bool = False
     group: str = ''

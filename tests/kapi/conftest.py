@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import io
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -85,6 +86,7 @@ class Api:
             body = orjson.dumps(body)
         if body is not None:
             headers.setdefault('Content-Type', kw.pop('content_type', 'application/json'))
+            body = io.BytesIO(body) if len(body) > 1_000_000 else body
         async with self.session.request(method, self.base + path, data=body, headers=headers, **kw) as reply:
             data = await reply.read()
             is_json = reply.content_type == 'application/json' and data

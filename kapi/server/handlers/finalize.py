@@ -1,4 +1,4 @@
-"""`namespaces/finalize`: the namespace controller takes away `spec.finalizers`; with the last one the namespace goes."""
+"""`namespaces/finalize`: the controller takes away `spec.finalizers`; with the last one the namespace goes."""
 
 from __future__ import annotations
 

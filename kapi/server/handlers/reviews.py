@@ -1,4 +1,4 @@
-"""Resources that are questions, not objects: access reviews and `SelfSubjectReview`. POST in, the answer in `status`."""
+"""Resources that are questions: access reviews and `SelfSubjectReview`. POST in, the answer in `status`."""
 
 from __future__ import annotations
 

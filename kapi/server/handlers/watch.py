@@ -82,7 +82,7 @@ async def watch(ctx: Context, kind: Kind) -> web.StreamResponse:
         if failure is not None or watcher is None:
             await response.write(failure or b'')
         else:
-            await _Stream(ctx, kind, options, view, watcher, response).run(initial)
+            await _Stream(ctx, kind, options, view=view, watcher=watcher, response=response).run(initial)
         await response.write_eof()
     except (ConnectionResetError, Overflow):
         pass  # the client left, or was too slow and starts again
@@ -118,7 +118,14 @@ class _Stream:
     """The writing half of one watch."""
 
     def __init__(
-        self, ctx: Context, kind: Kind, options: ListOptions, view: View, watcher: Watcher, response: web.StreamResponse
+        self,
+        ctx: Context,
+        kind: Kind,
+        options: ListOptions,
+        *,
+        view: View,
+        watcher: Watcher,
+        response: web.StreamResponse,
     ) -> None:
         self.ctx = ctx
         self.kind = kind
