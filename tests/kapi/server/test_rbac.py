@@ -62,7 +62,7 @@ def allowed_slowly(rule: dict[str, list[str]], a: Attributes) -> bool:
     name=st.sampled_from(['', 'x']),
 )  # fmt: skip
 async def test_decisions_agree_with_a_slow_reference(
-    rules: list[dict[str, list[str]]], subject: str, namespace: str, user: str, verb: str, group: str, resource: str,
+    *, rules: list[dict[str, list[str]]], subject: str, namespace: str, user: str, verb: str, group: str, resource: str,
     sub: str, where: str, name: str,
 ) -> None:  # fmt: skip
     ref = {'kind': 'ClusterRole', 'name': 'r'}
