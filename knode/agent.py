@@ -60,6 +60,8 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
     manager = PodManager(host, pods, statuses)
     server = NodeServer(config, env, manager, config.name)
     try:
+        for driver in drivers.values():
+            await driver.prepare()
         await server.start()
         keeper.port = server.port
         async with asyncio.TaskGroup() as group:

@@ -317,6 +317,9 @@ class PodWorker:
             self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {e}', container=name, where=where)
             return
         self._waits.pop(name, None)
+        if c.get('volumeMounts') and not spec.mounts:
+            text = 'this node cannot give containers mount paths: see KUBELING_MOUNT_<VOLUME> in the environment'
+            self._host.emit(self.pod, 'Warning', 'MountPathUnavailable', text, container=name, where=where)
         record = await self.driver.start(self.checkpoint.handle, spec)
         self._host.emit(self.pod, 'Normal', 'Created', f'Created container: {name}', container=name, where=where)
         if record.started_ns:

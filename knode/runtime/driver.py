@@ -110,6 +110,8 @@ class ContainerSpec:
     oom_score_adj: int | None = None
     no_new_privs: bool = False
     mounts: Sequence[Mount] = ()
+    staging: str = ''
+    """An empty directory for the driver's use while it arranges the mounts."""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -160,6 +162,9 @@ class RuntimeDriver(Protocol):
 
     name: str
     capabilities: Capabilities
+
+    async def prepare(self) -> None:
+        """Find out what this machine allows; `capabilities` are final afterwards. Raises ShimError."""
 
     async def close(self) -> None:
         """Let go of every sandbox; none of them ends."""

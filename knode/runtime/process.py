@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,11 @@ class ProcessDriver:
         self._env = env
         self._zygote = Zygote(env)
         self._pods: dict[str, _Pod] = {}
+
+    async def prepare(self) -> None:
+        can = await self._zygote.probe()
+        self.capabilities = replace(self.capabilities, isolates_fs=bool(can.get('mounts')))
+        log.info('process driver ready', **asdict(self.capabilities))
 
     async def close(self) -> None:
         for pod in self._pods.values():

@@ -40,6 +40,9 @@ class SimulatedDriver:
         self._pods: dict[str, _Pod] = {}
         self._serial = 0
 
+    async def prepare(self) -> None:
+        return
+
     async def close(self) -> None:
         for pod in self._pods.values():
             self._end(pod)

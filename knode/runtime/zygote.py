@@ -36,27 +36,35 @@ class Zygote:
 
     async def fork(self, directory: str) -> tuple[int, int]:
         """A new shim in `directory`: (pid, start ticks); its socket listens. Raises ShimError."""
+        answer = await self._request({'directory': directory})
+        return int(answer['pid']), int(answer['start_ticks'])
+
+    async def probe(self) -> dict[str, Any]:
+        """What this machine allows: `{'mounts': bool}`. Raises ShimError."""
+        return await self._request({'probe': True})
+
+    async def _request(self, request: dict[str, Any]) -> dict[str, Any]:
         async with self._lock:  # one question at a time: a fork takes a millisecond
             for attempt in (1, 2):
                 try:
                     async with asyncio.timeout(FORK_TIMEOUT_S):
-                        return await self._ask(directory)
+                        return await self._ask(request)
                 except (OSError, TimeoutError, asyncio.IncompleteReadError) as e:
                     log.warning('zygote failed', attempt=attempt, err=f'{type(e).__name__}: {e}')
                     await self._drop()
             raise ShimError('the zygote cannot be started')
 
-    async def _ask(self, directory: str) -> tuple[int, int]:
+    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._writer is None:
             await self._start()
         assert self._writer is not None
         assert self._reader is not None
         self._serial += 1
-        self._writer.write(orjson.dumps({'id': self._serial, 'directory': directory}) + b'\n')
+        self._writer.write(orjson.dumps(request | {'id': self._serial}) + b'\n')
         answer: dict[str, Any] = orjson.loads(await self._reader.readuntil(b'\n'))
         if 'error' in answer:
             raise ShimError(f'pod sandbox: {answer["error"]}')
-        return int(answer['pid']), int(answer['start_ticks'])
+        return answer
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()

@@ -151,9 +151,12 @@ class Volumes:
             mounts.append(Mount(str(source), m['mountPath'], bool(m.get('readOnly'))))
         if not mounts:
             return spec
-        return replace(
-            spec, env={**spec.env, **{k: v for k, v in env.items() if k not in spec.env}}, mounts=tuple(mounts)
-        )
+        if not self._host.driver_for(pod).capabilities.isolates_fs:
+            return replace(spec, env={**env, **spec.env})
+        staging = self._paths.root / 'staging' / spec.id
+        self._host.env.disk.mkdir(staging)
+        meta = {**spec.meta, 'mounts': len(mounts)}
+        return replace(spec, env={**env, **spec.env}, mounts=tuple(mounts), staging=str(staging), meta=meta)
 
     def _sub_path(self, m: Obj, root: Path, env: Mapping[str, str]) -> Path:
         sub = expand(m['subPathExpr'], env) if m.get('subPathExpr') else m.get('subPath') or ''

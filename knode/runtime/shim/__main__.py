@@ -18,7 +18,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 sys.dont_write_bytecode = True
 
-from knode.runtime.shim import host  # noqa: E402 — the path above has to come first
+from knode.runtime.shim import host, mounts  # noqa: E402 — the path above has to come first
 from knode.runtime.shim.core import SOCKET_FILE, Shim  # noqa: E402
 
 SHIM_LOG_FILE = 'shim.log'
@@ -37,7 +37,10 @@ def main() -> None:
     for line in lines:
         request = json.loads(line)
         try:
-            answer = _fork_shim(request['directory'], control)
+            if 'probe' in request:
+                answer: dict[str, int | str] = {'mounts': int(mounts.supported())}
+            else:
+                answer = _fork_shim(request['directory'], control)
         except OSError as e:
             answer = {'error': f'{e.strerror}: {e.filename or request["directory"]}'}
         control.sendall(json.dumps(answer | {'id': request['id']}).encode() + b'\n')

@@ -16,7 +16,7 @@ import termios
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from knode.runtime.shim import host
+from knode.runtime.shim import host, mounts
 
 NOT_STARTED = 128
 """Exit code of a container whose process never came to be, as containerd reports it."""
@@ -66,13 +66,14 @@ def _become(spec: Mapping[str, Any], stdio: Sequence[int], report: int, parent: 
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         _limit(spec)
+        _arrange_mounts(spec)
+        _change_directory(str(spec['cwd']))  # as the agent's user: the pod's directory is closed to others
         _change_user(spec)
         # Set last: a change of user clears it. If the shim dies, the container dies with it.
         host.prctl(host.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(NOT_STARTED)
         os.umask(0o022)
-        _change_directory(str(spec['cwd']))
         _exec(list(spec['argv']), dict(spec['env']))
     except StartError as e:
         os.write(report, f'unable to start container process: {e}'.encode())
@@ -103,6 +104,16 @@ def _limit(spec: Mapping[str, Any]) -> None:
                 raise
     if spec.get('no_new_privs'):
         host.prctl(host.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _arrange_mounts(spec: Mapping[str, Any]) -> None:
+    try:
+        if spec.get('mounts'):
+            mounts.mount_all(spec['mounts'], str(spec['staging']))
+        elif spec.get('mount_pid'):
+            mounts.enter(int(spec['mount_pid']))
+    except (mounts.MountError, OSError) as e:
+        raise StartError(f'error mounting volumes: {e}') from e
 
 
 def _change_user(spec: Mapping[str, Any]) -> None:
