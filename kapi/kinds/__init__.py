@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from kapi.kinds.admissionregistration import (
+    mutatingwebhookconfiguration,
+    validatingadmissionpolicy,
+    validatingadmissionpolicybinding,
+    validatingwebhookconfiguration,
+)
+from kapi.kinds.apiextensions import customresourcedefinition
+from kapi.kinds.apiregistration import apiservice
 from kapi.kinds.apps import controllerrevision, daemonset, deployment, replicaset, statefulset
+from kapi.kinds.authentication import selfsubjectreview, tokenreview
+from kapi.kinds.authorization import (
+    localsubjectaccessreview,
+    selfsubjectaccessreview,
+    selfsubjectrulesreview,
+    subjectaccessreview,
+)
+from kapi.kinds.autoscaling import horizontalpodautoscaler
 from kapi.kinds.batch import cronjob, job
+from kapi.kinds.certificates import certificatesigningrequest
 from kapi.kinds.coordination import lease
 from kapi.kinds.core import (
     binding,
@@ -12,7 +29,6 @@ from kapi.kinds.core import (
     event,
     limitrange,
     namespace,
-    node,
     persistentvolume,
     persistentvolumeclaim,
     pod,
@@ -22,12 +38,23 @@ from kapi.kinds.core import (
     secret,
     service,
     serviceaccount,
-)  # fmt: skip
+)
+from kapi.kinds.core import (
+    node as core_node,
+)
+from kapi.kinds.discovery import endpointslice
+from kapi.kinds.flowcontrol import flowschema, prioritylevelconfiguration
+from kapi.kinds.networking import ingress, ingressclass, networkpolicy
+from kapi.kinds.node import runtimeclass
+from kapi.kinds.policy import poddisruptionbudget
+from kapi.kinds.rbac import clusterrole, clusterrolebinding, role, rolebinding
+from kapi.kinds.scheduling import priorityclass
+from kapi.kinds.storage import csidriver, csinode, csistoragecapacity, storageclass, volumeattachment
 from kapi.registry.kind import Kind
 
 KINDS: tuple[Kind, ...] = (
     namespace.KIND,
-    node.KIND,
+    core_node.KIND,
     pod.KIND,
     service.KIND,
     configmap.KIND,
@@ -48,9 +75,48 @@ KINDS: tuple[Kind, ...] = (
     controllerrevision.KIND,
     job.KIND,
     cronjob.KIND,
+    horizontalpodautoscaler.KIND,
+    poddisruptionbudget.KIND,
+    ingress.KIND,
+    ingressclass.KIND,
+    networkpolicy.KIND,
+    endpointslice.KIND,
     lease.KIND,
+    priorityclass.KIND,
+    storageclass.KIND,
+    csidriver.KIND,
+    csinode.KIND,
+    csistoragecapacity.KIND,
+    volumeattachment.KIND,
+    role.KIND,
+    rolebinding.KIND,
+    clusterrole.KIND,
+    clusterrolebinding.KIND,
+    certificatesigningrequest.KIND,
+    runtimeclass.KIND,
 )
 """Stored kinds, served by the generic registry."""
 
-VIRTUAL: tuple[Kind, ...] = (binding.KIND,)
+VIRTUAL: tuple[Kind, ...] = (
+    binding.KIND,
+    tokenreview.KIND,
+    selfsubjectreview.KIND,
+    subjectaccessreview.KIND,
+    selfsubjectaccessreview.KIND,
+    selfsubjectrulesreview.KIND,
+    localsubjectaccessreview.KIND,
+)
 """Kinds that are answered, never stored; each needs a handler of its own."""
+
+GOVERNING: tuple[Kind, ...] = (
+    customresourcedefinition.KIND,
+    mutatingwebhookconfiguration.KIND,
+    validatingwebhookconfiguration.KIND,
+    validatingadmissionpolicy.KIND,
+    validatingadmissionpolicybinding.KIND,
+    flowschema.KIND,
+    prioritylevelconfiguration.KIND,
+    apiservice.KIND,
+)
+"""Kinds that change how the server itself behaves. To be served only by a server that honours them: a webhook
+configuration that is stored and never called would be a hole, not a feature."""

@@ -45,6 +45,11 @@ def number(path: str, default: int = 0) -> Cell:
     return cell
 
 
+def flag(path: str) -> Cell:
+    """True or False; an absent field is False."""
+    return lambda obj, _now: bool(get_path(obj, path))
+
+
 def age_at(path: str, default: str = UNKNOWN) -> Cell:
     """The age of the timestamp at `path`."""
 

@@ -1,0 +1,11 @@
+"""ClusterRole: what may be done anywhere in the cluster."""
+
+from __future__ import annotations
+
+from kapi.kinds.rbac.rules import GROUP, RoleStrategy
+from kapi.registry.kind import Kind
+from kcore.meta.gvk import Resource
+
+KIND = Kind(
+    resource=Resource(GROUP, 'v1', 'clusterroles', 'ClusterRole', namespaced=False), strategy=RoleStrategy(cluster=True)
+)
