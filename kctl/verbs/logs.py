@@ -52,7 +52,7 @@ def command(session: Session, **options: Any) -> int:
     if options['follow'] and len(sources) > 1:
         return _follow_all(session, sources, options)
     for pod, container in sources:
-        _copy(session, pod, container, options)
+        _copy(session, pod, container, options, end=b'\n' if len(sources) > 1 else b'')
     return 0
 
 
@@ -124,8 +124,8 @@ def _containers(pod: Obj, options: dict[str, Any], pods: int) -> list[str]:
     return [default]
 
 
-def _copy(session: Session, pod: Obj, container: str, options: dict[str, Any]) -> None:
-    """One log to standard output, line by line as it arrives."""
+def _copy(session: Session, pod: Obj, container: str, options: dict[str, Any], *, end: bytes = b'') -> None:
+    """One log to standard output, line by line as it arrives; `end` completes an unfinished last line."""
     meta = pod['metadata']
     params = {
         'container': container,
@@ -147,7 +147,7 @@ def _copy(session: Session, pod: Obj, container: str, options: dict[str, Any]) -
             out.write(prefix + line + b'\n')
         out.flush()
     if rest:
-        out.write(prefix + rest)
+        out.write(prefix + rest + end)
         out.flush()
 
 
@@ -157,7 +157,7 @@ def _follow_all(session: Session, sources: list[tuple[Obj, str]], options: dict[
 
     def run(pod: Obj, container: str) -> None:
         try:
-            _copy(session, pod, container, options)
+            _copy(session, pod, container, options, end=b'\n')
         except Refused as e:
             failures.append(e.text())
         except Unreachable as e:
