@@ -27,6 +27,7 @@ from knode.pods.manager import PodManager
 from knode.pods.worker import PodWorker
 from knode.runtime.driver import Record
 from knode.stats import summary
+from knode.streams.handlers import StreamHandlers
 
 log = structlog.get_logger('knode.server')
 
@@ -51,6 +52,7 @@ class NodeServer:
         app.router.add_get('/stats/summary', self._summary)
         app.router.add_get('/metrics', self._metrics)
         app.router.add_get('/containerLogs/{namespace}/{pod}/{container}', self._logs)
+        StreamHandlers(self._manager).add_routes(app.router)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         host, port = split_address(self._config.listen)

@@ -1,0 +1,1 @@
+"""Streams of the kubelet API: exec and attach over WebSockets, in the channel protocols of Kubernetes."""
