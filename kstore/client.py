@@ -66,10 +66,10 @@ log = structlog.get_logger('kstore.client')
 
 INFLIGHT_MAX = 2_048
 """Unanswered requests of one client; further callers wait for one of them."""
-SILENCE_S = 1.0
+SILENCE_S = 0.75
 """A connection without a byte for this long, though something was asked, is given up."""
 PING_S = 0.25
-DIAL_TIMEOUT_S = 1.0
+DIAL_TIMEOUT_S = 0.5
 LEADER_CHECK_ROUNDS = 12
 """Pings between two looks at who leads, so that a client comes back to the leader after a failure."""
 RETRY_S = 0.02
@@ -87,6 +87,8 @@ class _Call:
     sequence: int = 0
     """Of a write; 0 for a read; minus the session's number for the write that opens it."""
     session: int = 0
+    guarded: bool = False
+    """A compare-and-swap of one key: it may wait for its turn at the leader."""
     tries: int = 0
     error: StoreError | None = None
     """Why the last try failed."""
@@ -417,7 +419,9 @@ class StoreClient:
 
     def _begin(self, future: asyncio.Future[Any], op: Op, arguments: tuple[Any, ...], sequence: int = 0) -> _Call:
         self._number += 1
-        call = self._calls[self._number] = _Call(self._number, op, arguments, future, sequence, self._session)
+        call = self._calls[self._number] = _Call(
+            self._number, op, arguments, future, sequence, self._session, op == Op.WRITE and _is_swap(arguments)
+        )  # fmt: skip
         return call
 
     def _send(self, call: _Call) -> None:
@@ -431,7 +435,8 @@ class StoreClient:
             else:
                 acked = next(iter(self._unacked), call.sequence)
                 command = encode(call.session, call.sequence, acked, call.tries > 1, *call.arguments)
-            link.send(frame(pack((call.number, int(call.op), command))))
+            guard = call.arguments[1][0][0] if call.guarded and call.tries == 1 else None
+            link.send(frame(pack((call.number, int(call.op), command, guard))))
         else:
             link.send(frame(pack((call.number, int(call.op), *call.arguments))))
 
@@ -475,11 +480,15 @@ class StoreClient:
         """Keep a connection up, for ever."""
         backoff = Backoff(0.02, 0.5, self._env.rng)
         turn = self._env.rng.randrange(len(self._endpoints)) if self._follow else 0
+        skipped = False
         while True:
             target, self._hint = self._hint, None
             if target is None:
                 target = self._endpoints[turn % len(self._endpoints)]
                 turn += 1
+                if target == self._shunned and len(self._endpoints) > 1 and not skipped:
+                    skipped = True  # everyone else first
+                    continue
             link = None
             try:
                 link = await self._dial(target)
@@ -495,7 +504,7 @@ class StoreClient:
             if self._hint is not None:
                 link.close()
                 continue
-            self._link, self.endpoint = link, target
+            self._link, self.endpoint, skipped = link, target, False
             backoff.reset()
             try:
                 self._attach()
@@ -559,6 +568,7 @@ class StoreClient:
                 continue
             if loop.time() - link.heard > SILENCE_S:
                 log.info('connection given up', endpoint=str(self.endpoint), err='no answer')
+                self._shunned = self.endpoint
                 link.close()
             elif loop.time() - link.heard > PING_S:
                 self._number += 1
@@ -575,6 +585,11 @@ class StoreClient:
         except (OSError, TimeoutError, StoreError):
             self._hint = None  # silence is for the next round to judge
         return self._hint is not None
+
+
+def _is_swap(command: tuple[Any, ...]) -> bool:
+    """Whether a command is a transaction with one compare, of one key."""
+    return command[0] == Command.TXN and len(command[1]) == 1 and command[1][0][1] is None
 
 
 def _result(what: int, raw: Any) -> WriteReply | DeleteReply | RangeReply:

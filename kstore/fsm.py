@@ -18,6 +18,7 @@ from typing import Any
 from kstore import wire
 from kstore.errors import BadRequest, Corrupt, LeaseExists, LeaseNotFound, StoreError, TooLarge
 from kstore.lease import LEASES_MAX, TTL_S_MAX, TTL_S_MIN
+from kstore.model import RangeQuery
 from kstore.mvcc import txn
 from kstore.mvcc.engine import Engine, EngineView, Table
 from kstore.mvcc.store import Change, Store, pack_array
@@ -149,6 +150,27 @@ class StoreFsm:
         txn.check_operations(self.store, operations)
         results = txn.run(self.store, operations, self._changes)
         return b'\x93' + pack(self.store.revision) + pack(succeeded) + pack_array(results)
+
+    def refusal(self, data: bytes) -> bytes | None:
+        """The result of a transaction that fails its compares here and now and then only reads; else None.
+
+        Only for a first try, and only after a read round: see kstore.contention.
+        """
+        try:
+            _, _, _, retry, what, compares, _, failure = wire.unpack(data)
+            if retry or what != Command.TXN:
+                return None
+            conditions = txn.parse_compares(compares)
+            operations = txn.parse_operations(failure)
+            if all(txn.holds(self.store, c) for c in conditions):
+                return None
+            if not all(isinstance(op, RangeQuery) for op in operations):
+                return None
+            txn.check_operations(self.store, operations)
+        except (StoreError, ValueError, TypeError):
+            return None  # the state machine itself says what is wrong
+        results = txn.run(self.store, operations, [])
+        return wire.success(b'\x93' + pack(self.store.revision) + b'\xc2' + pack_array(results))
 
     def _compact(self, revision: Any) -> bytes:
         self.store.compact(txn.check_int(revision, 'revision'))

@@ -20,6 +20,7 @@ from kcore.tasks import start_essential
 from kstore import __version__
 from kstore.config import StoreConfig
 from kstore.connection import Connection
+from kstore.contention import Contention
 from kstore.errors import BadRequest, ProtocolError, StoreError, TooLarge
 from kstore.fsm import COMMAND_BYTES_MAX, Command, StoreFsm, encode
 from kstore.leasekeeper import LeaseKeeper
@@ -66,6 +67,7 @@ class Member:
         )  # fmt: skip
         self.proposals = Proposals(self.node, self.peers, env, config.id, config.request_timeout_s)
         self.proposals.lead = self._lead
+        self.contention = Contention(self.fsm, self.proposals)
         self.leases = LeaseKeeper(self.fsm, self.node, self.proposals, env)
         self.connections: set[Connection] = set()
         self.leader_changes = 0
@@ -130,8 +132,8 @@ class Member:
                 for raw in items:
                     self.node.receive(Message.from_wire(raw))
             elif kind == Peer.FORWARD:
-                for number, op, body in items:
-                    self.proposals.serve(peer, number, op, body)
+                for item in items:
+                    self.proposals.serve(peer, item)
             elif kind == Peer.ANSWER:
                 for number, result in items:
                     self.proposals.answered(number, result)
@@ -170,12 +172,12 @@ class Member:
         except StoreError as e:
             return failure(e)
 
-    def _write(self, connection: Connection, number: int, command: Any) -> None:
-        if type(command) is not bytes:
-            raise BadRequest('a command must be bytes')
+    def _write(self, connection: Connection, number: int, command: Any, guard: Any = None) -> None:
+        if type(command) is not bytes or not (guard is None or type(guard) is bytes):
+            raise BadRequest('a command and its guard must be bytes')
         if len(command) > COMMAND_BYTES_MAX:
             raise TooLarge(f'request of {len(command)} bytes is over the limit of {COMMAND_BYTES_MAX}')
-        self.proposals.submit(Op.WRITE, command, lambda result: connection.answer(number, result))
+        self.proposals.submit(Op.WRITE, command, lambda result: connection.answer(number, result), guard)
 
     def _lease_request(self, op: Op, connection: Connection, number: int, lease_id: Any) -> None:
         txn.check_int(lease_id, 'lease')
@@ -250,7 +252,7 @@ class Member:
 
     def _lead(self, ticket: Ticket) -> None:
         if ticket.op == Op.WRITE:
-            self.proposals.propose(ticket)
+            self.contention.submit(ticket)
         elif ticket.op in (Op.KEEPALIVE, Op.LEASE_TTL):
             self.leases.serve(ticket)
         else:

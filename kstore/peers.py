@@ -131,7 +131,7 @@ class Peers:
         return link is not None and link.up
 
     def forward(self, peer: int, item: Any) -> bool:
-        """Send `[id, op, body]`; False when there is no link now."""
+        """Send `[id, op, body, guard]`; False when there is no link now."""
         if not self.up(peer):
             return False
         self._links[peer].forward(item)

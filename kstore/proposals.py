@@ -8,7 +8,7 @@ waits at most until its deadline, then fails with NoLeader or Timeout.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ class Ticket:
     body: Any
     respond: Respond
     deadline: float
+    guard: bytes | None = None
+    """Key of a compare-and-swap: see kstore.contention."""
     uncertain: bool = False
     """A former try may have been applied."""
 
@@ -68,12 +70,12 @@ class Proposals:
 
     # -- writes --------------------------------------------------------------------------------------------------
 
-    def submit(self, op: int, body: Any, respond: Respond) -> None:
+    def submit(self, op: int, body: Any, respond: Respond, guard: bytes | None = None) -> None:
         """Do `op` at the leader, wherever it is. Raises Overloaded."""
         if self.inflight >= INFLIGHT_MAX:
             raise Overloaded(f'more than {INFLIGHT_MAX} requests under way')
         self.inflight += 1
-        self._route(Ticket(op, body, respond, self._clock.monotonic() + self._timeout_s))
+        self._route(Ticket(op, body, respond, self._clock.monotonic() + self._timeout_s, guard))
 
     def finish(self, ticket: Ticket, result: bytes) -> None:
         self.inflight -= 1
@@ -95,22 +97,26 @@ class Proposals:
         if leader and leader != self._member:
             number = self._next_id
             self._next_id += 1
-            if self._peers.forward(leader, [number, ticket.op, ticket.body]):
+            if self._peers.forward(leader, [number, ticket.op, ticket.body, ticket.guard]):
                 self._forwarded[number] = (leader, ticket)
                 return
         self._waiting.append(ticket)
 
-    def propose(self, ticket: Ticket) -> None:
+    def propose(self, ticket: Ticket, after: Callable[[], None] = lambda: None) -> None:
+        """Replicate the ticket's command; `after` is called when its fate here is known."""
+
         def done(result: Any) -> None:
             if isinstance(result, bytes):
                 self.finish(ticket, result)
             else:
                 self.retry(ticket, uncertain=isinstance(result, LeadershipLost))
+            after()
 
         self._node.propose(ticket.body, done)
 
-    def serve(self, peer: int, number: int, op: int, body: Any) -> None:
-        """A request that `peer` forwarded because it takes this member for the leader."""
+    def serve(self, peer: int, item: Sequence[Any]) -> None:
+        """A request `[id, op, body, guard]` that `peer` forwarded because it takes this member for the leader."""
+        number, op, body, guard = item
 
         def respond(result: bytes) -> None:
             self._peers.answer(peer, [number, result])
@@ -120,7 +126,7 @@ class Proposals:
             respond(failure(error))
             return
         self.inflight += 1
-        self.lead(Ticket(op, body, respond, self._clock.monotonic() + self._timeout_s))
+        self.lead(Ticket(op, body, respond, self._clock.monotonic() + self._timeout_s, guard))
 
     def answered(self, number: int, result: bytes) -> None:
         """The leader's answer to a forwarded request; a late one for a request tried elsewhere is dropped."""

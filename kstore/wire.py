@@ -48,7 +48,7 @@ class Op(IntEnum):
     """What a client asks for."""
 
     RANGE = 1
-    WRITE = 2  # body: a packed command, see kstore.fsm
+    WRITE = 2  # a packed command (see kstore.fsm) and, for a compare-and-swap, its key (see kstore.contention)
     WATCH = 3
     UNWATCH = 4
     KEEPALIVE = 5
@@ -76,7 +76,7 @@ class Peer(IntEnum):
     """What members tell each other."""
 
     RAFT = 1  # [1, message bytes]
-    FORWARD = 2  # [2, [[id, op, body], ...]]
+    FORWARD = 2  # [2, [[id, op, body, guard], ...]]
     ANSWER = 3  # [3, [[id, reply bytes], ...]]
 
 

@@ -78,10 +78,11 @@ def parse_put(key: object, value: object = b'', lease: object = 0, flags: object
     if len(value) > VALUE_BYTES_MAX:
         raise TooLarge(f'value of {len(value)} bytes is over the limit of {VALUE_BYTES_MAX}')
     put = Put(check_key(key), value, check_int(lease, 'lease'), check_int(flags, 'flags'))
-    if put.flags & PutFlag.IGNORE_VALUE and value:
-        raise BadRequest('value is provided')
-    if put.flags & PutFlag.IGNORE_LEASE and lease:
-        raise BadRequest('lease is provided')
+    if put.flags:
+        if put.flags & PutFlag.IGNORE_VALUE and value:
+            raise BadRequest('value is provided')
+        if put.flags & PutFlag.IGNORE_LEASE and lease:
+            raise BadRequest('lease is provided')
     return put
 
 
@@ -207,7 +208,7 @@ def check_operations(store: Store, operations: Sequence[Operation]) -> None:
         if isinstance(op, Put):
             if op.lease and op.lease not in store.leases:
                 raise LeaseNotFound(f'lease {op.lease} not found')
-            needs_key = op.flags & (PutFlag.IGNORE_VALUE | PutFlag.IGNORE_LEASE)
+            needs_key = op.flags and op.flags & (PutFlag.IGNORE_VALUE | PutFlag.IGNORE_LEASE)
             if needs_key and store.engine.get(Table.KEYS, op.key) is None:
                 raise KeyNotFound('key not found')
         elif isinstance(op, RangeQuery):

@@ -355,3 +355,23 @@ async def test_health_and_metrics_are_served(stores: Stores):
             assert reply.status == 200
         async with http.get(f'{url}/metrics') as reply:
             assert 'etcd_debugging_mvcc_current_revision 2.0' in await reply.text()
+
+
+@pytest.mark.parametrize('members', [1, 3])
+async def test_contenders_for_one_key_take_turns_and_every_win_counts_once(stores: Stores, members: int):
+    store = await stores(members)
+    clients = [await store.client(endpoints=[store.endpoints[n % members]]) for n in range(8)]
+    wins = 0
+
+    async def contend(client: StoreClient) -> None:
+        nonlocal wins
+        kv = (await client.get(b'/n')).kv
+        for _ in range(20):
+            reply = await client.cas(b'/n', kv.mod_revision if kv else 0, b'x')
+            wins += reply.succeeded
+            assert reply.succeeded or (reply.kv and reply.kv != kv)
+            kv = (await client.get(b'/n')).kv if reply.succeeded else reply.kv
+
+    await asyncio.gather(*(contend(c) for c in clients))
+    assert (await clients[0].get(b'/n')).kv.version == wins
+    assert wins >= 8
