@@ -273,7 +273,8 @@ class PodWorker:
             address = self.host_address()
             start_time = self.checkpoint.start_time or format_time(self._env.clock.wall())
             self.checkpoint = renewed(self.checkpoint, address=address, start_time=start_time)
-            await self._host.checkpoints.save(self.checkpoint)
+            # No checkpoint yet: a directory without one is a stranger's, whose shim the next agent kills.
+            self.paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self.volumes.set_up(self.pod, address)
             sandbox = Sandbox(
                 self.uid, meta['namespace'], meta['name'], str(self.paths.root), meta.get('annotations') or {}
@@ -305,7 +306,7 @@ class PodWorker:
             place = (self.paths, self.checkpoint.address, self.sandbox())
             spec = container_spec(self._host, self.pod, action, image, sources=sources, place=place)
             spec = self.volumes.mount(self.pod, c, spec)
-            self._env.disk.mkdir(self.paths.work(name), 0o755)
+            self.paths.work(name).mkdir(mode=0o755, parents=True, exist_ok=True)
         except ClientError as e:
             self._waits[name] = Wait(
                 'CreateContainerConfigError', f'cannot read configuration: {e}', self._now() + RETRY_S

@@ -231,3 +231,28 @@ def kill(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
     except (FileNotFoundError, ProcessLookupError):
         pass
+
+
+async def test_exec_speaks_the_channel_protocol_both_ways(client, world):
+    await client.create(PODS, pod('x', 'sleep', '1000'))
+    await wait_for(client, 'x', running)
+    tls = client.config.ssl_context()
+    base = f'https://127.0.0.1:{world.port}/api/v1/namespaces/default/pods/x/exec'
+    query = [('command', 'sh'), ('command', '-c'), ('command', 'cat; echo err >&2; exit 3'), ('stdin', 'true')]
+    query += [('stdout', 'true'), ('stderr', 'true'), ('container', 'c')]
+    got: dict[int, bytes] = {}
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as http,
+        http.ws_connect(base, params=query, protocols=['v5.channel.k8s.io']) as ws,
+    ):
+        assert ws.protocol == 'v5.channel.k8s.io'
+        await ws.send_bytes(b'\x00' + b'hello')
+        await ws.send_bytes(b'\xff\x00')
+        async for message in ws:
+            got[message.data[0]] = got.get(message.data[0], b'') + message.data[1:]
+    assert (got[1], got[2]) == (b'hello', b'err\n')
+    status = orjson.loads(got[3])
+    assert status['reason'] == 'NonZeroExitCode'
+    assert status['details']['causes'] == [{'reason': 'ExitCode', 'message': '3'}]
+    await client.delete(PODS, 'x', 'default')
+    await wait_for(client, 'x', lambda p: p is None)

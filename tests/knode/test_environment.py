@@ -24,7 +24,10 @@ def test_references_expand_as_upstream(text, expected):
     assert expand(text, {'A': 'a'}) == expected
 
 
-def env_of(make_pod, sources=Sources(), **container):
+NONE = Sources()
+
+
+def env_of(make_pod, sources=NONE, **container):
     pod = make_pod(containers=[{'name': 'c', 'image': 'x', **container}], nodeName='n1')
     return environment(pod, pod['spec']['containers'][0], FACTS, sources)
 

@@ -34,7 +34,7 @@ def test_containers_start_together_once_there_is_a_sandbox(make_pod, make_view):
         ('Never', 1, False),
     ],
 )
-def test_the_restart_policy_decides_about_ended_containers(make_pod, make_view, make_record, policy, code, again):
+def test_the_restart_policy_decides_about_ended_containers(make_pod, make_view, make_record, *, policy, code, again):
     view = make_view(make_pod(restartPolicy=policy), make_record(ended=code))
     assert bool(names(decide(view))) is again
     assert finished(view) is not again

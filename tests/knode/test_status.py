@@ -26,7 +26,7 @@ PLACE = Place('127.64.0.2', '127.0.0.1', '2026-01-01T00:00:00Z', {})
         ('Never', (0, 'run'), 'Running'),
     ],
 )
-def test_the_phase_follows_from_policy_and_states(make_pod, make_view, make_record, policy, states, expected):
+def test_the_phase_follows_from_policy_and_states(make_pod, make_view, make_record, *, policy, states, expected):
     pod = make_pod(restartPolicy=policy, containers=[{'name': n, 'image': 'x'} for n in 'ab'])
     records = [
         make_record(n) if s == 'run' else make_record(n, ended=s)
