@@ -103,7 +103,8 @@ class NodeConfig:
     data_dir: Path
     """The log lives in `data_dir/wal`, arriving snapshots in `data_dir/snap`."""
     voters: tuple[int, ...]
-    """Membership of a brand-new cluster; ignored once the data directory holds one."""
+    """Membership of a brand-new cluster, the same on each of its members; empty for a member that joins a cluster (it
+    learns the membership from a snapshot). Ignored once the data directory holds one."""
     tick_s: float = 0.025
     election_ticks: int = 12
     heartbeat_ticks: int = 2

@@ -324,6 +324,13 @@ class RaftCore:
         voted_out = len(self._confs) > 1 and self.is_voter(self._confs[-2][1]) and self.id not in self.conf.learners
         return voted_out and self.log.last > self.log.committed
 
+    def founded_with(self, member: int) -> bool:
+        """Whether `member` started from the same membership as this log.
+
+        A member that joined later did not, and the log's beginning does not say it: it needs a snapshot.
+        """
+        return member in confchange.members(self._confs[0][1])
+
     def is_voter(self, conf: ConfState) -> bool:
         return self.id in conf.voters or self.id in conf.outgoing
 

@@ -159,7 +159,7 @@ class Leading:
         """Send one append, or start a snapshot when what the follower needs is gone. Returns False for the latter."""
         core, log = self._core, self._core.log
         previous = pr.next - 1
-        if previous < log.offset:
+        if previous < log.offset or (previous == 0 and not core.founded_with(i)):
             pr.become_snapshot(log.applied)
             core.post(Message(MessageType.SNAPSHOT, i, core.id, self.term, index=log.applied))
             return False
@@ -247,6 +247,7 @@ class Leading:
         pr.waiting = False
         if pr.match < self._core.log.last:
             pr.nudge = True
+        self._maybe_hand_over(m.frm)  # it may have been lost, or have come before the target could campaign
         if m.seq > pr.acked_round:
             pr.acked_round = m.seq
             self._confirm_reads()

@@ -103,7 +103,7 @@ class Recorder(asyncio.Protocol):
     def __init__(self) -> None:
         self.data = b''
         self.made = asyncio.Event()
-        self.lost: Exception | None | str = 'open'
+        self.lost: Exception | str | None = 'open'
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.made.set()

@@ -49,9 +49,7 @@ def parse(text: str) -> list[Block]:
         command, *rest = body[0].split()
         words = tuple(w for w in rest if '=' not in w)
         options = dict(w.split('=', 1) for w in rest if '=' in w)
-        blocks.append(
-            Block(comments, command, words, options, '\n'.join(body[1:at]), '\n'.join(body[at + 1 :]))
-        )
+        blocks.append(Block(comments, command, words, options, '\n'.join(body[1:at]), '\n'.join(body[at + 1 :])))
     return blocks
 
 
@@ -61,7 +59,9 @@ def run(path: Path, handle: Callable[[Block], str], *, rewrite: bool) -> None:
     for block in parse(path.read_text()):
         actual = handle(block).strip('\n') if block.command else ''
         if not rewrite:
-            assert actual == block.expected, f'{path.name}: {block.head}\n--- actual ---\n{actual}\n--- expected ---\n{block.expected}'
+            assert actual == block.expected, (
+                f'{path.name}: {block.head}\n--- actual ---\n{actual}\n--- expected ---\n{block.expected}'
+            )
         lines = [*block.comments]
         if block.command:
             lines += [block.head, *([block.input] if block.input else []), '----', *([actual] if actual else [])]

@@ -122,7 +122,7 @@ def test_garbage_is_no_change(data: bytes) -> None:
 
 def test_a_membership_that_contradicts_itself_is_found() -> None:
     for conf in (ConfState((1,), (), (1,)), ConfState((1,), (), (), (2,)), ConfState((1,), (), (), (), True)):
-        with pytest.raises(ValueError, match=r"learner|joint|both"):
+        with pytest.raises(ValueError, match=r'learner|joint|both'):
             confchange.check(conf)
 
 

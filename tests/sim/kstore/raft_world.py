@@ -210,7 +210,7 @@ class RaftWorld:
         self.lag = rng.choice([0.2, 0.6])
         conf = ConfState(tuple(range(1, members + 1)))
         self.ids = list(range(1, members + 1 + (2 if self.churn else 0)))
-        self.members = {i: Member(self, i, conf) for i in self.ids}
+        self.members = {i: Member(self, i, conf if i in conf.voters else ConfState(())) for i in self.ids}
         self.proposals = 0
 
     def is_durable(self, conf: ConfState, index: int, term: int) -> bool:

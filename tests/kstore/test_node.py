@@ -1,0 +1,301 @@
+"""A cluster of nodes on virtual time: what a caller of `Node` can rely on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from kcore.tasks import Died
+from kstore.node import Node
+from kstore.raft.confchange import ConfChange, parse
+from kstore.raft.errors import LeadershipLost, LogCorrupt, NotLeader, ProposalDropped, RaftError, ReadDropped
+from tests.sim.kstore.node_world import DATA, SimCluster
+
+Body = Callable[[SimCluster], Coroutine[Any, Any, None]]
+
+
+def play(body: Body, members: int = 3) -> SimCluster:
+    """Run `body` on a healthy cluster and stop it afterwards."""
+    cluster = SimCluster(1, members)
+    cluster.drop = cluster.duplicate = 0
+    cluster.delay_s = (0.0001, 0.0005)
+
+    async def main() -> None:
+        for i in cluster.ids:
+            cluster.start(i)
+        await body(cluster)
+        for i in list(cluster.nodes):
+            await cluster.crash(i)
+
+    cluster.world.run(main())
+    return cluster
+
+
+async def until(condition: Callable[[], object], within_s: float = 30.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def leader_of(c: SimCluster) -> Node:
+    def one() -> bool:
+        leaders = [n for n in c.nodes.values() if n.is_leader]
+        return len(leaders) == 1 and all(n.leader_id == leaders[0].config.id for n in c.nodes.values())
+
+    await until(one)
+    return next(n for n in c.nodes.values() if n.is_leader)
+
+
+async def ask(start: Callable[[Callable[[Any], None]], None]) -> Any:
+    """The answer of a callback-style request; raises it when it is an exception."""
+    answer = asyncio.get_running_loop().create_future()
+    start(answer.set_result)
+    result = await answer
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+async def put(node: Node, data: bytes) -> Any:
+    return await ask(lambda done: node.propose(data, done))
+
+
+def test_a_proposal_is_answered_with_the_state_machines_result() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        assert [await put(leader, b'a'), await put(leader, b'b')] == [1, 2]
+        await until(lambda: all(f.commands == [b'a', b'b'] for f in c.fsms.values()))
+
+    play(body)
+
+
+def test_proposals_of_one_turn_share_one_sync() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        disk = c.world.host(f'h{leader.config.id}').disk
+        calls = 0
+        offload = disk.offload
+
+        async def counting(call: Callable[..., Any], *args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return await offload(call, *args)
+
+        disk.offload = counting  # type: ignore[method-assign]
+        await asyncio.gather(*(put(leader, b'%d' % i) for i in range(500)))
+        assert calls == 1
+
+    play(body)
+
+
+def test_a_follower_refuses_proposals_and_names_the_leader() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        follower = next(n for n in c.nodes.values() if n is not leader)
+        with pytest.raises(NotLeader) as refused:
+            await put(follower, b'x')
+        assert refused.value.leader == leader.config.id
+
+    play(body)
+
+
+def test_a_read_on_any_member_sees_what_was_acknowledged_before() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        for i in range(20):
+            await put(leader, b'%d' % i)
+            for n, node in c.nodes.items():
+                index = await ask(node.read_index)
+                assert b'%d' % i in c.fsms[n].commands
+                assert c.fsms[n].applied_index >= index
+
+    play(body)
+
+
+def test_a_read_without_a_majority_is_given_up() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        for i in list(c.nodes):
+            if i != leader.config.id:
+                await c.crash(i)
+        with pytest.raises(ReadDropped):
+            await ask(leader.read_index)
+
+    play(body)
+
+
+def test_a_proposal_without_a_majority_ends_when_leadership_does() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        for i in list(c.nodes):
+            if i != leader.config.id:
+                await c.crash(i)
+        with pytest.raises(LeadershipLost):
+            await put(leader, b'x')
+        assert not leader.is_leader
+
+    play(body)
+
+
+def test_a_dead_leader_is_replaced_soon_and_sooner_when_its_connections_broke() -> None:
+    async def body(c: SimCluster) -> None:
+        loop = asyncio.get_running_loop()
+        gaps = []
+        for notice in (False, True):
+            leader = await leader_of(c)
+            await c.crash(leader.config.id)
+            began = loop.time()
+            if notice:
+                for n in c.nodes.values():
+                    n.peer_lost(leader.config.id)
+            await put(await leader_of(c), b'x')
+            gaps.append(loop.time() - began)
+            c.start(leader.config.id)
+            await until(lambda: all(n.running for n in c.nodes.values()))
+        assert gaps[0] < 0.6
+        assert gaps[1] < 0.2
+
+    play(body)
+
+
+def test_a_member_that_was_away_catches_up_through_a_snapshot() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        away = next(i for i in c.nodes if i != leader.config.id)
+        await c.crash(away)
+        for i in range(200):
+            await put(leader, b'%d' % i)
+        await until(lambda: leader.status().first > 100)
+        c.start(away)
+        await until(lambda: c.fsms[away].commands == c.fsms[leader.config.id].commands)
+        assert c.nodes[away].status().first > 100
+        await put(leader, b'more')
+        await until(lambda: c.fsms[away].commands[-1] == b'more')
+
+    play(body)
+
+
+def test_everything_restarts_from_disk() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        for i in range(70):
+            await put(leader, b'%d' % i)
+        for i in c.ids:
+            await c.crash(i)
+        for i in c.ids:
+            c.start(i)
+        leader = await leader_of(c)
+        await ask(leader.read_index)
+        assert c.fsms[leader.config.id].commands == [b'%d' % i for i in range(70)]
+
+    play(body)
+
+
+def test_leadership_moves_when_asked_to() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        target = next(i for i in c.nodes if i != leader.config.id)
+        seen: list[tuple[int, int]] = []
+        leader.on_leader_change(lambda who, term: seen.append((who, term)))
+        c.nodes[next(i for i in c.nodes if i not in (leader.config.id, target))].transfer_leader(target)
+        await until(lambda: c.nodes[target].is_leader)
+        await until(lambda: seen and seen[-1][0] == target)
+        with pytest.raises(ProposalDropped, match='no voter'):
+            leader.transfer_leader(9)
+
+    play(body)
+
+
+def test_a_member_joins_by_a_snapshot_and_may_then_lead() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        await put(leader, b'before')
+        c.ids = []  # a joining member knows nobody
+        c.start(4)
+        c.ids = [1, 2, 3, 4]
+        await ask(lambda done: leader.propose_conf_change(ConfChange(parse('v4')), done))
+        await put(leader, b'after')
+        await until(lambda: c.fsms[4].commands == [b'before', b'after'])
+        assert c.nodes[4].status().conf.voters == (1, 2, 3, 4)
+        leader.transfer_leader(4)
+        await until(lambda: c.nodes[4].is_leader)
+        await ask(lambda done: c.nodes[4].propose_conf_change(ConfChange(parse('r1')), done))
+        assert c.nodes[4].status().conf.voters == (2, 3, 4)
+
+    play(body)
+
+
+def test_an_invalid_membership_change_is_refused() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        with pytest.raises(RaftError, match='removed all voters'):
+            await ask(lambda done: leader.propose_conf_change(ConfChange(parse('r1')), done))
+
+    play(body, members=1)
+
+
+def test_a_failing_sync_ends_the_member() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        c.world.host(f'h{leader.config.id}').disk.sync_error = OSError(errno.EIO, 'bad disk')
+        with pytest.raises((LeadershipLost, ProposalDropped)):
+            await put(leader, b'x')
+        await until(lambda: c.running[leader.config.id].done())
+        assert 'bad disk' in c.died[0]
+        del c.nodes[leader.config.id]
+        c.fsms.pop(leader.config.id)
+
+    play(body)
+
+
+def test_a_raising_state_machine_ends_the_member() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        i = leader.config.id
+
+        def broken(entries: object) -> Any:
+            raise RuntimeError('cannot apply')
+
+        c.fsms[i].apply = broken  # type: ignore[method-assign]
+        with pytest.raises(LeadershipLost):
+            await put(leader, b'x')
+        with pytest.raises(Died, match='cannot apply'):
+            await c.running.pop(i)
+        del c.nodes[i]
+
+    play(body)
+
+
+def test_a_log_that_lost_its_end_refuses_to_start_and_says_what_to_do() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        for i in range(10):
+            await put(leader, b'%d' % i)
+        i = leader.config.id
+        c.fsms[i].persist()
+        await c.crash(i)
+        disk = c.world.host(f'h{i}').disk
+        for name in disk.listdir(DATA / 'wal'):
+            disk.remove(DATA / 'wal' / name)
+        c.start(i)
+        with pytest.raises(LogCorrupt, match='remove this member and add it anew'):
+            await c.running.pop(i)
+        del c.nodes[i]
+
+    play(body)
+
+
+def test_a_node_that_does_not_run_answers_at_once() -> None:
+    c = SimCluster(1)
+    node = Node.__new__(Node)
+    node._core = None
+    answers: list[Any] = []
+    node.propose(b'x', answers.append)
+    node.read_index(answers.append)
+    assert [type(a) for a in answers] == [ProposalDropped, ReadDropped]
+    assert node.leader_id == 0
+    assert not c.nodes
