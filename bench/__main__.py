@@ -1,4 +1,4 @@
-"""`python -m bench put|get|watch|cas|lease|failover [--smoke] [--seconds S] [--runs N]`."""
+"""`python -m bench put|get|watch|cas|lease|failover|schedule [--smoke] [--seconds S] [--runs N]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from bench.common import Settings
 from kcore import log
 
-NAMES = ('put', 'get', 'watch', 'cas', 'lease', 'failover')
+NAMES = ('put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule')
 
 
 def main() -> int:

@@ -6,14 +6,10 @@ pods with required anti-affinity to their own kind per host. Each at 1,000 and 5
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import statistics
-import sys
-from collections.abc import Sequence
 from typing import Any
 
+from bench.common import Figures, Settings, emit
 from kcontrol.scheduler.core import Bind, Core
 from kcore.env import Env
 
@@ -22,6 +18,7 @@ Obj = dict[str, Any]
 ZONE, HOST = 'topology.kubernetes.io/zone', 'kubernetes.io/hostname'
 SIZES = (1_000, 5_000)
 CASES = ('plain', 'spread', 'anti-affinity')
+PODS = 2_000
 
 
 def make_node(i: int) -> Obj:
@@ -74,24 +71,12 @@ def pods_per_second(case: str, nodes: int, pods: int, env: Env) -> float:
     return bound / (env.clock.monotonic() - began)
 
 
-def main(args: Sequence[str] = ()) -> int:
-    parser = argparse.ArgumentParser(prog='python -m bench schedule', description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('--smoke', action='store_true', help='tiny sizes: does it still run?')
-    parser.add_argument('--pods', type=int, default=2_000)
-    parser.add_argument('--runs', type=int, default=3)
-    options = parser.parse_args(list(args))
-    sizes, pods, runs = ((20,), 50, 1) if options.smoke else (SIZES, options.pods, options.runs)
+def run(settings: Settings) -> None:
+    sizes, pods = ((20,), 20) if settings.smoke else (SIZES, PODS)
     env = Env.real()
     for case in CASES:
         for nodes in sizes:
-            figures = [pods_per_second(case, nodes, pods, env) for _ in range(runs)]
-            value = round(statistics.median(figures), 1)
-            name = f'{case}, {nodes} nodes'
-            print(f'{name:28} {value:>10,.0f} pods/s', file=sys.stderr)
-            figure = {'bench': 'schedule', 'case': name, 'metric': 'pods_per_s', 'value': value, 'runs': runs}
-            print(json.dumps(figure), flush=True)
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+            figures = Figures()
+            for _ in range(settings.runs):
+                figures.add(pods_per_s=pods_per_second(case, nodes, pods, env))
+            emit('schedule', f'{case}, {nodes} nodes', figures)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import structlog
 
 from kclient.api import Client
-from kclient.errors import ApiError, Conflict, NotFound, ServerFailed, Timeout, TooManyRequests, Unavailable
+from kclient.errors import ApiError, Conflict, Forbidden, NotFound, ServerFailed, Timeout, TooManyRequests, Unavailable
 from kclient.events import EventRecorder
 from kclient.informer import Informer
 from kcontrol.scheduler.core import Bind, Core, Failure
@@ -99,7 +99,8 @@ class Scheduler:
         while True:
             try:
                 await self._client.list(resource, limit=1)
-            except NotFound:
+            except (NotFound, Forbidden) as e:
+                log.info('a kind is left out', kind=resource.qualified, err=str(e))
                 return False
             except ApiError as e:
                 log.warning('asking for a kind failed', kind=resource.qualified, err=str(e))

@@ -34,6 +34,10 @@ class Snapshot:
     nominated: Mapping[str, tuple[PodInfo, ...]]
     """By node: pods that preempted others and wait for their room there."""
     workloads: Workloads
+    cordoned: bool
+    """Whether any node is unschedulable: where none is, no pod has to be checked for it."""
+    tainted: bool
+    """The same for taints that keep pods off."""
     _tallies: Tallies
     _domains: dict[str, dict[str, int]]
 
@@ -84,6 +88,8 @@ class Cache:
     _tallies: Tallies = field(default_factory=Tallies)
     _domains: dict[str, dict[str, int]] = field(default_factory=dict)
     _order: tuple[str, ...] | None = None
+    _cordoned: set[str] = field(default_factory=set)
+    _tainted: set[str] = field(default_factory=set)
 
     def snapshot(self) -> Snapshot:
         if self._order is None:
@@ -92,18 +98,25 @@ class Cache:
         for pod in self._nominated.values():
             nominated[pod.nominated] = (*nominated.get(pod.nominated, ()), pod)
         return Snapshot(
-            dict(self.nodes), self._order, self.namespaces, nominated, self.workloads, self._tallies, self._domains
+            nodes=dict(self.nodes),
+            order=self._order,
+            namespaces=self.namespaces,
+            nominated=nominated,
+            workloads=self.workloads,
+            cordoned=bool(self._cordoned),
+            tainted=bool(self._tainted),
+            _tallies=self._tallies,
+            _domains=self._domains,
         )
 
     def set_node(self, obj: Obj) -> NodeInfo:
         """Add or update; pods stay."""
         name = obj['metadata']['name']
         old = self.nodes.get(name)
-        if old is None:
-            node = parse_node(obj, self._homeless.pop(name, {}).values())
-        else:
-            node = parse_node(obj).carrying(old)
+        node = parse_node(obj, self._homeless.pop(name, {}).values()) if old is None else parse_node(obj).carrying(old)
         self.nodes[name] = node
+        _note(self._cordoned, name, node.unschedulable)
+        _note(self._tainted, name, bool(node.hard_taints))
         if old is None or old.labels != node.labels:
             self._order, self._domains = None, {}
             self._tallies.forget_topology()
@@ -120,8 +133,9 @@ class Cache:
         for pod in node.pods.values():
             self._tallies.count(node, pod, -1, self.namespaces)
         self._homeless[name] = dict(node.pods)
-        self._order = None
-        self._domains = {}
+        _note(self._cordoned, name, False)
+        _note(self._tainted, name, False)
+        self._order, self._domains = None, {}
 
     def set_namespace(self, name: str, labels: Labels | None) -> None:
         """None: deleted."""
@@ -202,6 +216,13 @@ class Cache:
         self.nodes[pod.node] = node.without_pod(uid)
         self._tallies.count(node, pod, -1, self.namespaces)
         return pod
+
+
+def _note(names: set[str], name: str, holds: bool) -> None:
+    if holds:
+        names.add(name)
+    else:
+        names.discard(name)
 
 
 def interleave_zones(nodes: Iterable[NodeInfo]) -> tuple[str, ...]:

@@ -50,17 +50,22 @@ def _shortage(pod: PodInfo, node: NodeInfo) -> Rejection | None:
 
 def least_allocated(pod: PodInfo, _snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> Sequence[float]:
     """The mean of the free shares of cpu and memory, in per cent."""
-    cpu, memory = pod.scoring_cpu, pod.scoring_memory
+    return [(c + m) // 2 for c, m in zip(_free_cpu(pod, nodes), _free_memory(pod, nodes), strict=True)]
+
+
+def _free_cpu(pod: PodInfo, nodes: Sequence[NodeInfo]) -> list[int]:
+    extra = pod.scoring_cpu
     return [
-        (_free(n.cpu, n.scoring_cpu + cpu) + _free(n.memory, n.scoring_memory + memory)) // 2
-        if n.cpu and n.memory
-        else _free(n.cpu or n.memory, n.scoring_cpu + cpu if n.cpu else n.scoring_memory + memory)
-        for n in nodes
+        (total - used) * MAX_SCORE // total if (used := n.scoring_cpu + extra) < (total := n.cpu) else 0 for n in nodes
     ]
 
 
-def _free(total: int, used: int) -> int:
-    return (total - used) * MAX_SCORE // total if total and used < total else 0
+def _free_memory(pod: PodInfo, nodes: Sequence[NodeInfo]) -> list[int]:
+    extra = pod.scoring_memory
+    return [
+        (total - used) * MAX_SCORE // total if (used := n.scoring_memory + extra) < (total := n.memory) else 0
+        for n in nodes
+    ]
 
 
 def balanced(pod: PodInfo, _snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> Sequence[float] | None:
@@ -68,15 +73,11 @@ def balanced(pod: PodInfo, _snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> Se
     cpu, memory = pod.cpu, pod.memory
     if not cpu and not memory:
         return None
-    return [
-        int(
-            MAX_SCORE
-            - MAX_SCORE / 2 * abs(min(1.0, (n.used_cpu + cpu) / n.cpu) - min(1.0, (n.used_memory + memory) / n.memory))
-        )
-        if n.cpu and n.memory
-        else MAX_SCORE
-        for n in nodes
+    shares = [
+        ((n.used_cpu + cpu) / n.cpu - (n.used_memory + memory) / n.memory) if n.cpu and n.memory else 0.0 for n in nodes
     ]
+    # An over-committed node (shares above 1) cannot be further out of balance than entirely.
+    return [int(MAX_SCORE - MAX_SCORE / 2 * (d if 0 <= d <= 1 else min(1.0, abs(d)))) for d in shares]
 
 
 _MORE_ROOM = frozenset({Happening.NODE_ADD, Happening.NODE_ALLOCATABLE, Happening.POD_DELETE, Happening.POD_UPDATE})

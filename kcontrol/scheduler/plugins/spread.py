@@ -94,13 +94,11 @@ def prefer_even(pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> 
     sums = [0.0] * len(nodes)
     for rule in soft:
         counts = _soft_counts(rule, soft if need_labels else [rule], pod, snapshot)
-        key = rule.topology_key
-        size = len({n.labels[key] for n, c in zip(nodes, counted, strict=True) if c and key in n.labels})
-        weight = math.log(size + 2)
-        for i, node in enumerate(nodes):
-            value = node.labels.get(key)
-            if value is not None:
-                sums[i] += counts.get(value, 0) * weight + rule.max_skew - 1
+        key, base = rule.topology_key, rule.max_skew - 1
+        values = [n.labels.get(key) if c else None for n, c in zip(nodes, counted, strict=True)]
+        weight = math.log(len({v for v in values if v is not None}) + 2)
+        number = counts.get
+        sums = [s if v is None else s + number(v, 0) * weight + base for s, v in zip(sums, values, strict=True)]
     return _inverted([round(s) if c else None for s, c in zip(sums, counted, strict=True)])
 
 

@@ -11,7 +11,9 @@ from kcontrol.scheduler.snapshot import Snapshot
 from kcontrol.scheduler.terms import tolerated
 
 
-def check_taints(pod: PodInfo, _snapshot: Snapshot) -> Check:
+def check_taints(pod: PodInfo, snapshot: Snapshot) -> Check | None:
+    if not snapshot.tainted:
+        return None
     tolerations = pod.tolerations
 
     def check(node: NodeInfo) -> Rejection | None:

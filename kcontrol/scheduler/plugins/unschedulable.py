@@ -12,7 +12,9 @@ CORDONED = Taint('node.kubernetes.io/unschedulable', '', 'NoSchedule')
 REJECTED = Rejection(('node(s) were unschedulable',), helpless=True)
 
 
-def check_cordon(pod: PodInfo, _snapshot: Snapshot) -> Check | None:
+def check_cordon(pod: PodInfo, snapshot: Snapshot) -> Check | None:
+    if not snapshot.cordoned:
+        return None
     if pod.tolerations and tolerated(CORDONED, pod.tolerations):
         return None
 
