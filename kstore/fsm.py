@@ -5,7 +5,7 @@ result is a packed code and a packed body, glued into the reply frame as it is, 
 to a forwarding member as it is. Nothing here looks at a clock or draws a random number.
 
 Durability: the log makes an entry durable; the tables follow with `flush`, which writes them together with the index
-they stand for (see kstore.mvcc.engine). The snapshot is those tables as a stream of framed records.
+they stand for (see kstore.engine.layers). The snapshot is those tables as a stream of framed records.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from enum import IntEnum
 from typing import Any
 
 from kstore import wire
+from kstore.engine.layers import Engine, EngineView, Table
 from kstore.errors import BadRequest, Corrupt, LeaseExists, LeaseNotFound, StoreError, TooLarge
 from kstore.lease import LEASES_MAX, TTL_S_MAX, TTL_S_MIN
 from kstore.model import RangeQuery
 from kstore.mvcc import txn
-from kstore.mvcc.engine import Engine, EngineView, Table
 from kstore.mvcc.store import Change, Store, pack_array
 from kstore.raft.messages import Entry, SnapshotMeta
 from kstore.session import Sessions

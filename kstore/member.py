@@ -21,12 +21,12 @@ from kstore import __version__
 from kstore.config import StoreConfig
 from kstore.connection import Connection
 from kstore.contention import Contention
+from kstore.engine.layers import Engine
 from kstore.errors import BadRequest, ProtocolError, StoreError, TooLarge
 from kstore.fsm import COMMAND_BYTES_MAX, Command, StoreFsm, encode
 from kstore.leasekeeper import LeaseKeeper
 from kstore.model import RangeFlag, RangeQuery
 from kstore.mvcc import txn
-from kstore.mvcc.engine import Engine
 from kstore.mvcc.store import Change
 from kstore.mvcc.watch import Hub, Scope
 from kstore.node import Node, NodeConfig

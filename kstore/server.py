@@ -12,9 +12,9 @@ from kcore.env import Env
 from kcore.process import Ready
 from kcore.tasks import start_essential
 from kstore.config import StoreConfig
+from kstore.engine.disk import LmdbBackend
+from kstore.engine.layers import Engine
 from kstore.member import Member
-from kstore.mvcc.disk import LmdbBackend
-from kstore.mvcc.engine import Engine
 
 log = structlog.get_logger('kstore.server')
 

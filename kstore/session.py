@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from kstore.engine.layers import Engine, Table
 from kstore.errors import Overloaded, SessionExpired
-from kstore.mvcc.engine import Engine, Table
 from kstore.wire import pack, unpack
 
 SESSIONS_MAX = 4_096

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
+from kstore.engine.layers import Engine, Table
 from kstore.errors import Compacted, FutureRevision
 from kstore.lease import LeaseBook
 from kstore.model import NO_END, RangeFlag, RangeQuery
 from kstore.mvcc import select
-from kstore.mvcc.engine import Engine, Table
 from kstore.wire import pack
 
 RANGE_BYTES_MAX = 4 * 1024 * 1024

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from kstore.engine.layers import Table
 from kstore.errors import BadRequest, KeyNotFound, LeaseNotFound, TooLarge
 from kstore.model import NO_END, Do, PutFlag, RangeQuery, Relation, Target
-from kstore.mvcc.engine import Table
 from kstore.mvcc.store import Change, Place, Store, pack_array
 from kstore.wire import pack
 

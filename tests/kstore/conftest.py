@@ -14,8 +14,8 @@ from kcore.env import Env
 from kstore import server
 from kstore.client import StoreClient
 from kstore.config import StoreConfig
-from kstore.mvcc.engine import Engine
-from kstore.mvcc.memory import MemoryBackend
+from kstore.engine.layers import Engine
+from kstore.engine.memory import MemoryBackend
 from kstore.mvcc.store import Store
 
 

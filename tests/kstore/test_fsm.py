@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kstore import session
+from kstore.engine.layers import Engine, Table
+from kstore.engine.memory import Image, MemoryBackend
 from kstore.errors import BadRequest, LeaseExists, LeaseNotFound, SessionExpired, TooLarge
 from kstore.fsm import Command, StoreFsm, encode
 from kstore.model import RangeQuery
-from kstore.mvcc.engine import Engine, Table
-from kstore.mvcc.memory import Image, MemoryBackend
 from kstore.raft.messages import ConfState, Entry, EntryKind, SnapshotMeta
 from kstore.wire import split_result
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kstore.engine.layers import Engine, Table
+from kstore.engine.memory import Image, MemoryBackend
 from kstore.errors import BadRequest, Compacted, FutureRevision, KeyNotFound, LeaseNotFound, TooLarge
 from kstore.model import NO_END, KeyValue, PutFlag, RangeFlag, RangeQuery, Relation, SortOrder, SortTarget, Target
 from kstore.mvcc import txn
-from kstore.mvcc.engine import Engine, Table
-from kstore.mvcc.memory import Image, MemoryBackend
 from kstore.mvcc.store import Change, Store
 from kstore.wire import unpack
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import lmdb
 
+from kstore.engine.layers import Layer, Records, Table
 from kstore.errors import Corrupt
-from kstore.mvcc.engine import Layer, Records, Table
 
 MAP_BYTES_MIN = 1 << 30
 """Address space reserved at first (not disk); doubled whenever half of it is used."""

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kstore.mvcc.engine import Layer, Records, Table
+from kstore.engine.layers import Layer, Records, Table
 
 
 @dataclass(slots=True)

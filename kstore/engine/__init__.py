@@ -1,0 +1,1 @@
+"""Ordered, durable tables under the state machine: layers in memory over LMDB, or over plain memory in simulation."""
