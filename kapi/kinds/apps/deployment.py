@@ -88,8 +88,9 @@ def replica_counts(status: Obj) -> Iterator[Invalid]:
         if count > total:
             yield invalid(f'status.{field}', count, 'cannot be greater than status.replicas')
     ready = status.get('readyReplicas') or 0
-    if (status.get('availableReplicas') or 0) > ready:
-        yield invalid('status.availableReplicas', status['availableReplicas'], 'cannot be greater than readyReplicas')
+    available = status.get('availableReplicas') or 0
+    if available > ready:
+        yield invalid('status.availableReplicas', available, 'cannot be greater than readyReplicas')
 
 
 def _ready(obj: Obj, _now: datetime) -> str:
