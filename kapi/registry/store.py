@@ -37,6 +37,8 @@ Transform = Callable[[Obj], Awaitable[Obj]]
 """From a private copy of the stored object to the wanted one; may run several times."""
 
 GENERATE_ATTEMPTS_MAX = 8
+STATUS_LIKE = frozenset({'status', 'approval'})
+"""Subresources through which only `status` is written."""
 DELETE_ATTEMPTS_MAX = 20
 
 
@@ -224,7 +226,7 @@ class Registry:
             missing = Invalid('metadata.resourceVersion', 'Invalid value: 0x0: must be specified for an update')
             self._refuse(kind, new, [missing])
         metadata.carry_over(new, old)
-        if write.subresource == 'status':
+        if write.subresource in STATUS_LIKE:
             new = status_view(new, old)
         elif kind.has_status and not write.direct:
             _copy_status(new, old)
@@ -234,7 +236,7 @@ class Registry:
         await self.admission.mutate(attributes)
         strategy.default(new)
         broken = list(metadata.validate_change(new, old))
-        if write.subresource == 'status':
+        if write.subresource in STATUS_LIKE:
             strategy.prepare_status(new, old)
             broken += strategy.validate_status(new, old)
         elif not write.direct:

@@ -13,6 +13,7 @@ import orjson
 import structlog
 
 from kapi.authn.user import SYSTEM
+from kapi.authz import policy
 from kapi.errors import AlreadyExists, ApiError, NotFound
 from kapi.registry.store import Write
 from kapi.storage.base import KeyExists, KeyMissing, StorageError, Versioned
@@ -58,6 +59,10 @@ async def bootstrap(server: ApiServer) -> None:
     await ensure(
         server, '', 'services', 'default', {'metadata': {'name': 'kubernetes', 'labels': LABELS}, 'spec': spec}
     )
+    for role in policy.cluster_roles():
+        await ensure(server, policy.GROUP, 'clusterroles', '', role)
+    for binding in policy.cluster_role_bindings():
+        await ensure(server, policy.GROUP, 'clusterrolebindings', '', binding)
     server.bootstrapped = True
 
 

@@ -9,6 +9,7 @@ import orjson
 
 from kapi.errors import MethodNotAllowed, NotAcceptable, UnknownPath
 from kapi.registry.options import text
+from kapi.server import openapiv2
 from kapi.server.context import Context, Reply
 from kapi.server.discovery import asked_version
 from kapi.server.health import health
@@ -47,7 +48,7 @@ async def nonresource(ctx: Context) -> Reply:
     if path == '/openapi/v3' or path.startswith('/openapi/v3/'):
         return _openapi(ctx, path)
     if path == '/openapi/v2':
-        raise NotAcceptable('OpenAPI v2 is not served; use /openapi/v3')
+        return _openapi_v2(ctx)
     if path in {'/api', '/apis'} and (version := asked_version(ctx.raw.headers.get('Accept', ''))):
         return _aggregated(ctx, path, version)
     document = ctx.server.discovery.legacy(path)
@@ -77,6 +78,18 @@ def _aggregated(ctx: Context, path: str, version: str) -> Reply:
     if ctx.raw.headers.get('If-None-Match') == etag:
         return Reply(b'', 304, content_type, headers)
     return Reply(body, 200, content_type, headers)
+
+
+def _openapi_v2(ctx: Context) -> Reply:
+    """Only as protobuf. Raises NotAcceptable."""
+    if openapiv2.MEDIA_TYPE not in ctx.raw.headers.get('Accept', ''):
+        raise NotAcceptable(f'only the following media types are accepted: {openapiv2.MEDIA_TYPE}')
+    body, digest = ctx.server.openapi.v2()
+    etag = f'"{digest}"'
+    headers = {'ETag': etag, 'Vary': 'Accept'}
+    if ctx.raw.headers.get('If-None-Match') == etag:
+        return Reply(b'', 304, openapiv2.SENT_TYPE, headers)
+    return Reply(body, content_type=openapiv2.SENT_TYPE, headers=headers)
 
 
 def _openapi(ctx: Context, path: str) -> Reply:

@@ -14,6 +14,7 @@ import orjson
 
 from kapi.registry.catalog import Catalog
 from kapi.registry.kind import Kind, Scale, Status
+from kapi.server import openapiv2
 from kapi.server.discovery import groups_of
 from kapi.server.schemas import Schemas
 from kcore.meta.gvk import Resource
@@ -40,6 +41,7 @@ class OpenApi:
         self._generation = -1
         self._kinds: dict[str, list[Kind]] = {}
         self._documents: dict[str, tuple[bytes, str]] = {}
+        self._v2: tuple[bytes, str] | None = None
 
     def index(self) -> bytes:
         self._refresh()
@@ -54,11 +56,20 @@ class OpenApi:
         self._refresh()
         return self._document(name) if name in self._kinds else None
 
+    def v2(self) -> tuple[bytes, str]:
+        """(the v2 document as protobuf, hash)."""
+        self._refresh()
+        if self._v2 is None:
+            body = openapiv2.encode(self._build(kinds) for kinds in self._kinds.values())
+            self._v2 = (body, hashlib.sha512(body).hexdigest().upper())
+        return self._v2
+
     def _refresh(self) -> None:
         if self._generation == self._catalog.generation:
             return
         self._generation = self._catalog.generation
         self._documents = {}
+        self._v2 = None
         self._kinds = {}
         for group, versions in groups_of(self._catalog).items():
             for version, kinds in versions.items():

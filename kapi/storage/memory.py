@@ -164,7 +164,7 @@ class MemoryStorage:
         self._log.append(event)
         self._rv = event.rv
         if len(self._log) > LOG_EVENTS_MAX:
-            drop = LOG_EVENTS_MAX // 2
+            drop = len(self._log) - LOG_EVENTS_MAX // 2
             self._first = self._log[drop - 1].rv
             del self._log[:drop]
         self._changed.set()

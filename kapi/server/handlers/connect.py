@@ -8,9 +8,16 @@ from aiohttp import web
 
 from kapi.registry.kind import Kind
 from kapi.server.context import Context, Reply
-from kapi.server.handlers import binding, eviction, finalize, log, partial, streams
+from kapi.server.handlers import binding, eviction, finalize, get, log, partial, patch, streams, update
 
 Handler = Callable[[Context, Kind], Awaitable[Reply | web.StreamResponse]]
+
+
+async def approval(ctx: Context, kind: Kind) -> Reply:
+    """`certificatesigningrequests/approval`: a status write under a permission of its own."""
+    verbs = {'get': get.get, 'update': update.update, 'patch': patch.patch}
+    return await verbs[ctx.info.verb](ctx, kind)
+
 
 HANDLERS: Mapping[tuple[str, str], Handler] = {
     ('pods', 'binding'): binding.bind,
@@ -22,4 +29,5 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ('pods', 'ephemeralcontainers'): partial.ephemeral_containers,
     ('pods', 'resize'): partial.resize,
     ('namespaces', 'finalize'): finalize.finalize,
+    ('certificatesigningrequests', 'approval'): approval,
 }

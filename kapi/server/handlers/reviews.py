@@ -94,12 +94,21 @@ async def whoami(ctx: Context, review: Obj) -> Reply:
     return Reply(orjson.dumps(review), 201)
 
 
+async def token(ctx: Context, review: Obj) -> Reply:
+    """Whose token it is. No token authenticator is configured, so it is nobody's."""
+    if not (review.get('spec') or {}).get('token'):
+        raise BadRequest('token is required for TokenReview in authentication')
+    review['status'] = {'user': {}, 'error': 'invalid bearer token'}
+    return Reply(orjson.dumps(review), 201)
+
+
 REVIEWS: Mapping[tuple[str, str], Callable[[Context, Obj], Awaitable[Reply]]] = {
     ('authorization.k8s.io', 'selfsubjectaccessreviews'): self_access,
     ('authorization.k8s.io', 'subjectaccessreviews'): access,
     ('authorization.k8s.io', 'localsubjectaccessreviews'): access,
     ('authorization.k8s.io', 'selfsubjectrulesreviews'): self_rules,
     ('authentication.k8s.io', 'selfsubjectreviews'): whoami,
+    ('authentication.k8s.io', 'tokenreviews'): token,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-VERSIONS = ('1.29', '1.30', '1.31', '1.32', '1.33')
+VERSIONS = ('1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33')
 pytestmark = pytest.mark.e2e
 
 MANIFEST = """
