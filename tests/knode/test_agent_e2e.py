@@ -65,15 +65,16 @@ class World:
         await self.spawn(
             'kapi', 'kapi', '--listen', f'127.0.0.1:{self.port}', '--storage', 'memory://',
             '--tls-cert', f'{certs}/kapi.crt', '--tls-key', f'{certs}/kapi.key', '--client-ca', f'{certs}/ca.crt',
-            '--kubelet-client-cert', f'{certs}/kubelet-client.crt', '--kubelet-client-key', f'{certs}/kubelet-client.key',
+            '--kubelet-client-cert', f'{certs}/kubelet-client.crt',
+            '--kubelet-client-key', f'{certs}/kubelet-client.key',
         )  # fmt: skip
 
     async def start_agent(self) -> None:
         certs = self.root / 'pki'
         await self.spawn(
             'knode', 'knode', '--name', NODE, '--kubeconfig', f'{self.root}/node.conf', '--data-dir', f'{self.root}/n1',
-            '--listen', f'127.0.0.1:{self.node_port}', '--tls-cert', f'{certs}/node.crt', '--tls-key', f'{certs}/node.key',
-            '--client-ca', f'{certs}/ca.crt',
+            '--listen', f'127.0.0.1:{self.node_port}', '--tls-cert', f'{certs}/node.crt',
+            '--tls-key', f'{certs}/node.key', '--client-ca', f'{certs}/ca.crt',
         )  # fmt: skip
 
     async def kill(self, name: str) -> None:

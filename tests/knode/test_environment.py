@@ -42,7 +42,8 @@ def test_later_variables_see_earlier_ones(make_pod):
 @pytest.mark.parametrize(
     ('path', 'expected'),
     [
-        ('metadata.name', 'p'), ('metadata.namespace', 'default'), ('metadata.uid', 'u1'), ("metadata.labels['app']", 'x'),
+        ('metadata.name', 'p'), ('metadata.namespace', 'default'), ('metadata.uid', 'u1'),
+        ("metadata.labels['app']", 'x'),
         ("metadata.annotations['none']", ''), ('spec.nodeName', 'n1'), ('status.podIP', '127.64.0.2'),
         ('status.hostIP', '127.0.0.1'), ('spec.serviceAccountName', 'default'),
     ],
@@ -55,7 +56,8 @@ def test_the_downward_api_knows_the_pod(make_pod, path, expected):
     ('ref', 'expected'),
     [
         ({'resource': 'limits.cpu'}, '2'), ({'resource': 'limits.cpu', 'divisor': '1m'}, '1500'),
-        ({'resource': 'requests.cpu', 'divisor': '1m'}, '1500'), ({'resource': 'limits.memory', 'divisor': '1Mi'}, '8192'),
+        ({'resource': 'requests.cpu', 'divisor': '1m'}, '1500'),
+        ({'resource': 'limits.memory', 'divisor': '1Mi'}, '8192'),
     ],
 )  # fmt: skip
 def test_resources_are_divided_and_rounded_up(make_pod, ref, expected):
