@@ -66,6 +66,10 @@ class Store:
     def __len__(self) -> int:
         return len(self._objects)
 
+    def __iter__(self) -> Iterator[str]:
+        """Keys."""
+        return iter(self._objects)
+
     def by_index(self, name: str, value: str) -> Objects:
         """Objects for which indexer `name` yields `value`. Raises KeyError for an unknown index."""
         return [self._objects[key] for key in self._indexes[name].get(value, ())]

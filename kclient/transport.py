@@ -51,6 +51,7 @@ class HttpTransport:
             self._headers['Authorization'] = f'Bearer {config.token}'
         self._session: aiohttp.ClientSession | None = None
         self._current = 0
+        self._closed = False
 
     @property
     def server(self) -> str:
@@ -58,6 +59,8 @@ class HttpTransport:
         return self._config.servers[self._current]
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise Unavailable(failure(503, 'ServiceUnavailable', 'the client is closed'))
         if self._session is None:  # made late: needs a running loop, and must not be shared over a fork
             tls = self._config.ssl_context()
             connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=tls if tls is not None else True)
@@ -67,6 +70,7 @@ class HttpTransport:
         return self._session
 
     async def close(self) -> None:
+        self._closed = True
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()

@@ -27,7 +27,8 @@ from kcore.tasks import start_essential, start_restarting
 
 log = structlog.get_logger('kcontrol')
 
-COMPONENT = 'controller-manager'
+RECHECK_MIN_S = 0.05
+"""A reconcile that asks to be called again at once is called after this: it must not starve the event loop."""
 
 
 class Runner:
@@ -132,7 +133,7 @@ async def work_once(declared: Controller, ctx: Ctx, key: str) -> str:
     ctx.queue.forget(key)
     if result is None:
         return 'success'
-    ctx.queue.add_after(key, result.after_s)
+    ctx.queue.add_after(key, max(result.after_s, RECHECK_MIN_S))
     return 'requeue_after'
 
 

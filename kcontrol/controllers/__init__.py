@@ -7,11 +7,13 @@ from kcontrol.controllers.deployment import reconcile as deployment
 from kcontrol.controllers.endpoints import reconcile as endpoints
 from kcontrol.controllers.endpointslice import reconcile as endpointslice
 from kcontrol.controllers.gc import reconcile as gc
+from kcontrol.controllers.job import reconcile as job
 from kcontrol.controllers.namespace import reconcile as namespace
 from kcontrol.controllers.nodeipam import reconcile as nodeipam
 from kcontrol.controllers.nodelifecycle import reconcile as nodelifecycle
 from kcontrol.controllers.podgc import reconcile as podgc
 from kcontrol.controllers.replicaset import reconcile as replicaset
+from kcontrol.controllers.replicationcontroller import reconcile as replicationcontroller
 from kcontrol.controllers.rootca import reconcile as rootca
 from kcontrol.controllers.serviceaccount import reconcile as serviceaccount
 from kcontrol.controllers.tainteviction import reconcile as tainteviction
@@ -24,7 +26,9 @@ CONTROLLERS: tuple[Controller | Loop, ...] = (
     nodelifecycle.run,
     tainteviction.reconcile,
     replicaset.reconcile,
+    replicationcontroller.reconcile,
     deployment.reconcile,
+    job.reconcile,
     endpoints.reconcile,
     endpointslice.reconcile,
     podgc.run,

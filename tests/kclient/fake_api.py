@@ -42,6 +42,8 @@ KINDS = [
     Kind('discovery.k8s.io', 'v1', 'endpointslices', 'EndpointSlice'),
     Kind('apps', 'v1', 'deployments', 'Deployment'),
     Kind('apps', 'v1', 'replicasets', 'ReplicaSet'),
+    Kind('batch', 'v1', 'jobs', 'Job'),
+    Kind('', 'v1', 'replicationcontrollers', 'ReplicationController'),
 ]
 
 

@@ -86,6 +86,13 @@ async def test_no_server_at_all_is_one_clear_error(env):
             await client.list(NODES)
 
 
+async def test_a_closed_client_stays_closed(client):
+    await client.list(NODES)
+    await client.close()
+    with pytest.raises(Unavailable, match='closed'):
+        await client.list(NODES)
+
+
 async def test_a_silent_server_runs_into_the_deadline(env):
     with socket.create_server(('127.0.0.1', 0)) as silent:  # the kernel accepts, nobody answers
         url = f'http://127.0.0.1:{silent.getsockname()[1]}'

@@ -142,10 +142,12 @@ def pki(tmp_path_factory):
 
 
 @pytest.fixture
-async def kapi(pki, env):
+async def kapi(pki, env, monkeypatch):
     """The real API server over memory://, in this process. Yields user name → ClientConfig."""
     from kapi.app import run
     from kapi.config import ApiConfig
+
+    monkeypatch.setattr('kapi.app.SHUTDOWN_S', 0.05)
 
     with socket.create_server(('127.0.0.1', 0)) as probe:
         port = probe.getsockname()[1]
@@ -212,6 +214,8 @@ class Agent:
         self.ready = True
         """Whether pods become ready."""
         self.alive = True
+        self.finish = lambda pod: None
+        """The phase in which a running pod ends, or None."""
         self.pods = Informer(client, PODS)
         self._work: asyncio.Queue[str] = asyncio.Queue()
         self.lowest_available = 10**6
@@ -270,7 +274,11 @@ class Agent:
         elif not pod.get('status', {}).get('podIP') and self.ready and not deleting(pod):
             stamp = format_time(datetime.now(UTC))
             ready = {'type': 'Ready', 'status': 'True', 'lastTransitionTime': stamp}
-            status = {'phase': 'Running', 'podIP': f'127.64.{number // 250}.{number % 250 + 1}', 'conditions': [ready]}
+            status = {
+                'phase': self.finish(pod) or 'Running',
+                'podIP': f'127.64.{number // 250}.{number % 250 + 1}',
+                'conditions': [ready],
+            }
             await self.client.patch(PODS, meta['name'], {'status': status}, meta['namespace'], subresource='status')
 
 

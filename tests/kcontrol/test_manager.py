@@ -126,8 +126,9 @@ async def test_a_deployment_becomes_scheduled_pods_with_the_real_api_and_schedul
         config, path = kapi(user), tmp_path / user
         b64 = {k: base64.b64encode(v).decode() for k, v in
                (('ca', config.ca_data), ('crt', config.client_cert), ('key', config.client_key))}  # fmt: skip
+        cluster = {'server': config.servers[0], 'certificate-authority-data': b64['ca']}
         path.write_text(yaml.safe_dump({
-            'clusters': [{'name': 'k', 'cluster': {'server': config.servers[0], 'certificate-authority-data': b64['ca']}}],
+            'clusters': [{'name': 'k', 'cluster': cluster}],
             'users': [{'name': 'u', 'user': {'client-certificate-data': b64['crt'], 'client-key-data': b64['key']}}],
             'contexts': [{'name': 'k', 'context': {'cluster': 'k', 'user': 'u'}}], 'current-context': 'k',
         }))  # fmt: skip

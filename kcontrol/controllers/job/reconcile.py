@@ -1,0 +1,105 @@
+"""The Job controller: carry out one pass of the plan; delete finished Jobs whose time to live is over."""
+
+from __future__ import annotations
+
+from kclient.errors import Conflict, NotFound
+from kclient.model import Obj
+from kcontrol.adoption import carry_out
+from kcontrol.claim import plan_claim
+from kcontrol.controller import Ctx, Result, Terminal, controller
+from kcontrol.controllers.job.indexes import INDEX
+from kcontrol.controllers.job.plan import FINALIZER, finished, plan, tracked
+from kcontrol.controllers.replicaset.plan import pod_from_template
+from kcontrol.pods import Failed, create_pods, delete_pods
+from kcore.meta.gvk import PODS, Resource
+from kcore.meta.objects import deleting, name_of, namespace_of, owner_ref
+
+JOBS = Resource('batch', 'v1', 'jobs', 'Job')
+CATCH_UP_S = 5.0
+"""Safety net: the event that shows our own write brings us back much earlier."""
+OURS = 'kubernetes.io/job-controller'
+
+
+@controller('job', primary=JOBS, owns=[PODS], workers=5)
+async def reconcile(c: Ctx, key: str) -> Result | None:
+    job = c.get(JOBS, key)
+    if job is None:
+        await _release_orphans(c, key)
+        return None
+    if job['spec'].get('managedBy') not in (None, OURS):
+        return None
+    if job['spec'].get('backoffLimitPerIndex') is not None:
+        text = 'backoffLimitPerIndex is not supported: the Job is not run'
+        c.event(job, 'Warning', 'UnsupportedField', text)
+        raise Terminal(text)
+    if not c.caught_up(key, PODS):
+        return Result(CATCH_UP_S)
+    candidates = [*c.owned(PODS, job), *c.orphans(PODS, namespace_of(job))]
+    pods = await carry_out(c, plan_claim(job, candidates), job, JOBS, PODS)
+    step = plan(job, pods, c.now())
+    over = finished(job)
+    if over is not None and step.recheck_s is not None and step.recheck_s <= 0:
+        if deleting(job):
+            return None
+        meta = job['metadata']
+        await c.client.delete(JOBS, meta['name'], meta['namespace'], uid=meta['uid'], propagation='Foreground')
+        return None
+    # The uids of ended pods must be in the status before their finalizers go.
+    await c.patch_status(JOBS, job, step.status)
+    if step.note is not None:
+        kind, reason, message = step.note
+        c.event(job, 'Normal' if kind == 'Normal' else 'Warning', reason, message)
+    for pod in [*step.release, *(p for p in step.delete if tracked(p))]:
+        await _release(c, pod)
+    try:
+        await delete_pods(c, job, step.delete)
+        await create_pods(c, job, [new_pod(job, index) for index in step.create])
+    except Failed as e:
+        raise e.cause from e
+    return Result(step.recheck_s) if step.recheck_s is not None else None
+
+
+def new_pod(job: Obj, index: int | None) -> Obj:
+    """A pod of the Job, held by the counting finalizer; with an index also its name, hostname and environment."""
+    pod = pod_from_template(job, owner_ref(job, JOBS), job['spec']['template'])
+    meta = pod['metadata']
+    meta['finalizers'] = sorted({*meta.get('finalizers', ()), FINALIZER})
+    if index is None:
+        return pod
+    meta['generateName'] = f'{name_of(job)}-{index}-'
+    meta['annotations'] = {**meta.get('annotations', {}), INDEX: str(index)}
+    meta['labels'] = {**meta.get('labels', {}), INDEX: str(index)}
+    spec = {'hostname': f'{name_of(job)}-{index}', **pod['spec']}
+    for field in ('initContainers', 'containers'):
+        if spec.get(field):
+            spec[field] = [_with_index(container) for container in spec[field]]
+    return {**pod, 'spec': spec}
+
+
+def _with_index(container: Obj) -> Obj:
+    held = container.get('env') or []
+    if any(e.get('name') == 'JOB_COMPLETION_INDEX' for e in held):
+        return container
+    source = {'fieldRef': {'fieldPath': f"metadata.annotations['{INDEX}']"}}
+    return {**container, 'env': [*held, {'name': 'JOB_COMPLETION_INDEX', 'valueFrom': source}]}
+
+
+async def _release(c: Ctx, pod: Obj) -> None:
+    """Remove the counting finalizer."""
+    left = [f for f in pod['metadata'].get('finalizers') or () if f != FINALIZER]
+    try:
+        await c.patch(PODS, pod, {'metadata': {'finalizers': left or None}})
+    except NotFound:
+        return
+
+
+async def _release_orphans(c: Ctx, key: str) -> None:
+    """The Job is gone: its pods must not hang on a finalizer that nobody serves any more."""
+    namespace, _, name = key.partition('/')
+    for pod in c.in_namespace(PODS, namespace):
+        refs = pod['metadata'].get('ownerReferences') or ()
+        if tracked(pod) and any(r.get('kind') == 'Job' and r.get('name') == name for r in refs):
+            try:
+                await _release(c, pod)
+            except Conflict:
+                c.queue.add_rate_limited(key)

@@ -1,0 +1,1 @@
+"""ReplicationController: the ReplicaSet's elder, with equality selectors."""
