@@ -244,7 +244,7 @@ def test_a_failing_sync_ends_the_member() -> None:
         c.world.host(f'h{leader.config.id}').disk.sync_error = OSError(errno.EIO, 'bad disk')
         with pytest.raises((LeadershipLost, ProposalDropped)):
             await put(leader, b'x')
-        await until(lambda: c.running[leader.config.id].done())
+        await until(c.running[leader.config.id].done)
         assert 'bad disk' in c.died[0]
         del c.nodes[leader.config.id]
         c.fsms.pop(leader.config.id)

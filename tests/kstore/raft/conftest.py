@@ -1,4 +1,4 @@
-"""`--rewrite` regenerates golden scenarios; works when this directory (or a file in it) is named on the command line."""
+"""`--rewrite` regenerates golden scenarios; it is known when this directory is named on the command line."""
 
 from __future__ import annotations
 

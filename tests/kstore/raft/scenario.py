@@ -1,7 +1,8 @@
 """The commands of the golden scenarios: a few cores, wired by hand, everything they say written down.
 
 add-nodes N [pre-vote=false] [check-quorum=false] [inflight=N] [append-bytes=N] [learners=4,5]
-campaign I | tick I [n=N] | propose I TEXT… | read I TOKEN | transfer I to=J | conf-change I (input: `v4 r1`) [transition=…]
+campaign I | tick I [n=N] | propose I TEXT… | read I TOKEN | transfer I to=J
+conf-change I (input: `v4 r1`) [transition=…]
 compact I index=N | isolate I | cut from=I to=J | heal | crash I [lose=N] | restart I | forget-leader I
 stabilize [I…]      turns, syncs and deliveries until nothing moves
 ready I             one turn without a sync          sync I          confirm everything that is open
@@ -102,7 +103,7 @@ class Scenario:
         self.cores[i] = RaftCore(config, stored, random.Random(i))
         self.open[i] = deque()
 
-    # --- input ----------------------------------------------------------------------------------------------------------
+    # --- input --------------------------------------------------------------------------------------------------------
 
     def do_campaign(self, b: Block) -> None:
         core = self.cores[int(b.words[0])]
@@ -154,7 +155,7 @@ class Scenario:
         self.network = [m for m in self.network if m.to != i]
         self.add(i, self.stores[i])
 
-    # --- progress -------------------------------------------------------------------------------------------------------
+    # --- progress -----------------------------------------------------------------------------------------------------
 
     def do_ready(self, b: Block) -> None:
         self.turn(int(b.words[0]))
@@ -237,7 +238,7 @@ class Scenario:
                 self.cores[m.frm].report_snapshot(i, ok=True)
         return bool(mine)
 
-    # --- questions ------------------------------------------------------------------------------------------------------
+    # --- questions ----------------------------------------------------------------------------------------------------
 
     def do_status(self, b: Block) -> None:
         for i in [int(w) for w in b.words] or sorted(self.cores):

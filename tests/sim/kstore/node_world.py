@@ -196,7 +196,7 @@ class SimCluster:
         except TimeoutError:
             return False
 
-    # --- faults and checks ----------------------------------------------------------------------------------------------
+    # --- faults and checks --------------------------------------------------------------------------------------------
 
     async def faults(self, until: float) -> None:
         loop = asyncio.get_running_loop()

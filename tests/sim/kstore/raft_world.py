@@ -47,6 +47,17 @@ class RaftChecks:
         if self.votes.setdefault((voter, term), candidate) != candidate:
             raise Violation(f'{voter} voted for {self.votes[voter, term]} and {candidate} in term {term}')
 
+    def promised(self, disk: Disk, m: Message) -> None:
+        """Votes and acknowledgements are on disk before they leave, and so is the term they speak of."""
+        state = disk.hard_state
+        if m.type == MessageType.VOTE_RESP and not m.reject and (state.term, state.vote) != (m.term, m.to):
+            raise Violation(f'{m.frm} grants {m.to} its vote in term {m.term}, but wrote {state}')
+        last = disk.snapshot.index + len(disk.entries)
+        if m.type == MessageType.APPEND_RESP and not m.reject and m.index > last:
+            raise Violation(f'{m.frm} acknowledges entry {m.index}, but its disk ends at {last}')
+        if m.type not in (MessageType.PRE_VOTE, MessageType.PRE_VOTE_RESP) and state.term < m.term:
+            raise Violation(f'{m.frm} speaks in term {m.term}, but wrote {state.term}')
+
     def exists(self, entries: Sequence[Entry], before: int) -> None:
         """Log matching: index and term determine the entry and the one before it.
 
@@ -71,16 +82,20 @@ class RaftChecks:
         if core.log.committed > self.commit:
             self.commit = core.log.committed
             term = core.log.term(self.commit)
+            if confs and term != core.term:
+                raise Violation(f'leader {member.id} of term {core.term} commits entry {self.commit} of term {term}')
             if confs and not any(member.world.is_durable(c, self.commit, term) for c in confs):
                 raise Violation(f'{member.id} commits entry {self.commit} that no majority has on disk')
 
     def applied(self, member: Member, entries: tuple[Entry, ...]) -> None:
-        """Every state machine sees the committed sequence, each entry once."""
+        """Every state machine sees the committed sequence, each entry once, never ahead of its own log."""
         for e in entries:
             if e.index != member.applied[-1].index + 1:
                 raise Violation(f'{member.id} applies {e.index} after {member.applied[-1].index}')
             if self.committed.get(e.index) != e:
                 raise Violation(f'{member.id} applies {e}, committed was {self.committed.get(e.index)}')
+            if member.disk.term(e.index) != e.term:
+                raise Violation(f'{member.id} applies entry {e.index}, which is not on its own disk')
             member.applied.append(e)
 
 
@@ -223,6 +238,7 @@ class RaftWorld:
         for m in messages:
             if m.type == MessageType.VOTE_RESP and not m.reject:
                 self.checks.voted(m.frm, m.term, m.to)
+            self.checks.promised(self.members[m.frm].disk, m)
             if m.type == MessageType.APPEND:
                 self.checks.exists(m.entries, m.log_term)
             if (m.frm, m.to) in self.cut or self.rng.random() < self.drop:
