@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
-from kapi.schemas.schema import Findings, Pairs, Schema
+from kapi.schemas.schema import Pairs, Schema
 
 Validation = Literal['Strict', 'Warn', 'Ignore']
 Obj = dict[str, Any]
@@ -91,31 +91,3 @@ def conform(obj: Obj, schema: Schema, validation: Validation = 'Warn') -> tuple[
 
 def _cannot(schema: Schema, why: str) -> str:
     return f'{schema.kind} in version "{schema.version}" cannot be handled as a {schema.kind}: {why}'
-
-
-def check(schema: Schema, obj: Obj, source: bytes | None = None) -> Findings:
-    """Check and clean `obj` in place: unknown fields and nulls go, and what was wrong is told.
-
-    `source` is the JSON body it came from, which alone still knows of duplicate fields; None when there is none.
-    With a `type_error` the object is unusable. Raises DecodeError when it is nested too deeply.
-    """
-    pairs = None if source is None or source[:1] != b'{' else _repeats(source)
-    if pairs is None and schema.is_valid(obj):
-        return Findings()
-    try:
-        found = schema.inspect(obj if pairs is None else pairs)
-        if not found.type_error:
-            if found.strict:
-                schema.prune(obj)
-            schema.drop_nulls(obj)
-    except RecursionError:
-        raise DecodeError(_cannot(schema, 'json: exceeded max depth')) from None
-    return found
-
-
-def _repeats(source: bytes) -> Obj | None:
-    try:
-        found = parse_json(source)
-    except DecodeError:
-        return None
-    return found if isinstance(found, Pairs) else None

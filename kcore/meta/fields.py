@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import orjson
 
-from kcore.meta.fieldsets import Path, decode, element_of, encode, has_descendant, leaves, show
+from kcore.meta.fieldsets import Path, decode, diff, element_of, encode, has_descendant, leaves, show
 from kcore.meta.schema import ANY, Node
 from kcore.meta.times import format_time
 
@@ -29,11 +29,11 @@ BEFORE_FIRST_APPLY = 'before-first-apply'
 KUBECTL = 'kubectl'
 LAST_APPLIED = 'kubectl.kubernetes.io/last-applied-configuration'
 
-_NEVER_OWNED: frozenset[Path] = frozenset(
-    [('f:apiVersion',), ('f:kind',), ('f:metadata',)]
-    + [('f:metadata', f'f:{name}') for name in (
+_SERVER_METADATA = frozenset(
+    (
         'name', 'namespace', 'creationTimestamp', 'selfLink', 'uid', 'clusterName', 'generation', 'managedFields',
-        'resourceVersion')]
+        'resourceVersion',
+    )
 )  # fmt: skip
 
 
@@ -158,11 +158,12 @@ def _own(owned: list[Owned], who: Manager) -> Owned:
     return found
 
 
-def _ownable(obj: Obj, schema: Node, subresource: str, *, has_status: bool) -> dict[Path, Any]:
-    """Leaves that a manager may own through this endpoint: status or the rest, never what the server sets."""
-    found = leaves(obj, schema)
-    skip = {'f:status'} if has_status and not subresource else {'f:spec'} if subresource == 'status' else set()
-    return {p: v for p, v in found.items() if p[:2] not in _NEVER_OWNED and p[0] not in skip and p not in _NEVER_OWNED}
+def _ownable(obj: Obj, subresource: str, *, has_status: bool) -> Obj:
+    """The part that a manager may own through this endpoint: status or the rest, never what the server sets."""
+    skip = 'status' if has_status and not subresource else 'spec' if subresource == 'status' else ''
+    kept = {k: v for k, v in obj.items() if k not in {'apiVersion', 'kind', 'metadata', skip}}
+    metadata = {k: v for k, v in (obj.get('metadata') or {}).items() if k not in _SERVER_METADATA}
+    return {**kept, 'metadata': metadata} if metadata else kept
 
 
 # — update —
@@ -172,16 +173,15 @@ def record_update(
     live: Obj | None, new: Obj, schema: Node, who: Manager, now: datetime, *, has_status: bool = True
 ) -> list[Obj]:
     """managedFields after `who` turned `live` (None: nothing) into `new`; neither is changed."""
-    before = _ownable(live, schema, who.subresource, has_status=has_status) if live else {}
-    after = _ownable(new, schema, who.subresource, has_status=has_status)
-    changed = {p for p, v in after.items() if p not in before or before[p] != v}
-    removed = before.keys() - after.keys()
+    before = _ownable(live or {}, who.subresource, has_status=has_status)
+    after = _ownable(new, who.subresource, has_status=has_status)
+    changed, removed = diff(before, after, schema)
     entries = (live or {}).get('metadata', {}).get('managedFields')
     if is_reset((new.get('metadata') or {}).get('managedFields')) and entries:
         entries = []
-    owned = read_managed(entries)
     if not changed and not removed:
-        return write_managed(owned)
+        return list(entries or ())
+    owned = read_managed(entries)
     for other in owned:
         if other.manager != who:
             other.paths -= changed
@@ -217,10 +217,10 @@ def apply(live: Obj | None, config: Obj, schema: Node, who: Manager, now: dateti
     """
     has_status = 'status' in schema.fields
     current: Obj = live if live is not None else {}
-    wanted = _ownable(config, schema, who.subresource, has_status=has_status)
+    wanted = leaves(_ownable(config, who.subresource, has_status=has_status), schema)
     owned = read_managed((current.get('metadata') or {}).get('managedFields'))
     if live is not None and not owned:
-        everything = set(_ownable(live, schema, '', has_status=has_status))
+        everything = set(leaves(_ownable(live, '', has_status=has_status), schema))
         owned.append(Owned(Manager(BEFORE_FIRST_APPLY, 'Update', who.api_version), everything, format_time(now)))
     mine = _own(owned, who)
     last = mine.paths
@@ -229,14 +229,11 @@ def apply(live: Obj | None, config: Obj, schema: Node, who: Manager, now: dateti
     taken: set[Path] = set().union(*(o.paths for o in others))
     merged = _prune(merged, schema, last - wanted.keys(), wanted.keys() | taken)
 
-    before = leaves(current, schema)
-    after = leaves(merged, schema)
-    changed = {p for p, v in after.items() if p not in before or before[p] != v}
+    changed, gone = diff(current, merged, schema)
     conflicts = [FieldConflict(o.manager, o.time, p) for o in others for p in sorted(o.paths & changed)]
     conflicts = _without_client_side(conflicts, current, schema, who)
     if conflicts and not force:
         return Applied(merged, conflicts)
-    gone = before.keys() - after.keys()
     for other in others:
         other.paths -= changed | gone
     if mine.paths != wanted.keys() or changed or gone or not mine.time:

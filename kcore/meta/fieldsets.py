@@ -24,9 +24,7 @@ _SELF = '.'
 
 
 def leaves(obj: Any, schema: Node) -> Leaves:
-    found: Leaves = {}
-    _walk(obj, schema, (), found)
-    return found
+    return _leaves_at(obj, schema, ())
 
 
 def _walk(value: Any, node: Node, at: Path, found: Leaves) -> None:
@@ -45,6 +43,38 @@ def _walk(value: Any, node: Node, at: Path, found: Leaves) -> None:
             found[*at, _value_element(item)] = item
     else:
         found[at] = value
+
+
+def diff(old: Any, new: Any, schema: Node) -> tuple[set[Path], set[Path]]:
+    """(paths added or changed, paths removed): as comparing the `leaves` of both, but equal parts are not entered."""
+    found: tuple[set[Path], set[Path]] = (set(), set())
+    _diff(old, new, schema, (), found)
+    return found
+
+
+def _diff(old: Any, new: Any, node: Node, at: Path, found: tuple[set[Path], set[Path]]) -> None:
+    if old == new and type(old) is type(new):
+        return
+    changed, removed = found
+    if isinstance(old, dict) and isinstance(new, dict) and old and new and not (node.atomic and at):
+        for key in old.keys() | new.keys():
+            child, where = node.child(key) or ANY, (*at, f'f:{key}')
+            if key in old and key in new:
+                _diff(old[key], new[key], child, where, found)
+            elif key in new:
+                changed.update(_leaves_at(new[key], child, where))
+            else:
+                removed.update(_leaves_at(old[key], child, where))
+        return
+    before, after = _leaves_at(old, node, at), _leaves_at(new, node, at)
+    changed.update(p for p, v in after.items() if p not in before or before[p] != v)
+    removed.update(before.keys() - after.keys())
+
+
+def _leaves_at(value: Any, node: Node, at: Path) -> Leaves:
+    found: Leaves = {}
+    _walk(value, node, at, found)
+    return found
 
 
 def item_element(item: Any, node: Node) -> str:

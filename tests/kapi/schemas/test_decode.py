@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kapi.kinds import KINDS
 from kapi.schemas import DecodeError, StrictError, conform, parse_json, schema_for
-from kapi.schemas.decode import MAX_DEPTH, check
+from kapi.schemas.decode import MAX_DEPTH
 from kcore.meta import gvk
 
 DEPLOYMENT = schema_for(gvk.DEPLOYMENTS)
@@ -105,14 +105,6 @@ def test_depth_is_bounded():
     deep = b'{"a":' * (MAX_DEPTH + 50) + b'1' + b'}' * (MAX_DEPTH + 50)
     with pytest.raises(DecodeError, match='nested deeper'):
         parse_json(deep)
-
-
-def test_checking_in_place_cleans_and_tells():
-    body = b'{"spec": {"x": 1, "replicas": 1, "replicas": 2, "paused": null}}'
-    obj = orjson.loads(body)
-    found = check(DEPLOYMENT, obj, body)
-    assert found.strict == ['unknown field "spec.x"', 'duplicate field "spec.replicas"']
-    assert obj == {'spec': {'replicas': 2}}
 
 
 @pytest.mark.parametrize('kind', KINDS, ids=lambda k: str(k.resource))

@@ -244,3 +244,10 @@ def test_forced_applies_leave_exactly_what_the_managers_last_asked_for(steps):
 def test_field_sets_survive_encoding(tree):
     paths = {(f'f:{a}', f'f:{b}') for a, inner in tree.items() for b in inner} | {(f'f:{a}',) for a in tree}
     assert fieldsets.decode(fieldsets.encode(paths)) == paths
+
+
+@given(_specs, _specs)
+def test_the_quick_difference_is_that_of_the_leaves(old, new):
+    before, after = fieldsets.leaves({'spec': old}, SCHEMA), fieldsets.leaves({'spec': new}, SCHEMA)
+    changed = {p for p, v in after.items() if p not in before or before[p] != v}
+    assert fieldsets.diff({'spec': old}, {'spec': new}, SCHEMA) == (changed, before.keys() - after.keys())
