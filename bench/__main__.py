@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from bench.common import Settings
+from bench.common import Settings, etcd_binary
 from kcore import log
 
 NAMES = ('put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule')
@@ -18,8 +18,13 @@ def main() -> int:
     parser.add_argument('--smoke', action='store_true', help='a second of everything, to see that it works')
     parser.add_argument('--seconds', type=float, help='length of one measurement')
     parser.add_argument('--runs', type=int, default=1, help='measurements of each case; the median is shown')
+    parser.add_argument('--vs', choices=('etcd',), help='measure a peer in the same run')
     args = parser.parse_args()
     log.setup('bench', level='error')
+    if args.vs:
+        found = etcd_binary()
+        what = f'etcd {found[1]} is at {found[0]}, but ' if found else 'there is no etcd here, and '
+        print(f'bench: {what}no gRPC client to load it with; measuring kubeling only', file=sys.stderr)
     settings = Settings(args.seconds or (0.3 if args.smoke else 4.0), args.runs, args.smoke)
     for name in NAMES if args.name == 'all' else (args.name,):
         importlib.import_module(f'bench.{name}').run(settings)
