@@ -29,6 +29,7 @@ VERBS = {
     'create': 'kctl.verbs.create:command',
     'delete': 'kctl.verbs.delete:command',
     'describe': 'kctl.verbs.describe:command',
+    'exec': 'kctl.verbs.exec:command',
     'get': 'kctl.verbs.get:command',
     'label': 'kctl.verbs.label:command',
     'logs': 'kctl.verbs.logs:command',

@@ -83,13 +83,18 @@ def _pods(session: Session, options: dict[str, Any]) -> list[Obj]:
     obj = session.http.get(target.path)
     if target.known.resource == PODS:
         return [obj]
-    found = session.items(session.catalog.find('pods'), labels=_selector(obj, target.label))
-    if not found:
-        raise CliError(f'no pods found for {target.label}')
-    found.sort(key=_preference)
+    found = pods_of(session, obj, target.label)
     if len(found) > 1:
         warn(f'Found {len(found)} pods, using pod/{found[0]["metadata"]["name"]}')
     return found[:1]
+
+
+def pods_of(session: Session, obj: Obj, label: str) -> list[Obj]:
+    """The pods of a workload, the most useful one first. Raises CliError when there is none."""
+    found = session.items(session.catalog.find('pods'), labels=_selector(obj, label))
+    if not found:
+        raise CliError(f'no pods found for {label}')
+    return sorted(found, key=_preference)
 
 
 def _selector(obj: Obj, label: str) -> str:

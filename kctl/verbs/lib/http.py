@@ -33,9 +33,9 @@ class Http:
     """One cluster. Raises Refused for an answer of 400 and above, Unreachable when there is no answer."""
 
     def __init__(self, config: ClientConfig, headers: Mapping[str, str]) -> None:
-        self._config, self._headers = config, dict(headers)
+        self._config, self.headers = config, dict(headers)
         if config.token:
-            self._headers['Authorization'] = f'Bearer {config.token}'
+            self.headers['Authorization'] = f'Bearer {config.token}'
         self._tls = config.ssl_context()
         self._kept: http.client.HTTPConnection | None = None
 
@@ -124,7 +124,7 @@ class Http:
         headers: Mapping[str, str] | None,
     ) -> http.client.HTTPResponse:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {**self._headers, **({'Content-Type': JSON} if data is not None else {}), **(headers or {})}
+        sent = {**self.headers, **({'Content-Type': JSON} if data is not None else {}), **(headers or {})}
         connection.request(method, url, body=data, headers=sent)
         return connection.getresponse()
 
