@@ -6,13 +6,13 @@ Source: apiserver pkg/registry/rest/delete.go (BeforeDelete), registry/generic/r
 
 from __future__ import annotations
 
-import copy
 from datetime import datetime, timedelta
 from typing import Any
 
 from kapi.errors import Conflict
 from kapi.registry.kind import Kind
 from kapi.registry.options import DeleteOptions
+from kapi.storage.codec import clone
 from kcore.meta.times import format_time, parse_time
 
 Obj = dict[str, Any]
@@ -38,7 +38,7 @@ def check_preconditions(kind: Kind, obj: Obj, options: DeleteOptions) -> None:
 
 def mark(kind: Kind, obj: Obj, options: DeleteOptions, now: datetime) -> Obj | None:
     """The object as it must be stored next, or None when it may be removed at once."""
-    marked = copy.deepcopy(obj)
+    marked = clone(obj)
     metadata = marked['metadata']
     _set_gc_finalizers(kind, metadata, options)
     waits = kind.strategy.grace_period_s(obj, options.grace_period_s)

@@ -8,7 +8,6 @@ Source: apiserver pkg/registry/generic/registry/store.go, pkg/registry/rest/{cre
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,7 +25,7 @@ from kapi.registry.ownership import Ownership
 from kapi.registry.strategy import Invalid
 from kapi.storage.base import KeyExists, KeyMissing, RevisionConflict, Versioned
 from kapi.storage.cache import Cache
-from kapi.storage.codec import decode, encode
+from kapi.storage.codec import clone, decode, encode
 from kapi.storage.entries import Entry
 from kcore.env import Env
 from kcore.meta.gvk import Resource
@@ -175,7 +174,7 @@ class Registry:
 
             async def change(current: Versioned) -> bytes:
                 old = decode(current.value, current.rv)
-                new = await transform(copy.deepcopy(old))
+                new = await transform(decode(current.value, current.rv))
                 new = await self._updated(kind, (namespace, name), new, old, write)
                 if deletion.finished(kind, new):
                     raise _Finished(current, new)
@@ -354,14 +353,14 @@ def _unmoved(rv: int) -> Callable[[Versioned], None]:
 
 def _copy_status(new: Obj, old: Obj) -> None:
     if 'status' in old:
-        new['status'] = copy.deepcopy(old['status'])
+        new['status'] = clone({'status': old['status']})['status']
     else:
         new.pop('status', None)
 
 
 def status_view(new: Obj, old: Obj) -> Obj:
     """What a write through /status may change: status, annotations and the record of field owners."""
-    kept = {k: v for k, v in copy.deepcopy(old).items() if k != 'status'}
+    kept = {k: v for k, v in clone(old).items() if k != 'status'}
     if 'status' in new:
         kept['status'] = new['status']
     for field_name in ('annotations', 'managedFields'):

@@ -32,6 +32,12 @@ def stamp(value: bytes, rv: int) -> bytes:
     return b'%b"resourceVersion":"%d",%b' % (value[:at], rv, value[at:])
 
 
+def clone(obj: Obj) -> Obj:
+    """A deep copy of JSON; several times faster than `copy.deepcopy`."""
+    copied: Obj = orjson.loads(orjson.dumps(obj))
+    return copied
+
+
 def decode(value: bytes, rv: int) -> Obj:
     """A fresh object that the caller may change."""
     obj: Obj = orjson.loads(value)

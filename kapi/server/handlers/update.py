@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from kapi.errors import BadRequest, NotFound
@@ -13,6 +12,7 @@ from kapi.server.context import Context, Reply
 from kapi.server.decoding import read_object
 from kapi.server.handlers.get import namespace_of
 from kapi.server.respond import entry_reply
+from kapi.storage.codec import clone
 
 Obj = dict[str, Any]
 
@@ -30,7 +30,7 @@ async def update(ctx: Context, kind: Kind) -> Reply:
     write = Write(ctx.user, options, ctx.warnings, subresource=ctx.info.subresource)
 
     async def transform(_: Obj) -> Obj:
-        return copy.deepcopy(wanted)
+        return clone(wanted)
 
     try:
         entry = await ctx.server.registry.update(kind, namespace, name, transform, write)
