@@ -57,6 +57,8 @@ PULL_BASE_S = 10.0
 PULL_CAP_S = 300.0
 ERR_IMAGE_PULL_S = 1.0
 """How long ErrImagePull is shown before ImagePullBackOff takes its place."""
+VOLUME_REFRESH_S = 60.0
+"""How long a running pod may see an old ConfigMap or Secret."""
 RETRY_S = 5.0
 """Pause before a container with a broken configuration is tried again."""
 
@@ -126,12 +128,25 @@ class PodWorker:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 await self._recover()
+                refresher = start(group, 'refresh volumes', self._refresh_volumes())
                 while not await self._turn():
                     pass
                 self.prober.close()
+                refresher.cancel()
             await self._leave()
             for listener in self.listeners:
                 listener.set()
+
+    async def _refresh_volumes(self) -> None:
+        """Bring ConfigMap, Secret and projected files up to date while the pod runs."""
+        while True:
+            await asyncio.sleep(VOLUME_REFRESH_S)
+            if not self.sandbox() or not self.pod['spec'].get('volumes'):
+                continue
+            try:
+                await self.volumes.refresh(self.pod, self.checkpoint.address)
+            except (NodeError, ClientError, OSError) as e:  # the old files stay; the next round may do better
+                log.info('volumes not refreshed', err=str(e))
 
     async def _recover(self) -> None:
         if self.checkpoint.handle is None:

@@ -15,6 +15,7 @@ from knode.pods.manager import PodManager
 from knode.pods.worker import PodWorker
 from knode.runtime.driver import Handle, Record, Streams
 from knode.streams.channels import STDERR, STDOUT, Channels, exit_status, failure
+from knode.streams.portforward import PROTOCOL, Forwarder
 
 
 class StreamHandlers:
@@ -23,6 +24,7 @@ class StreamHandlers:
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get('/exec/{namespace}/{pod}/{container}', self._exec)
+        router.add_get('/portForward/{namespace}/{pod}', self._forward)
         router.add_get('/attach/{namespace}/{pod}/{container}', self._attach)
 
     def _target(self, request: web.Request) -> tuple[PodWorker, Handle, Record]:
@@ -37,6 +39,15 @@ class StreamHandlers:
         if request.headers.get('Upgrade', '').lower() != 'websocket':
             raise BadRequestError('Upgrade request required')
         return worker, handle, records[-1]
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        where = request.match_info
+        worker = self._manager.find(where['namespace'], where['pod'])
+        if worker is None:
+            raise NotFoundError(f'pod does not exist: {where["pod"]}_{where["namespace"]}')
+        if PROTOCOL not in request.headers.get('Sec-WebSocket-Protocol', ''):
+            raise BadRequestError(f'port forwarding needs the WebSocket protocol {PROTOCOL}')
+        return await Forwarder(worker.checkpoint.address).serve(request)
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         worker, handle, record = self._target(request)

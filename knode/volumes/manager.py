@@ -174,8 +174,9 @@ class Volumes:
             raise VolumeError(f'failed to prepare subPath for volumeMount "{m["name"]}": {sub!r} leaves the volume')
         return path
 
-    async def refresh(self, pod: Obj) -> None:
+    async def refresh(self, pod: Obj, address: str) -> None:
         """Bring volumes made of API objects up to date; a missing object leaves the old files. Raises ClientError."""
+        self._address = address
         for volume in pod['spec'].get('volumes') or ():
             if not any(k in volume for k in CONTENT_KINDS):
                 continue
