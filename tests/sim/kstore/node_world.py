@@ -178,8 +178,10 @@ class SimCluster:
             token = b'%d/%d' % (name, n)
             if self.rng.random() < 0.6:
                 node.propose(token, done)
-                if await self._wait(answer):
+                if await self._wait(answer) and node in self.nodes.values():
                     self.acked.add(token)
+                    if self.fsms[node.config.id].commands[answer.result() - 1] != token:
+                        raise Violation(f'{token!r} was answered with the result of another command')
             else:
                 before = set(self.acked)
                 node.read_index(done)
