@@ -255,4 +255,4 @@ class Scenario:
     def do_log(self, b: Block) -> None:
         log = self.cores[int(b.words[0])].log
         entries = log.slice(log.first, log.last, 1 << 62) if log.last >= log.first else []
-        self.out.append(f'after {log.offset_term}/{log.offset}: ' + ' '.join(map(show_entry, entries)))
+        self.out.append(' '.join([f'after {log.offset_term}/{log.offset}:', *map(show_entry, entries)]))
