@@ -31,6 +31,7 @@ CACHE_MAX = 4_096
 MESSAGE_MAX = 1_024
 """Characters of a message; longer ones are cut."""
 SIMILAR_MAX = 10
+COMBINED = '(combined from similar events)'
 SIMILAR_WINDOW_S = 600.0
 BURST = 25
 REFILL_PER_S = 1 / 300
@@ -84,7 +85,7 @@ class Correlator:
         if not self._allowed(fact, now):
             return None
         message = self._message(fact, now)
-        key = (*self._object_key(fact), fact.type, fact.reason, message)
+        key = self._key(fact, message)
         known = self._known.get(key)
         if not isinstance(known, _Known):
             known = _Known(f'{fact.involved.get("name", "")}.{suffix}', 0, fact.at)
@@ -94,7 +95,12 @@ class Correlator:
 
     def forget(self, fact: Fact, message: str) -> None:
         """The server lost the Event (its TTL passed): start it anew."""
-        self._known.pop((*self._object_key(fact), fact.type, fact.reason, message), None)
+        self._known.pop(self._key(fact, message), None)
+
+    def _key(self, fact: Fact, message: str) -> tuple[str, ...]:
+        """What makes two facts one Event: all combined messages of a reason share theirs."""
+        same = COMBINED if message.startswith(COMBINED) else message
+        return (*self._object_key(fact), fact.type, fact.reason, same)
 
     def _object_key(self, fact: Fact) -> tuple[str, ...]:
         ref = fact.involved
@@ -122,7 +128,7 @@ class Correlator:
             messages = messages | {text}
             self._similar.remember(key, (since, messages))
             return text
-        return text if text in messages else f'(combined from similar events): {text}'[:MESSAGE_MAX]
+        return text if text in messages else f'{COMBINED}: {text}'[:MESSAGE_MAX]
 
     def _event(self, fact: Fact, message: str, known: _Known) -> Obj:
         source = {'component': self._component} | ({'host': self._host} if self._host else {})

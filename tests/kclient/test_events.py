@@ -26,7 +26,9 @@ def test_the_same_event_again_is_a_count():
 
 def test_many_different_messages_of_one_reason_are_combined():
     correlator = Correlator('me', '')
-    messages = [correlator.take(fact(f'm{i}'), 0, str(i))[1]['message'] for i in range(12)]
+    taken = [correlator.take(fact(f'm{i}'), 0, str(i)) for i in range(12)]
+    messages = [event['message'] for _, event, _ in taken]
+    assert [(name, count) for name, _, count in taken[9:]] == [('p.9', 1), ('p.10', 1), ('p.10', 2)]
     assert messages[9] == 'm9'
     assert messages[10] == '(combined from similar events): m10'
 
