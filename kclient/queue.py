@@ -155,13 +155,16 @@ class WorkQueue(Generic[K]):
         self._delays.add(key, self._env.clock.monotonic() + seconds)
         self._arm()
 
-    def add_rate_limited(self, key: K) -> None:
-        """Add after a pause that doubles with each failure of `key` since `forget`."""
+    def add_rate_limited(self, key: K, *, shared: bool = True) -> None:
+        """Add after a pause that doubles with each failure of `key` since `forget`.
+
+        shared: also wait for the bucket of all keys; False for a conflict, which says nothing about the server's health.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         self.retries += 1
         own = min(self._cap_s, self._base_s * 2 ** min(failures, 40))
-        self.add_after(key, max(own, self._overall()))
+        self.add_after(key, max(own, self._overall()) if shared else own)
 
     def failures(self, key: K) -> int:
         """Failures of `key` since it was forgotten."""

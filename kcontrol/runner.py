@@ -120,7 +120,7 @@ async def work_once(declared: Controller, ctx: Ctx, key: str) -> str:
         return 'terminal'
     except (Conflict, NotFound) as e:
         log.debug('reconcile met a newer object', err=str(e))
-        ctx.queue.add_rate_limited(key)
+        ctx.queue.add_rate_limited(key, shared=False)
         return 'conflict'
     except (ApiError, Deposed) as e:
         log.warning('reconcile failed', err=f'{type(e).__name__}: {e}')

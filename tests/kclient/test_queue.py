@@ -123,3 +123,11 @@ async def test_a_delayed_key_arrives_when_due(env):
     queue.add_after('now', 0)
     assert await queue.get() == 'now'
     assert await queue.get() == 'late'
+
+
+async def test_conflicts_do_not_use_up_what_failures_of_all_keys_share(env):
+    queue: WorkQueue[int] = WorkQueue(env, base_s=0.001)
+    for key in range(2000):
+        queue.add_rate_limited(key, shared=False)
+    async with asyncio.timeout(5):
+        assert len({await queue.get() for _ in range(2000)}) == 2000

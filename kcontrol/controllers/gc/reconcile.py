@@ -115,7 +115,7 @@ class Collector:
                 await self.process(uid)
                 self.queue.forget(uid)
             except (NotFound, Conflict, Invalid):
-                self.queue.add_rate_limited(uid)
+                self.queue.add_rate_limited(uid, shared=False)
             except ClientError as e:
                 log.warning('object could not be collected', uid=uid, err=f'{type(e).__name__}: {e}')
                 self.queue.add_rate_limited(uid)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -209,8 +208,7 @@ def test_a_finished_job_lives_for_its_time(now, ago):
     assert jobs.plan({**job(), 'status': done}, [pod('a', 'Succeeded')], now).release
 
 
-@pytest.mark.parametrize('config_of', ['fake'], indirect=True)
-async def test_an_indexed_job_runs_to_completion_and_is_deleted_after_its_time(admin, agent, controllers, until, fake):
+async def test_an_indexed_job_runs_to_completion_and_is_deleted_after_its_time(admin, agent, controllers, until):
     agent.finish = lambda p: 'Succeeded' if 'job' in p['metadata']['labels'] else None
     await controllers('job', 'gc')
     made = job(completions=5, parallelism=2, completionMode='Indexed')
@@ -229,4 +227,8 @@ async def test_an_indexed_job_runs_to_completion_and_is_deleted_after_its_time(a
     env = pods[0]['spec']['containers'][0]['env'][0]
     assert env['name'] == 'JOB_COMPLETION_INDEX'
     await admin.patch(JOBS, 'j', {'spec': {'ttlSecondsAfterFinished': 0}}, 'default')
-    await until(lambda: not fake.all('jobs') and not fake.all('pods'))
+
+    async def gone() -> bool:
+        return not (await admin.list(JOBS, 'default')).items and not (await admin.list(PODS, 'default')).items
+
+    await until(gone)
