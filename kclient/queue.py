@@ -158,7 +158,7 @@ class WorkQueue(Generic[K]):
     def add_rate_limited(self, key: K, *, shared: bool = True) -> None:
         """Add after a pause that doubles with each failure of `key` since `forget`.
 
-        shared: also wait for the bucket of all keys; False for a conflict, which says nothing about the server's health.
+        shared: also wait for the bucket of all keys; False for a conflict, which says nothing about the server.
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
