@@ -34,9 +34,11 @@ class Machines:
         out = self.running[n].stdout
         assert out is not None
         seen = []
+        missing = {f'api-{n} ready', f'node-{n} ready'}
         for line in out:
             seen.append(line)
-            if f'node-{n} ready' in line:
+            missing = {m for m in missing if m not in line}
+            if not missing:
                 return
         raise AssertionError(''.join(seen))
 
