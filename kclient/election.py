@@ -20,6 +20,7 @@ import structlog
 from kclient.api import Client
 from kclient.errors import AlreadyExists, ClientError, Conflict, Deposed, NotFound
 from kclient.model import Obj
+from kcore.backoff import Backoff
 from kcore.env import Env
 from kcore.meta.gvk import LEASES
 from kcore.meta.times import format_micro
@@ -29,6 +30,9 @@ log = structlog.get_logger('kclient.election')
 
 JITTER = 0.2
 """Retries of a candidate are stretched by up to this share, so that candidates do not collide for ever."""
+FIRST_CONTACT_S = 0.05
+"""First pause while the API never answered usefully, doubling up to the retry period: a cluster that starts whole should
+not wait for a candidate that came a moment before its API server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ class LeaderElector:
         self._observer = Observer(identity, self.timing)
         self._lease: Obj | None = None
         self._valid_until = float('-inf')
+        self._met = False
         self.transitions = 0
         """Times that this elector became leader."""
 
@@ -149,9 +154,11 @@ class LeaderElector:
 
     async def _win(self) -> None:
         """Try until the lease is ours."""
+        meeting = Backoff(FIRST_CONTACT_S, self.timing.retry_period_s, self._env.rng, jitter=JITTER)
         won = await self._try()
         while not won:
-            await asyncio.sleep(self.timing.retry_period_s * (1 + JITTER * self._env.rng.random()))
+            usual = self.timing.retry_period_s * (1 + JITTER * self._env.rng.random())
+            await asyncio.sleep(usual if self._met else meeting.next())
             won = await self._try()
 
     async def _hold(self, task: asyncio.Task[None]) -> None:
@@ -176,14 +183,16 @@ class LeaderElector:
     async def _try(self) -> bool:
         """Take or renew once. False when somebody else holds the lease or the API cannot be reached."""
         try:
-            return await self._acquire()
+            won = await self._acquire()
         except Conflict:
-            self._lease = None
+            self._lease, self._met = None, True
             return False
         except ClientError as e:
             self._lease = None
             log.warning('lease could not be renewed', object=f'{self._namespace}/{self._name}', err=str(e))
             return False
+        self._met = True
+        return won
 
     async def _acquire(self) -> bool:
         lease = self._lease

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kclient.election import LeaderElector, Observer, Timing, claim
-from kclient.errors import Deposed
+from kclient.errors import Deposed, NotFound
 
 QUICK = Timing(0.6, 0.4, 0.05)
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -128,3 +128,30 @@ def test_a_claim_counts_transitions_and_keeps_foreign_fields():
     }  # fmt: skip
     again = claim({**lease, 'spec': spec}, 'me', Timing(), NOW)['spec']
     assert again['leaseTransitions'] == 4
+
+
+async def test_a_candidate_that_comes_before_its_api_does_not_wait_a_whole_retry_period(env, running, until):
+    from kclient.errors import Unavailable, failure
+
+    class Late:
+        """Refuses three times, then has no lease yet."""
+
+        refused = 0
+
+        async def get(self, *_):
+            if self.refused < 3:
+                self.refused += 1
+                raise Unavailable(failure(503, 'ServiceUnavailable', 'connection refused'))
+            raise NotFound(failure(404, 'NotFound', 'no lease'))
+
+        async def create(self, _, obj):
+            return obj
+
+        async def update(self, _, obj):
+            return obj
+
+    slow = Timing(3000.0, 2000.0, 1000.0)
+    candidate = LeaderElector(Late(), env, 'lock', 'kube-system', 'a', timing=slow)
+    log: list[str] = []
+    running(candidate.run(leading(log, 'a')))
+    await until(lambda: log == ['a starts'])
