@@ -36,7 +36,6 @@ VERBS = {
     'patch': 'kctl.verbs.patch:command',
     'rollout': 'kctl.verbs.rollout:command',
     'scale': 'kctl.verbs.scale:command',
-    'server': 'kctl.verbs.server:command',
     'uncordon': 'kctl.verbs.cordon:uncordon',
     'version': 'kctl.verbs.version:command',
     'wait': 'kctl.verbs.wait:command',
