@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,9 +130,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, port_bases: Iterator[int])
 
 @pytest.fixture
 def namespace(cluster: LocalCluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    name = (
-        request.node.name.lower().replace('_', '-').replace('[', '-').replace(']', '').replace('.', '-')[:50].strip('-')
-    )
+    name = re.sub(r'[^a-z0-9]+', '-', request.node.name.lower()).strip('-')[-50:].strip('-')
     manifest = {'apiVersion': 'v1', 'kind': 'Namespace', 'metadata': {'name': name}}
     cluster.kctl('create', '-f', '-', stdin=json.dumps(manifest))
     yield name
