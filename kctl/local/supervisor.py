@@ -37,7 +37,7 @@ STOP_GRACE_S = 10.0
 """Between SIGTERM and SIGKILL at an orderly stop."""
 LOG_BYTES_MAX = 10 * 1024 * 1024
 """A component's log is rotated to `<name>.log.1` at this size; one old file is kept."""
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Report = Callable[[str, str, str], None]
@@ -236,6 +236,7 @@ def _become(component: Component, layout: Layout, ready: int, parent: int) -> in
     signal.set_wakeup_fd(-1)
     for number in (*STOP_SIGNALS, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    _prctl(PR_SET_NAME, ctypes.c_char_p(component.name.encode()))  # what `top` and `ps -o comm` show
     die_with_parent(parent)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -256,10 +257,15 @@ def _become(component: Component, layout: Layout, ready: int, parent: int) -> in
 
 def die_with_parent(parent: int) -> None:
     """Ask the kernel for SIGTERM when the parent dies (Linux; elsewhere `down` finds the orphan by its pid file)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _prctl(PR_SET_PDEATHSIG, ctypes.c_int(signal.SIGTERM))
     if os.getppid() != parent:  # it died before the kernel was asked
         os._exit(1)
+
+
+def _prctl(option: int, argument: ctypes.c_char_p | ctypes.c_int) -> None:
+    """Linux has it; where there is none, nothing that matters is lost."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(option, argument)
 
 
 def running(layout: Layout, component: str, env: Env) -> psutil.Process | None:

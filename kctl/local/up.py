@@ -19,7 +19,7 @@ from kclient.api import Client, Obj
 from kclient.errors import AlreadyExists, Forbidden, Invalid
 from kclient.kubeconfig import load
 from kcore.env import Env
-from kcore.meta.gvk import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, NODES, SECRETS, SERVICES, Resource
+from kcore.meta.gvk import CONFIGMAPS, DEPLOYMENTS, NODES, SECRETS, SERVICES, Resource
 from kcore.meta.objects import get_condition
 from kcore.tasks import start
 from kctl.local import cluster
@@ -80,9 +80,11 @@ async def up(layout: Layout, reports_fd: int, example: str | None, env: Env, pro
     async with asyncio.TaskGroup() as group:
         reading = start(group, 'reports', reports.read())
         await _components(layout, reports, progress)
+        # An agent is ready once its Node and pods are as they are now, not as an earlier life left them in the store.
+        names = {name_of('node', n) for n in range(1, layout.nodes + 1)}
+        await _ready(reports, names, f'{layout.nodes} node agent{"s" * (layout.nodes != 1)}', layout, progress)
         async with Client(load(layout.kubeconfig, env), env, user_agent='kctl') as client:
             watcher = Watcher(client, progress)
-            names = {name_of('node', n) for n in range(1, layout.nodes + 1)}
             await watcher.until(
                 f'{layout.nodes} node{"s" * (layout.nodes != 1)} Ready',
                 NODES,
@@ -102,13 +104,14 @@ async def _components(layout: Layout, reports: Reports, progress: Progress) -> N
     )
     for role, count, text in parts:
         names = {name_of(role, n) for n in range(1, count + 1)}
-        what = text.format(n=count, s='s' if count != 1 else '')
-        try:
-            await progress.wait(what, reports.until_ready(names), timeout_s=START_TIMEOUT_S)
-        except (TimeoutError, ClusterError) as e:
-            raise ClusterError(
-                f'{role} did not come up ({reports.trouble(names)}); see {layout.log(name_of(role, 1))}.'
-            ) from e
+        await _ready(reports, names, text.format(n=count, s='s' if count != 1 else ''), layout, progress)
+
+
+async def _ready(reports: Reports, names: set[str], what: str, layout: Layout, progress: Progress) -> None:
+    try:
+        await progress.wait(what, reports.until_ready(names), timeout_s=START_TIMEOUT_S)
+    except (TimeoutError, ClusterError) as e:
+        raise ClusterError(f'{reports.trouble(names)}; see {layout.log(min(names))}.') from e
 
 
 async def run_example(name: str, client: Client, watcher: Watcher) -> None:
@@ -118,8 +121,6 @@ async def run_example(name: str, client: Client, watcher: Watcher) -> None:
         text = client.env.disk.read(path)
     except FileNotFoundError as e:
         raise ClusterError(f'there is no example {name}: {path} does not exist.') from e
-    # The namespace is made by the API server a moment after it begins to serve.
-    await watcher.until('namespace default', NAMESPACES, lambda found: 'default' in _names(found))
     objects = list(yaml.safe_load_all(text))
     for obj in objects:
         obj['metadata'].setdefault('namespace', 'default')
@@ -194,7 +195,8 @@ def what_to_try(layout: Layout, shown: Path) -> str:
   kubectl get nodes,pods -o wide              # or .venv/bin/kctl get nodes,pods -o wide
   kubectl scale deployment hello --replicas=5
   kubectl logs -f deploy/hello
-  curl http://<a pod's IP>:8080
+  curl http://$(kubectl get pod -l app=hello -o jsonpath='{{.items[0].status.podIP}}'):8080
+  kubectl delete deployment hello
   ./scripts/down                              # stops everything; the data stay in {shown}
 """
 
