@@ -36,6 +36,8 @@ def tls_context(config: ApiConfig) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(config.tls_cert, config.tls_key)
     context.load_verify_locations(config.client_ca)
+    if config.requestheader_client_ca_file is not None:
+        context.load_verify_locations(config.requestheader_client_ca_file)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(['http/1.1'])
     return context

@@ -10,6 +10,9 @@ from aiohttp import web
 from kapi.authn.user import ANONYMOUS, User
 from kapi.errors import Unauthorized
 
+ANONYMOUS_PATHS = ('/healthz', '/livez', '/readyz', '/version')
+"""Open without credentials even when anonymous requests are refused: probes have none."""
+
 
 class Authenticator(Protocol):
     name: str
@@ -19,8 +22,9 @@ class Authenticator(Protocol):
 
 
 class Union:
-    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+    def __init__(self, authenticators: Sequence[Authenticator], *, anonymous: bool = True) -> None:
         self.authenticators = tuple(authenticators)
+        self._anonymous = anonymous
 
     async def authenticate(self, request: web.BaseRequest) -> User:
         for authenticator in self.authenticators:
@@ -29,4 +33,10 @@ class Union:
                 return user
         if 'Authorization' in request.headers:
             raise Unauthorized
+        if not self._anonymous and not _open(request.path):
+            raise Unauthorized
         return ANONYMOUS
+
+
+def _open(path: str) -> bool:
+    return any(path == root or path.startswith(f'{root}/') for root in ANONYMOUS_PATHS)

@@ -88,6 +88,13 @@ def cluster_roles() -> list[Obj]:
               rule(['create'], ['authentication.k8s.io'], ['selfsubjectreviews'])),
         _role('system:discovery', paths('/api', '/api/*', '/apis', '/apis/*', '/healthz', '/livez', '/openapi',
                                         '/openapi/*', '/readyz', '/version', '/version/')),
+        _role('system:service-account-issuer-discovery',
+              paths('/.well-known/openid-configuration', '/.well-known/openid-configuration/', '/openid/v1/jwks',
+                    '/openid/v1/jwks/')),
+        _role('system:auth-delegator', rule(['create'], ['authentication.k8s.io'], ['tokenreviews']),
+              rule(['create'], ['authorization.k8s.io'], ['subjectaccessreviews'])),
+        _role('system:node-bootstrapper', rule(['create', 'get', 'list', 'watch'], ['certificates.k8s.io'],
+                                               ['certificatesigningrequests'])),
         _role('system:public-info-viewer', paths('/healthz', '/livez', '/readyz', '/version', '/version/')),
     ]  # fmt: skip
 
@@ -103,5 +110,7 @@ def cluster_role_bindings() -> list[Obj]:
         _binding('cluster-admin', 'system:masters'),
         _binding('system:basic-user', AUTHENTICATED),
         _binding('system:discovery', AUTHENTICATED),
+        _binding('system:service-account-issuer-discovery', 'system:serviceaccounts'),
+        _binding('system:node-bootstrapper', 'system:bootstrappers'),
         _binding('system:public-info-viewer', AUTHENTICATED, UNAUTHENTICATED),
     ]

@@ -9,7 +9,7 @@ import orjson
 
 from kapi.errors import MethodNotAllowed, NotAcceptable, UnknownPath
 from kapi.registry.options import text
-from kapi.server import openapiv2
+from kapi.server import openapiv2, openid
 from kapi.server.context import Context, Reply
 from kapi.server.discovery import asked_version
 from kapi.server.health import health
@@ -45,6 +45,8 @@ async def nonresource(ctx: Context) -> Reply:
         return await health(path, ctx.info.query, checks)
     if path == '/metrics':
         return Reply(render(ctx.server.metrics.registry), content_type=CONTENT_TYPE)
+    if path in openid.PATHS:
+        return openid.document(path, ctx.server.tokens)
     if path == '/openapi/v3' or path.startswith('/openapi/v3/'):
         return _openapi(ctx, path)
     if path == '/openapi/v2':

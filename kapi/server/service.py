@@ -6,8 +6,7 @@ from aiohttp import web
 
 from kapi import kinds
 from kapi.admission import plugins
-from kapi.authn.union import Union as Authenticators
-from kapi.authn.x509 import ClientCertificate
+from kapi.authn.build import build as authentication
 from kapi.authz.components import Components
 from kapi.authz.masters import Masters
 from kapi.authz.rbac import Rbac
@@ -41,13 +40,16 @@ class ApiServer:
         self.schemas = Schemas()
         self.rbac = Rbac(self.cache)
         self.authz = Authorizers((Masters(), Components(), self.rbac))
-        self.admission = plugins.chain(self.cache, self.authz, self.rbac)
+        self.authentication = authentication(config, env, self.cache)
+        self.authn = self.authentication.union
+        self.tokens = self.authentication.tokens
+        authority = env.disk.read(config.client_ca)
+        self.admission = plugins.chain(plugins.Needs(self.cache, env, self.authz, self.rbac, self.tokens, authority))
         self.registry = Registry(self.cache, env, self.admission, self.schemas.node)
         ports = range(config.node_port_min, config.node_port_max + 1)
         self.addresses = ServiceAddresses(self.cache, env, config.service_cidr, ports)
         self.registry.hooks['services'] = self.addresses
         self.registry.ttl_s = {'events': config.event_ttl_s, 'events.events.k8s.io': config.event_ttl_s}
-        self.authn = Authenticators((ClientCertificate(),))
         self.in_flight = flow.InFlight(config.max_requests_inflight, config.max_mutating_requests_inflight)
         self.metrics = Metrics()
         self.discovery = Discovery(self.catalog)
@@ -71,6 +73,7 @@ class ApiServer:
 
     async def close(self) -> None:
         await self.kubelets.close()
+        await self.authentication.close()
         await self.cache.close()
 
     async def _storage_check(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kapi.admission.chain import Chain
 from kapi.admission.plugins.default_toleration_seconds import DefaultTolerationSeconds
 from kapi.admission.plugins.namespace_lifecycle import NamespaceLifecycle
@@ -9,17 +11,35 @@ from kapi.admission.plugins.node_restriction import NodeRestriction
 from kapi.admission.plugins.priority import Priority
 from kapi.admission.plugins.rbac_escalation import RbacEscalation
 from kapi.admission.plugins.service_account import ServiceAccount
+from kapi.admission.plugins.token_secret import TokenSecret
+from kapi.authn.tokens import Tokens
 from kapi.authz.rbac import Rbac
 from kapi.authz.union import Union
 from kapi.storage.cache import Cache
+from kcore.env import Env
 
 
-def chain(cache: Cache, authz: Union, rbac: Rbac) -> Chain:
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What plugins may use of the server."""
+
+    cache: Cache
+    env: Env
+    authz: Union
+    rbac: Rbac
+    tokens: Tokens
+    authority: bytes
+    """The client CA (PEM), which token Secrets carry as `ca.crt`."""
+
+
+def chain(needs: Needs) -> Chain:
+    cache = needs.cache
     return Chain((
         NamespaceLifecycle(cache),
-        ServiceAccount(cache),
+        ServiceAccount(cache, needs.env),
+        TokenSecret(cache, needs.tokens, needs.authority),
         Priority(cache),
         DefaultTolerationSeconds(),
         NodeRestriction(),
-        RbacEscalation(authz, rbac),
+        RbacEscalation(needs.authz, needs.rbac),
     ))  # fmt: skip

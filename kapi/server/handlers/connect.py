@@ -8,7 +8,7 @@ from aiohttp import web
 
 from kapi.registry.kind import Kind
 from kapi.server.context import Context, Reply
-from kapi.server.handlers import binding, eviction, finalize, get, log, partial, patch, streams, update
+from kapi.server.handlers import binding, eviction, finalize, get, log, partial, patch, streams, token, update
 
 Handler = Callable[[Context, Kind], Awaitable[Reply | web.StreamResponse]]
 
@@ -20,6 +20,7 @@ async def approval(ctx: Context, kind: Kind) -> Reply:
 
 
 HANDLERS: Mapping[tuple[str, str], Handler] = {
+    ('serviceaccounts', 'token'): token.token,
     ('pods', 'binding'): binding.bind,
     ('pods', 'eviction'): eviction.evict,
     ('pods', 'log'): log.log,

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from kapi.authn.tokens import BadToken
 from kapi.authn.user import User
 from kapi.authz.rbac import Rule
 from kapi.authz.union import Attributes
@@ -63,7 +64,9 @@ async def access(ctx: Context, review: Obj) -> Reply:
     if not spec.get('user') and not spec.get('groups'):
         why = 'Invalid value: at least one of user or group must be specified'
         raise InvalidObject.single('SubjectAccessReview', 'authorization.k8s.io', 'spec.user', why, 'FieldValueInvalid')
-    return await _answer(ctx, review, User(spec.get('user') or '', tuple(spec.get('groups') or ())))
+    extra = {str(k): tuple(map(str, v)) for k, v in (spec.get('extra') or {}).items()}
+    user = User(spec.get('user') or '', tuple(spec.get('groups') or ()), spec.get('uid') or '', extra)
+    return await _answer(ctx, review, user)
 
 
 async def self_rules(ctx: Context, review: Obj) -> Reply:
@@ -95,10 +98,21 @@ async def whoami(ctx: Context, review: Obj) -> Reply:
 
 
 async def token(ctx: Context, review: Obj) -> Reply:
-    """Whose token it is. No token authenticator is configured, so it is nobody's."""
-    if not (review.get('spec') or {}).get('token'):
+    """Whose token it is. A bad one is no error of the request: the answer says so."""
+    spec = review.get('spec') or {}
+    if not spec.get('token'):
         raise BadRequest('token is required for TokenReview in authentication')
-    review['status'] = {'user': {}, 'error': 'invalid bearer token'}
+    bearer = ctx.server.authentication.bearer
+    try:
+        found = await bearer.identify(str(spec['token']), spec.get('audiences') or bearer.audiences)
+        error = 'invalid bearer token'
+    except BadToken as e:
+        found, error = None, f'[invalid bearer token, {e}]'
+    review['status'] = {'user': {}, 'error': error}
+    if found is not None:
+        review['status'] = {'authenticated': True, 'user': found.user.info(), 'audiences': list(found.audiences)}
+    # The token itself is not sent back.
+    review['spec'] = {k: v for k, v in spec.items() if k != 'token'}
     return Reply(orjson.dumps(review), 201)
 
 

@@ -1,0 +1,83 @@
+"""The authenticators of one server, in order, as its settings want them. Read `build` from top to bottom."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from kapi.authn import keys
+from kapi.authn.bearer import Bearer, TokenAuthenticator
+from kapi.authn.oidc import Oidc, OidcSettings
+from kapi.authn.remote import Remote, from_kubeconfig
+from kapi.authn.service_account import ServiceAccountTokens
+from kapi.authn.static import BootstrapTokens, StaticTokens
+from kapi.authn.tokens import Tokens
+from kapi.authn.union import Authenticator, Union
+from kapi.authn.webhook import WebhookTokens
+from kapi.authn.x509 import ClientCertificate, FrontProxy, Peers
+from kapi.storage.cache import Cache
+from kcore.env import Env
+
+if TYPE_CHECKING:
+    from kapi.config import ApiConfig
+
+log = structlog.get_logger('kapi.authn')
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """Who asks (`union`), whose token it is (`bearer`), and the issuer of tokens."""
+
+    union: Union
+    bearer: Bearer
+    tokens: Tokens
+    remotes: tuple[Remote, ...]
+
+    async def close(self) -> None:
+        for remote in self.remotes:
+            await remote.close()
+
+
+def build(config: ApiConfig, env: Env, cache: Cache) -> Authentication:
+    """Raises BadKey, BadTokenFile, BadRemote and OSError, each naming the file."""
+    tokens = _tokens(config, env)
+    remotes: list[Remote] = []
+    known: list[TokenAuthenticator] = []
+    if config.token_auth_file is not None:
+        known.append(StaticTokens(config.token_auth_file, env))
+    known += [ServiceAccountTokens(tokens, cache, env), BootstrapTokens(cache, env)]
+    if config.oidc_issuer_url:
+        remote = Remote(config.oidc_issuer_url, ssl.create_default_context(cafile=_text(config.oidc_ca_file)))
+        remotes.append(remote)
+        settings = OidcSettings(
+            config.oidc_issuer_url.rstrip('/'), config.oidc_client_id, config.oidc_username_claim,
+            config.oidc_username_prefix, config.oidc_groups_claim, config.oidc_groups_prefix,
+        )  # fmt: skip
+        known.append(Oidc(settings, remote, env))
+    if config.authentication_token_webhook_config_file is not None:
+        remotes.append(from_kubeconfig(config.authentication_token_webhook_config_file, env))
+        known.append(WebhookTokens(remotes[-1], env))
+    bearer = Bearer(known, tokens.audiences)
+    peers = Peers(env, config.requestheader_client_ca_file)
+    asked: list[Authenticator] = []
+    if config.requestheader_client_ca_file is not None:
+        asked.append(FrontProxy(peers, config.requestheader_allowed_names))
+    asked += [ClientCertificate(peers), bearer]
+    return Authentication(Union(asked, anonymous=config.anonymous_auth), bearer, tokens, tuple(remotes))
+
+
+def _tokens(config: ApiConfig, env: Env) -> Tokens:
+    file = config.service_account_signing_key_file
+    if file is None:
+        log.warning('no key for service account tokens was given; tokens end with this process')
+    private = keys.load_private(file, env) if file is not None else keys.new_key()
+    others = [keys.load_public(path, env) for path in config.service_account_key_file]
+    issuer = config.service_account_issuer
+    return Tokens(keys.key_set(private, others), issuer, config.api_audiences or (issuer,), env)
+
+
+def _text(path: object) -> str | None:
+    return str(path) if path is not None else None
