@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._receive: Callable[[bytes], None] = self._on_hello
         self._timer: asyncio.TimerHandle | None = None
-        self._paused = False
+        self._stuck = self._paused = False
         self.peer = 0
         """Member id of the other side; 0 for a client."""
         self.name = ''
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._transport.set_write_buffer_limits(high=0)  # uvloop then writes at once, not after another poll
         self.name = str(transport.get_extra_info('peername'))
         self._timer = self._loop.call_later(HELLO_TIMEOUT_S, self._no_hello)
         self._handler.opened(self)
@@ -83,13 +83,14 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def pause_writing(self) -> None:
-        self._paused = True
-        if self._transport is not None and not self.peer:
-            self._transport.pause_reading()
+        """The kernel did not take everything: from here on the buffer is watched."""
+        self._stuck = True
 
     def resume_writing(self) -> None:
-        self._paused = False
-        if self._transport is not None and not self._transport.is_closing():
+        """The kernel has taken everything."""
+        self._stuck = False
+        paused, self._paused = self._paused, False
+        if paused and self._transport is not None and not self._transport.is_closing():
             if not self.peer:
                 self._transport.resume_reading()
             self.watches.resume()
@@ -137,6 +138,10 @@ class Connection(asyncio.Protocol):
         out, self._out = self._out, []
         if self._transport is not None and out:
             self._transport.write(out[0] if len(out) == 1 else b''.join(out))
+            if self._stuck and not self._paused and self._transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
+                self._paused = True
+                if not self.peer:
+                    self._transport.pause_reading()
 
     # -- receiving -----------------------------------------------------------------------------------------------
 

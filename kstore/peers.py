@@ -16,7 +16,7 @@ import structlog
 from kcore.backoff import Backoff
 from kcore.env import Env
 from kstore.errors import ProtocolError
-from kstore.raft.messages import Message
+from kstore.raft.messages import Message, MessageType
 from kstore.wire import HELLO_BYTES_MAX, FrameReader, Hello, Peer, Role, frame, pack
 
 log = structlog.get_logger('kstore.peers')
@@ -47,6 +47,7 @@ class PeerLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=0)  # uvloop then writes at once, not after another poll
         self._transport.write(self._ours.encode())
 
     def data_received(self, data: bytes) -> None:
@@ -98,6 +99,10 @@ class PeerLink(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what has gathered."""
         pieces = []
         for kind, name in ((Peer.RAFT, '_messages'), (Peer.FORWARD, '_forwards'), (Peer.ANSWER, '_answers')):
             items = getattr(self, name)
@@ -121,10 +126,15 @@ class Peers:
 
     def send(self, messages: Sequence[Message]) -> None:
         """See `kstore.node.Transport`."""
+        links = self._links
         for message in messages:
-            link = self._links.get(message.to)
+            link = links.get(message.to)
             if link is not None:
                 link.post(message)
+        if any(message.entries or message.type == MessageType.APPEND_RESP for message in messages):
+            for to in {message.to for message in messages}:  # somebody's write waits for these
+                if to in links:
+                    links[to].flush()
 
     def up(self, peer: int) -> bool:
         link = self._links.get(peer)
