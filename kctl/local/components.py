@@ -20,6 +20,7 @@ ADMIN = Leaf('admin', 'kubernetes-admin', (SYSTEM_MASTERS,))
 MANAGER = Leaf('controller-manager', 'system:kube-controller-manager')
 SCHEDULER = Leaf('scheduler', 'system:kube-scheduler')
 KUBELET_CLIENT = Leaf('kube-apiserver-kubelet-client', 'kube-apiserver-kubelet-client', (SYSTEM_MASTERS,))
+FRONT_PROXY = Leaf('front-proxy-client', 'front-proxy-client')
 STORE_CLIENT = Leaf('kube-apiserver-store-client', 'kube-apiserver-store-client')
 
 
@@ -43,6 +44,8 @@ ENTRIES: dict[Role, Entry] = {
     'manager': Entry('kcontrol', 'kcontrol.manager', 'kcontrol.config:ControlConfig'),
     'node': Entry('knode', 'knode.agent', 'knode.config:NodeConfig'),
 }
+SHUTDOWN_GRACE_S = 5.0
+"""What pods of a machine get when it is stopped; with the agent's last words less than the supervisor's own grace."""
 STOP_ORDER: tuple[Role, ...] = ('manager', 'node', 'api', 'store')
 """Who acts stops before who is acted upon."""
 
@@ -71,6 +74,7 @@ class Plan:
         self._env = env
         self._authority = Authority(layout.pki, env)
         self._ca = str(layout.pki / 'ca.crt')
+        self._front_proxy = Authority(layout.pki, env, name='front-proxy-ca', common_name='front-proxy-ca')
 
     def prepare(self) -> None:
         """Everything on disk that the components will read."""
@@ -81,6 +85,7 @@ class Plan:
             self._write_kubeconfig(leaf)
         for leaf in (KUBELET_CLIENT, *(self._api(n) for n in range(1, self._layout.apis + 1))):
             self._authority.ensure(leaf)
+        self._front_proxy.ensure(FRONT_PROXY)
 
     def components(self, machine: int | None = None) -> list[Component]:
         """All of them, or those of one machine of a three-terminal cluster."""
@@ -91,7 +96,10 @@ class Plan:
             ('node', self._layout.nodes),
         )
         wanted = [(role, n) for role, count in shape for n in range(1, count + 1) if machine in (None, n)]
-        return [Component(name_of(role, n), role, n, self._flags(role, n)) for role, n in wanted]
+        # A machine of several that stops says so, and the others replace its pods at once; of a whole cluster that
+        # stops nobody is left to replace anything.
+        more = {} if machine is None else {'node': ('--shutdown-grace-period-s', f'{SHUTDOWN_GRACE_S:g}')}
+        return [Component(name_of(r, n), r, n, (*self._flags(r, n), *more.get(r, ()))) for r, n in wanted]
 
     def _flags(self, role: Role, n: int) -> tuple[str, ...]:
         match role:
@@ -130,6 +138,9 @@ class Plan:
             'kubelet-client-cert': str(kubelet_certificate),
             'kubelet-client-key': str(kubelet_key),
             'kubelet-ca': self._ca,
+            'service-account-signing-key-file': str(self._authority.signing_key('sa')),
+            'requestheader-client-ca-file': str(self._front_proxy.file),
+            'requestheader-allowed-names': FRONT_PROXY.user,
             'service-cidr': lay.service_cidr,
         }
 

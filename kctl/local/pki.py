@@ -19,6 +19,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kcore.env import Env
@@ -44,23 +45,25 @@ class Leaf:
 
 
 class Authority:
-    """The cluster's own certificate authority, in `folder`."""
+    """One certificate authority, `<folder>/<name>.crt`: the cluster's own, or the one of its front proxies."""
 
-    def __init__(self, folder: Path, env: Env) -> None:
+    def __init__(self, folder: Path, env: Env, *, name: str = 'ca', common_name: str = 'kubernetes') -> None:
         self._folder = folder
         self._env = env
+        self.file = folder / f'{name}.crt'
+        self._key_file = folder / f'{name}.key'
         env.disk.mkdir(folder)
-        if not env.disk.exists(folder / 'ca.crt'):
-            self._create()
-        self.certificate_pem = env.disk.read(folder / 'ca.crt')
+        if not env.disk.exists(self.file):
+            self._create(common_name)
+        self.certificate_pem = env.disk.read(self.file)
         self._certificate = x509.load_pem_x509_certificate(self.certificate_pem)
-        key = serialization.load_pem_private_key(env.disk.read(folder / 'ca.key'), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey), 'ca.key is not an EC key'
+        key = serialization.load_pem_private_key(env.disk.read(self._key_file), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey), f'{self._key_file} is not an EC key'
         self._key = key
 
-    def _create(self) -> None:
+    def _create(self, common_name: str) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'kubernetes')])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         usage = x509.KeyUsage(
             digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
             key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
@@ -73,8 +76,8 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
         # The key first: a crash in between leaves no certificate without its key.
-        self._env.disk.replace(self._folder / 'ca.key', _key_pem(key))
-        self._env.disk.replace(self._folder / 'ca.crt', _pem(builder.sign(key, hashes.SHA256())), mode=0o644)
+        self._env.disk.replace(self._key_file, _key_pem(key))
+        self._env.disk.replace(self.file, _pem(builder.sign(key, hashes.SHA256())), mode=0o644)
 
     def _builder(
         self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta
@@ -117,6 +120,26 @@ class Authority:
             builder = builder.add_extension(_alternative_names(leaf.serves), critical=False)
         self._env.disk.replace(key_file, _key_pem(key))
         self._env.disk.replace(certificate, _pem(builder.sign(self._key, hashes.SHA256())), mode=0o644)
+
+    def signing_key(self, name: str) -> Path:
+        """A bare key pair `<name>.key`, `<name>.pub` (service account tokens), made now unless it exists."""
+        file = self._folder / f'{name}.key'
+        if not self._env.disk.exists(file):
+            key = ec.generate_private_key(ec.SECP256R1())
+            public = key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            self._env.disk.replace(self._folder / f'{name}.pub', public, mode=0o644)
+            self._env.disk.replace(file, _key_pem(key))
+        return file
+
+    def secret_keys(self, name: str) -> Path:
+        """A file of keys for encryption at rest: `<key name> <base64>` a line, the first one encrypts."""
+        file = self._folder / name
+        if not self._env.disk.exists(file):
+            key = base64.b64encode(AESGCM.generate_key(bit_length=256)).decode()
+            self._env.disk.replace(file, f'key-1 {key}\n'.encode())
+        return file
 
 
 def _subject(leaf: Leaf) -> x509.Name:
