@@ -31,7 +31,7 @@ log = structlog.get_logger('kclient.election')
 JITTER = 0.2
 """Retries of a candidate are stretched by up to this share, so that candidates do not collide for ever."""
 FIRST_CONTACT_S = 0.05
-"""First pause while the API never answered usefully, doubling up to the retry period: a cluster that starts whole should
+"""First pause while the API never answered usefully, doubling up to the retry period: a cluster that starts should
 not wait for a candidate that came a moment before its API server."""
 
 

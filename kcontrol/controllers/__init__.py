@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from kcontrol.controller import Controller, Loop
+from kcontrol.controllers.cronjob import reconcile as cronjob
+from kcontrol.controllers.daemonset import reconcile as daemonset
 from kcontrol.controllers.deployment import reconcile as deployment
+from kcontrol.controllers.disruption import reconcile as disruption
 from kcontrol.controllers.endpoints import reconcile as endpoints
 from kcontrol.controllers.endpointslice import reconcile as endpointslice
 from kcontrol.controllers.gc import reconcile as gc
@@ -14,8 +17,10 @@ from kcontrol.controllers.nodelifecycle import reconcile as nodelifecycle
 from kcontrol.controllers.podgc import reconcile as podgc
 from kcontrol.controllers.replicaset import reconcile as replicaset
 from kcontrol.controllers.replicationcontroller import reconcile as replicationcontroller
+from kcontrol.controllers.resourcequota import reconcile as resourcequota
 from kcontrol.controllers.rootca import reconcile as rootca
 from kcontrol.controllers.serviceaccount import reconcile as serviceaccount
+from kcontrol.controllers.statefulset import reconcile as statefulset
 from kcontrol.controllers.tainteviction import reconcile as tainteviction
 
 CONTROLLERS: tuple[Controller | Loop, ...] = (
@@ -28,7 +33,12 @@ CONTROLLERS: tuple[Controller | Loop, ...] = (
     replicaset.reconcile,
     replicationcontroller.reconcile,
     deployment.reconcile,
+    daemonset.reconcile,
+    statefulset.reconcile,
     job.reconcile,
+    cronjob.reconcile,
+    disruption.reconcile,
+    resourcequota.reconcile,
     endpoints.reconcile,
     endpointslice.reconcile,
     podgc.run,

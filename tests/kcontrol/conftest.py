@@ -25,6 +25,7 @@ from kclient.informer import Informer
 from kclient.kubeconfig import ClientConfig
 from kcontrol.config import ControlConfig
 from kcontrol.controllers import CONTROLLERS
+from kcontrol.controllers.daemonset.placement import node_of
 from kcontrol.runner import Runner, served_only
 from kcore.env import Env
 from kcore.meta.gvk import NODES, PODS
@@ -211,6 +212,8 @@ class Agent:
 
     def __init__(self, client: Client, node: str) -> None:
         self.client, self.node = client, node
+        self.nodes = {node}
+        """All nodes that it plays; unbound pods go where their affinity says, else to the first."""
         self.ready = True
         """Whether pods become ready."""
         self.alive = True
@@ -227,6 +230,11 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.pods.run())
             group.create_task(self._loop())
+
+    async def join(self, *nodes: str) -> None:
+        for node in nodes:
+            await self.client.create(NODES, {'metadata': {'name': node}})
+            self.nodes.add(node)
 
     def _changed(self, old, new) -> None:
         self._work.put_nowait(key_of(new if new is not None else old))
@@ -257,7 +265,7 @@ class Agent:
 
     async def _advance(self, pod, number: int) -> None:
         meta, bound = pod['metadata'], pod['spec'].get('nodeName')
-        if bound not in (None, '', self.node):
+        if bound not in (None, '') and bound not in self.nodes:
             return
         if deleting(pod) and bound:
             await self.client.delete(PODS, meta['name'], meta['namespace'], grace_period_s=0, uid=meta['uid'])
@@ -265,7 +273,7 @@ class Agent:
             named = {'name': meta['name'], 'namespace': meta['namespace']}
             binding = {
                 'apiVersion': 'v1', 'kind': 'Binding', 'metadata': named,
-                'target': {'apiVersion': 'v1', 'kind': 'Node', 'name': self.node},
+                'target': {'apiVersion': 'v1', 'kind': 'Node', 'name': node_of(pod) or self.node},
             }  # fmt: skip
             if self.client.config.servers[0].startswith('https'):
                 await self.client.create(PODS, binding, subresource='binding')

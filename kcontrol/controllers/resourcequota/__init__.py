@@ -1,0 +1,1 @@
+"""ResourceQuota: what a namespace uses of what it may hold."""
