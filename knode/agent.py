@@ -18,7 +18,7 @@ from kclient.informer import Informer
 from kcore.env import Env
 from kcore.meta.gvk import PODS
 from kcore.process import Ready
-from kcore.tasks import start_essential, start_restarting
+from kcore.tasks import start, start_detached, start_essential, start_restarting, stop
 from knode.addresses import AddressPool
 from knode.config import NodeConfig
 from knode.machine import describe
@@ -30,6 +30,7 @@ from knode.pods.manager import PodManager
 from knode.pods.statuses import Statuses
 from knode.runtime.registry import make_drivers
 from knode.server import NodeServer
+from knode.shutdown import shut_down
 
 log = structlog.get_logger('knode.agent')
 
@@ -41,7 +42,10 @@ async def run(config: NodeConfig, env: Env, ready: Ready) -> None:
 
 
 async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[], None]) -> None:
-    """`run` with a client of the caller's."""
+    """`run` with a client of the caller's.
+
+    ready:  called once the API has the node's status and lease, and the truth about pods that were running before.
+    """
     data_dir = config.data_dir.absolute()
     env.disk.mkdir(data_dir, 0o700)
     env.disk.mkdir(data_dir / 'pods', 0o700)
@@ -55,15 +59,19 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
     pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')
     host = Host(
         env, config.name, keeper.address, drivers, pool, Checkpoints(env, data_dir), objects, statuses, events,
-        keeper.allocatable(),
+        keeper.allocatable(), keeper.known_labels,
     )  # fmt: skip
     manager = PodManager(host, pods, statuses)
     server = NodeServer(config, env, manager, config.name)
-    try:
-        for driver in drivers.values():
-            await driver.prepare()
-        await server.start()
-        keeper.port = server.port
+
+    async def known() -> None:
+        await keeper.registered.wait()
+        await keeper.leased.wait()
+        await manager.adopted()
+        log.info('node is known to the API', node=config.name)
+        ready()
+
+    async def work() -> None:
         async with asyncio.TaskGroup() as group:
             start_restarting(group, 'watch node', keeper.informer.run, env)
             start_restarting(group, 'node status', keeper.run_status, env)
@@ -73,8 +81,24 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
             start_restarting(group, 'statuses', statuses.run, env)
             start_restarting(group, 'events', events.run, env)
             start_essential(group, 'pods', manager.run())
-            log.info('agent serves', node=config.name, address=keeper.address, port=server.port)
-            ready()
+            start(group, 'ready', known())
+
+    try:
+        for driver in drivers.values():
+            await driver.prepare()
+        await server.start()
+        keeper.port = server.port
+        log.info('agent serves', node=config.name, address=keeper.address, port=server.port)
+        working = start_detached('agent', work())
+        try:
+            await asyncio.wait({working})
+            working.result()
+        except asyncio.CancelledError:
+            if config.shutdown_grace_period_s:
+                await shut_down(keeper, manager, config.shutdown_grace_period_s)
+            raise
+        finally:
+            await stop(working)
     finally:
         await server.close()
         for driver in drivers.values():

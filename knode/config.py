@@ -32,6 +32,10 @@ class NodeConfig(Config):
     lease_duration_s: int = Field(40, ge=1, description='seconds after which a silent node is taken for dead')
     status_period_s: float = Field(300.0, gt=0, description='seconds between status reports without news')
 
+    shutdown_grace_period_s: float = Field(
+        0.0, ge=0, description='seconds that pods get when the agent is stopped; 0: they go on without it'
+    )
+
     @model_validator(mode='after')
     def _relations(self) -> Self:
         for name in ('cpu', 'memory'):

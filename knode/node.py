@@ -31,6 +31,8 @@ LEASE_NAMESPACE = 'kube-node-lease'
 RETRY_BASE_S = 0.2
 RETRY_CAP_S = 5.0
 PRESSURE_PERIOD_S = 10.0
+NOT_READY_TAINT = 'node.kubernetes.io/not-ready'
+SHUTTING_DOWN = 'node is shutting down'
 
 
 class NodeKeeper:
@@ -42,6 +44,12 @@ class NodeKeeper:
         self.informer.on_change(self._on_node)
         self.addressed = asyncio.Event()
         """Set once the node has a podCIDR."""
+        self.registered, self.leased = asyncio.Event(), asyncio.Event()
+        """Set once the API has this agent's own status, and a lease renewed by it."""
+        self.avoided = asyncio.Event()
+        """Set while the scheduler sends no pods here because the node is not Ready."""
+        self._closing = False
+        self._reported = asyncio.Event()
         self._changed = asyncio.Event()
         self._node: Obj | None = None
         self._sent: dict[str, Any] | None = None
@@ -58,7 +66,19 @@ class NodeKeeper:
                 log.info('pod addresses given', cidr=cidr)
                 self._pool.set_cidr(cidr)
             self.addressed.set()
+        taints = [] if new is None else new['spec'].get('taints') or []
+        if any(t['key'] == NOT_READY_TAINT and t['effect'] == 'NoSchedule' for t in taints):
+            self.avoided.set()
+        else:
+            self.avoided.clear()
         self._changed.set()
+
+    async def close(self) -> None:
+        """Say that the node is not Ready any more, and return once the API knows."""
+        self._closing = True
+        self._reported.clear()
+        self._changed.set()
+        await self._reported.wait()
 
     async def run_status(self) -> NoReturn:
         """Register and report, for ever."""
@@ -87,7 +107,7 @@ class NodeKeeper:
             'kind': 'Node',
             'metadata': {
                 'name': name,
-                'labels': labels(name, self._machine, self._config.labels),
+                'labels': self.labels(),
                 'annotations': {'volumes.kubernetes.io/controller-managed-attach-detach': 'true'},
             },
             'spec': {},
@@ -98,7 +118,7 @@ class NodeKeeper:
             log.info('node registered', node=name)
         except AlreadyExists:
             self._node = await self._client.get(NODES, name)
-            missing = {k: v for k, v in labels(name, self._machine, self._config.labels).items()
+            missing = {k: v for k, v in self.labels().items()
                        if ((self._node['metadata'].get('labels') or {}).get(k)) != v}  # fmt: skip
             if missing:
                 self._node = await self._client.patch(NODES, name, {'metadata': {'labels': missing}})
@@ -108,6 +128,8 @@ class NodeKeeper:
     def _status(self, before: list[dict[str, Any]]) -> dict[str, Any]:
         status = node_status(self._machine, self.address, self.port, [])
         ready = '' if self._pool.cidr else 'container runtime network not ready: the node has no podCIDR yet'
+        if self._closing:
+            ready = SHUTTING_DOWN
         status['conditions'] = conditions(pressure(self._config.data_dir), ready, before, self._env.clock.wall())
         return status
 
@@ -131,6 +153,9 @@ class NodeKeeper:
             self._node = None
             raise
         self._sent, self._sent_at = essence, now
+        self.registered.set()
+        if any(c['message'] == SHUTTING_DOWN for c in status['conditions']):
+            self._reported.set()
 
     async def run_lease(self) -> NoReturn:
         """Renew every `heartbeat_s`; after a failure sooner."""
@@ -138,6 +163,7 @@ class NodeKeeper:
         while True:
             try:
                 await self._renew()
+                self.leased.set()
                 backoff.reset()
                 pause = self._config.heartbeat_s
             except ClientError as e:
@@ -177,6 +203,13 @@ class NodeKeeper:
 
     def allocatable(self) -> dict[str, str]:
         return resources(self._machine)
+
+    def known_labels(self) -> dict[str, str] | None:
+        """Of the Node object, which people add to; None while it has not been seen."""
+        return None if self._node is None else dict(self._node['metadata'].get('labels') or {})
+
+    def labels(self) -> dict[str, str]:
+        return labels(self._config.name, self._machine, self._config.labels)
 
 
 def _essence(status: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Checkpoint:
                 'address': self.address,
                 'start_time': self.start_time,
                 'handle': self.handle.to_json() if self.handle else None,
-                'verdict': [self.verdict.reason, self.verdict.message] if self.verdict else None,
+                'verdict': astuple(self.verdict) if self.verdict else None,
             }
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -49,6 +49,8 @@ class Host:
     statuses: StatusSink
     events: EventRecorder
     allocatable: Mapping[str, str] = field(default_factory=dict)
+    labels: Callable[[], Mapping[str, str] | None] = lambda: None
+    """Those of the Node object; None while it is not known."""
     kubelet_port: int = 0
 
     def driver_for(self, pod: Obj) -> RuntimeDriver:

@@ -7,6 +7,7 @@ Pods are told apart by uid, never by name. At the start the checkpoints come fir
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,9 +17,10 @@ import structlog
 from kclient.informer import Informer
 from kcore.meta.objects import is_pod_finished
 from kcore.tasks import start
+from knode.pods.admission import PREFIX, admit
 from knode.pods.checkpoint import Checkpoint
 from knode.pods.host import Host
-from knode.pods.model import Obj
+from knode.pods.model import Obj, Verdict
 from knode.pods.statuses import Statuses
 from knode.pods.worker import PodWorker
 from knode.runtime.process import kill_marked, kill_shim
@@ -26,12 +28,18 @@ from knode.runtime.shim.core import STATE_FILE
 
 log = structlog.get_logger('knode.pods')
 
+SHUT = Verdict('NodeShutdown', 'Pod was rejected as the node is shutting down.')
+
 
 class PodManager:
     def __init__(self, host: Host, informer: Informer, statuses: Statuses) -> None:
         self._host, self._informer, self._statuses = host, informer, statuses
         self.workers: dict[str, PodWorker] = {}
+        self.closing = False
+        """The node shuts down: what is bound to it now is refused."""
         self._group: asyncio.TaskGroup | None = None
+        self._adopted = asyncio.Event()
+        self._old: list[PodWorker] = []
 
     async def run(self) -> NoReturn:
         """Adopt, then follow the API. Cancelling leaves the pods running."""
@@ -41,7 +49,8 @@ class PodManager:
             await self._bury_strangers({c.uid for c in checkpoints})
             for checkpoint in checkpoints:
                 self._host.addresses.adopt(checkpoint.uid, checkpoint.address)
-                self._begin(checkpoint)
+                self._old.append(self._begin(checkpoint))
+            self._adopted.set()
             await self._informer.synced()
             self._informer.on_change(self._changed)
             known = {o['metadata']['uid'] for o in self._informer.store.list()}
@@ -49,6 +58,24 @@ class PodManager:
                 self.workers[uid].remove()
             await asyncio.Event().wait()
         raise AssertionError('workers never end the manager')
+
+    async def adopted(self) -> None:
+        """Return once the API has heard of every pod that an earlier agent left running."""
+        await self._adopted.wait()
+        for worker in self._old:
+            await worker.published.wait()
+        await self._statuses.sent({w.uid for w in self._old})
+
+    async def terminate(self, verdict: Verdict) -> None:
+        """End every pod and return once the API has been told that each of them has ended."""
+        self.closing = True
+        living = [w for w in self.workers.values() if not w.removed and not w.ended]
+        for worker in living:
+            grace = float(worker.pod['spec'].get('terminationGracePeriodSeconds', 30))
+            worker.end(replace(verdict, grace_s=min(grace, verdict.grace_s or grace)))
+        for worker in living:
+            await worker.until(lambda w: w.ended or w.removed)
+        await self._statuses.sent({w.uid for w in living})
 
     def _changed(self, old: Obj | None, new: Obj | None) -> None:
         old_uid = old['metadata']['uid'] if old else ''
@@ -70,13 +97,22 @@ class PodManager:
         elif new['metadata'].get('deletionTimestamp'):
             self._statuses.finish_unknown(new)  # never started here: nothing to end
         else:
-            self._begin(Checkpoint(pod=new))
+            self._admit(new)
 
-    def _begin(self, checkpoint: Checkpoint) -> None:
+    def _admit(self, pod: Obj) -> None:
+        others = [w.pod for w in self.workers.values() if w.holds_resources]
+        verdict = SHUT if self.closing else admit(pod, others, self._host.allocatable, self._host.labels())
+        worker = self._begin(Checkpoint(pod=pod))
+        if verdict is not None:
+            worker.refuse(verdict)
+            self._host.emit(pod, 'Warning', verdict.reason, verdict.message.removeprefix(PREFIX))
+
+    def _begin(self, checkpoint: Checkpoint) -> PodWorker:
         assert self._group is not None
         worker = PodWorker(self._host, checkpoint)
         self.workers[worker.uid] = worker
         start(self._group, f'pod {worker.key}', self._work(worker))
+        return worker
 
     async def _work(self, worker: PodWorker) -> None:
         try:
@@ -85,6 +121,7 @@ class PodManager:
             log.exception('pod worker died', object=worker.key, uid=worker.uid)
         finally:
             self.workers.pop(worker.uid, None)
+            worker.published.set()
 
     async def _bury_strangers(self, known: set[str]) -> None:
         """Pod directories without a checkpoint: an earlier agent died while making or removing them."""

@@ -11,6 +11,11 @@ from knode.runtime.driver import Record
 Obj = Mapping[str, Any]
 Kind = Literal['init', 'sidecar', 'main', 'ephemeral']
 
+WHERE: Mapping[str, str] = {
+    'init': 'initContainers', 'sidecar': 'initContainers', 'main': 'containers', 'ephemeral': 'ephemeralContainers',
+}  # fmt: skip
+"""Kind → the spec's list that holds it."""
+
 MINIMUM_GRACE_S = 1.0
 """What a container gets when a pod is deleted with grace 0 or by force."""
 
@@ -31,6 +36,10 @@ class Verdict:
 
     reason: str
     message: str
+    grace_s: float | None = None
+    """What the containers get; None: the pod's own grace."""
+    disruption: str = ''
+    """Reason of the DisruptionTarget condition; empty: the pod was not in anybody's way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@
 | done | all ended, one badly | Never | Failed |
 | done | all ended, one badly | OnFailure | Running |
 
+A pod that was condemned from outside is Failed once nothing of it runs any more: until then its resources are in use.
 A sidecar that has started is done. Source: kubelet_pods.go getPhase.
 """
 
@@ -21,7 +22,7 @@ from knode.runtime.driver import Record
 
 
 def phase(view: View) -> str:
-    if view.verdict is not None:
+    if view.verdict is not None and not view.running():
         return 'Failed'
     inits = [(view.latest(c['name']), kind) for c, kind in containers_of(view.spec) if kind in {'init', 'sidecar'}]
     mains = [view.latest(c['name']) for c in view.spec['containers']]

@@ -41,7 +41,11 @@ def decide(view: View) -> Decision:
 
 def _end(view: View) -> Decision:
     """Sidecars outlive the main containers and go in reverse order; then the sandbox goes."""
-    grace = view.grace_s if view.grace_s is not None else float(view.spec.get('terminationGracePeriodSeconds', 30))
+    grace = view.grace_s
+    if grace is None and view.verdict is not None:
+        grace = view.verdict.grace_s
+    if grace is None:
+        grace = float(view.spec.get('terminationGracePeriodSeconds', 30))
     kinds = containers_of(view.spec)
     running = {r.name: r for r in view.running()}
     first = [r for c, k in kinds if k != 'sidecar' and (r := running.get(c['name']))]

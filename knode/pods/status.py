@@ -44,8 +44,8 @@ def status(view: View, place: Place) -> dict[str, Any]:
         'startTime': old.get('startTime') or place.start_time,
         'containerStatuses': lists['main'],
         'qosClass': old.get('qosClass') or qos_class(view.spec),
-        'reason': view.verdict.reason if view.verdict else None,
-        'message': view.verdict.message if view.verdict else None,
+        'reason': view.verdict.reason if view.verdict and now == 'Failed' else None,
+        'message': view.verdict.message if view.verdict and now == 'Failed' else None,
     }
     if place.pod_ip:
         result |= {'podIP': place.pod_ip, 'podIPs': [{'ip': place.pod_ip}]}
@@ -160,10 +160,12 @@ def _conditions(
     found = {
         'PodReadyToStartContainers': (bool(view.sandbox), '', ''),
         'Initialized': _initialized(view, now_phase, lists['init']),
-        'ContainersReady': _containers_ready(now_phase, lists),
+        'ContainersReady': _containers_ready('Failed' if view.verdict else now_phase, lists),
     }
     found['Ready'] = _ready(view, previous, found['ContainersReady'])
     found['PodScheduled'] = (True, '', '')
+    if view.verdict is not None and view.verdict.disruption:
+        found['DisruptionTarget'] = (True, view.verdict.disruption, view.verdict.message)
     result = []
     for kind, (good, reason, message) in found.items():
         value = 'True' if good else 'False'

@@ -7,7 +7,7 @@ status is followed by its deletion with grace 0 and its uid as precondition.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -39,6 +39,7 @@ class Statuses:
         self._client, self._env = client, env
         self._queue: WorkQueue[str] = WorkQueue(env, cap_s=10.0)
         self._pending: dict[str, _Pending] = {}
+        self._progress = asyncio.Event()
 
     def push(self, pod: Obj, status: Mapping[str, Any], *, finished: bool) -> None:
         uid = pod['metadata']['uid']
@@ -90,3 +91,10 @@ class Statuses:
             log.error('status was refused', object=f'{meta["namespace"]}/{meta["name"]}', err=str(e))
         if self._pending.get(uid) is item:
             del self._pending[uid]
+            self._progress.set()
+
+    async def sent(self, uids: Collection[str]) -> None:
+        """Return once the API has the latest status of each of these pods."""
+        while any(uid in self._pending for uid in uids):
+            self._progress.clear()
+            await self._progress.wait()

@@ -8,7 +8,7 @@ worker must remember over an agent restart is in the records (`knode.runtime`) o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -19,14 +19,11 @@ from kcore.meta.times import format_time, parse_time
 from kcore.tasks import start
 from knode.errors import (
     ContainerConfigError,
-    ImageError,
-    InvalidImageName,
     NoAddress,
     NodeError,
     ShimError,
     VolumeError,
 )
-from knode.images.catalogue import Image, resolve
 from knode.pods.checkpoint import Checkpoint, renewed
 from knode.pods.environment import references
 from knode.pods.hooks import HookFailed, Hooks
@@ -34,6 +31,7 @@ from knode.pods.host import Host
 from knode.pods.launch import Paths, container_spec, termination_message
 from knode.pods.model import (
     MINIMUM_GRACE_S,
+    WHERE,
     CloseSandbox,
     Decision,
     Obj,
@@ -46,6 +44,7 @@ from knode.pods.model import (
     containers_of,
 )
 from knode.pods.plan import decide
+from knode.pods.pulls import Pulls
 from knode.pods.status import Place, status
 from knode.probes.manager import Prober
 from knode.runtime.driver import Record, Sandbox
@@ -53,18 +52,10 @@ from knode.volumes.manager import Volumes
 
 log = structlog.get_logger('knode.worker')
 
-PULL_BASE_S = 10.0
-PULL_CAP_S = 300.0
-ERR_IMAGE_PULL_S = 1.0
-"""How long ErrImagePull is shown before ImagePullBackOff takes its place."""
 VOLUME_REFRESH_S = 60.0
 """How long a running pod may see an old ConfigMap or Secret."""
 RETRY_S = 5.0
 """Pause before a container with a broken configuration is tried again."""
-
-WHERE: Mapping[str, str] = {
-    'init': 'initContainers', 'sidecar': 'initContainers', 'main': 'containers', 'ephemeral': 'ephemeralContainers',
-}  # fmt: skip
 
 
 class PodWorker:
@@ -72,16 +63,19 @@ class PodWorker:
         self._host, self._env = host, host.env
         self.checkpoint = checkpoint
         self.uid = checkpoint.uid
-        self.removed = False
+        self.removed = self.gone = False
         """The API does not know the pod any more."""
         self.paths = Paths(host.checkpoints.directory(self.uid))
         self.driver = host.driver_for(checkpoint.pod)
         self._wake = asyncio.Event()
         self._waits: dict[str, Wait] = {}
-        self._pulls: dict[str, tuple[Backoff, float]] = {}
+        self._pulls = Pulls(host)
         self._stops: dict[str, float] = {}
         self._messages: dict[str, str] = {}
         self._told: dict[str, Any] | None = None
+        self.published = asyncio.Event()
+        """The first status of this worker's life is on its way to the API."""
+        self._unsaved = False
         self._events: set[tuple[str, int, str]] = set()
         self._backoff = Backoff(0.2, 10.0, self._env.rng)
         self.volumes = Volumes(host, self.paths)
@@ -106,10 +100,36 @@ class PodWorker:
         self.wake()
 
     def end(self, verdict: Verdict) -> None:
-        """Eviction, deadline, refused admission: the pod fails."""
+        """Eviction, deadline, refused admission: the pod fails, and no later agent takes it up again."""
         if self.checkpoint.verdict is None:
             self.checkpoint = renewed(self.checkpoint, verdict=verdict)
+            self._unsaved = True
             self.wake()
+
+    def refuse(self, verdict: Verdict) -> None:
+        """`end` for a pod that was never taken: nothing of it is kept here, the API alone remembers."""
+        self.checkpoint = renewed(self.checkpoint, verdict=verdict)
+        self.wake()
+
+    async def until(self, condition: Callable[[PodWorker], bool]) -> None:
+        """Wait until `condition` holds after a turn; a worker that is gone ends every wait."""
+        turned = asyncio.Event()
+        self.listeners.add(turned)
+        try:
+            while not condition(self) and not self.gone:
+                await turned.wait()
+                turned.clear()
+        finally:
+            self.listeners.discard(turned)
+
+    @property
+    def holds_resources(self) -> bool:
+        return not self.ended and (self.checkpoint.verdict is None or bool(self.sandbox()))
+
+    @property
+    def ended(self) -> bool:
+        """The API is being told that the pod has failed or succeeded."""
+        return (self._told or {}).get('phase') in {'Succeeded', 'Failed'}
 
     @property
     def pod(self) -> Obj:
@@ -134,6 +154,7 @@ class PodWorker:
                 self.prober.close()
                 refresher.cancel()
             await self._leave()
+            self.gone = True
             for listener in self.listeners:
                 listener.set()
 
@@ -154,12 +175,18 @@ class PodWorker:
         self._host.addresses.adopt(self.uid, self.checkpoint.address)
         alive = await self.driver.recover(self.checkpoint.handle, self.wake)
         log.info('pod taken up again', alive=alive)
+        # Told before anything is started again: the API's last word may be from before a power cut.
+        self.prober.adjust(self.view())
+        self._publish(self.view(), done=False)
 
     async def _turn(self) -> bool:
         """One look at the pod. True when the worker has nothing left to do, ever."""
         self._wake.clear()
         try:
             self._judge_deadline()
+            if self._unsaved:
+                await self._host.checkpoints.save(self.checkpoint)
+                self._unsaved = False
             await self._look_after_sandbox()
             decision = decide(self.view())
             for action in decision.actions:
@@ -260,7 +287,7 @@ class PodWorker:
 
     def _judge_deadline(self) -> None:
         deadline = self._deadline()
-        if deadline is None or self._now() < deadline or (self._told or {}).get('phase') in {'Succeeded', 'Failed'}:
+        if deadline is None or self._now() < deadline or self.ended:
             return
         message = 'Pod was active on the node longer than the specified deadline'
         self._host.emit(self.pod, 'Normal', 'DeadlineExceeded', message)
@@ -313,8 +340,11 @@ class PodWorker:
     async def _start(self, action: Start) -> None:
         c, name = action.container, action.container['name']
         where = WHERE[action.kind]
-        image = self._pull(action)
-        if image is None or self.checkpoint.handle is None:
+        image = self._pulls.image(self.pod, action, self._now())
+        if isinstance(image, Wait):
+            self._waits[name] = image
+            return
+        if self.checkpoint.handle is None:
             return
         try:
             sources = await self._host.sources(self.pod, *references(c))
@@ -362,49 +392,6 @@ class PodWorker:
                     prestop=False,
                 )
             )
-
-    def _pull(self, action: Start) -> Image | None:
-        """The image, or None with a Wait left behind."""
-        c, where = action.container, WHERE[action.kind]
-        name, reference, now = c['name'], c['image'], self._now()
-        backoff, until = self._pulls.get(name, (Backoff(PULL_BASE_S, PULL_CAP_S, self._env.rng, jitter=0.0), 0.0))
-        if until > now:
-            message = f'Back-off pulling image "{reference}"'
-            self._waits[name] = Wait('ImagePullBackOff', message, until)
-            self._host.emit(self.pod, 'Normal', 'BackOff', message, container=name, where=where)
-            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: ImagePullBackOff', container=name, where=where)
-            return None
-        try:
-            image = resolve(reference)
-        except InvalidImageName as e:
-            self._waits[name] = Wait('InvalidImageName', str(e), now + PULL_CAP_S)
-            self._host.emit(self.pod, 'Warning', 'InspectFailed', str(e), container=name, where=where)
-            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: InvalidImageName', container=name, where=where)
-            return None
-        except ImageError as e:
-            if c.get('imagePullPolicy') == 'Never':
-                message = f'Container image "{reference}" is not present with pull policy of Never'
-                self._waits[name] = Wait('ErrImageNeverPull', message, now + PULL_BASE_S)
-                self._host.emit(self.pod, 'Warning', 'ErrImageNeverPull', message, container=name, where=where)
-                return None
-            self._pulls[name] = (backoff, now + backoff.next())
-            self._waits[name] = Wait('ErrImagePull', str(e), now + ERR_IMAGE_PULL_S)
-            self._host.emit(self.pod, 'Normal', 'Pulling', f'Pulling image "{reference}"', container=name, where=where)
-            self._host.emit(
-                self.pod, 'Warning', 'Failed', f'Failed to pull image "{reference}": {e}', container=name, where=where
-            )
-            self._host.emit(self.pod, 'Warning', 'Failed', 'Error: ErrImagePull', container=name, where=where)
-            return None
-        self._pulls.pop(name, None)
-        self._host.emit(
-            self.pod,
-            'Normal',
-            'Pulled',
-            f'Container image "{reference}" already present on machine',
-            container=name,
-            where=where,
-        )
-        return image
 
     def _stop(self, action: Stop) -> None:
         """Once per container; a repeated call counts only if it shortens the grace."""
@@ -462,6 +449,7 @@ class PodWorker:
         if now != self._told or finished:
             self._told = now
             self._host.statuses.push(self.pod, now, finished=finished)
+        self.published.set()
 
     def _announce_backoff(self, now: Mapping[str, Any]) -> None:
         meta = self.pod['metadata']

@@ -77,7 +77,9 @@ class Prober:
                 state.tasks.append(start_detached(f'{key} {r.name}', self._probe(key, c, r, state)))
 
     def _was(self, r: Record, what: str) -> bool:
-        """What the API last knew of this very container."""
+        """What was last known of this very container."""
+        if what in r.meta:
+            return bool(r.meta[what])
         statuses: Any = (self._worker.pod.get('status') or {}).get('containerStatuses') or ()
         return any(s.get('containerID', '').endswith(r.id) and s.get(what) for s in statuses)
 
@@ -95,25 +97,35 @@ class Prober:
                 message = f'{KINDS[key]} probe failed: {text}'
                 self._host.emit(self._worker.pod, 'Warning', 'Unhealthy', message, container=c['name'])
             if good >= int(probe.get('successThreshold') or 1):
-                self._verdict(key, c, state, passed=True)
+                await self._verdict(key, r, state, passed=True)
             elif bad >= int(probe.get('failureThreshold') or 3):
-                self._verdict(key, c, state, passed=False)
+                await self._verdict(key, r, state, passed=False)
             if key == 'startupProbe' and (state.started or state.failed):
                 return
             await asyncio.sleep(float(probe.get('periodSeconds') or 10))
 
-    def _verdict(self, key: str, c: Obj, state: _State, *, passed: bool) -> None:
+    async def _verdict(self, key: str, r: Record, state: _State, *, passed: bool) -> None:
         before = (state.started, state.ready, state.failed)
         if key == 'readinessProbe':
             state.ready = passed
         elif not passed:
             kind = 'liveness' if key == 'livenessProbe' else 'startup'
-            state.failed = f'Container {c["name"]} failed {kind} probe, will be restarted'
+            state.failed = f'Container {r.name} failed {kind} probe, will be restarted'
         elif key == 'startupProbe':
             state.started = True
             state.begun.set()
         if before != (state.started, state.ready, state.failed):
             self._changed()
+            await self._remember(r, state)
+
+    async def _remember(self, r: Record, state: _State) -> None:
+        """In the container's record, where the next agent finds it: a restart must not unready what is ready."""
+        handle = self._worker.checkpoint.handle
+        try:
+            if handle is not None:
+                await self._worker.driver.annotate(handle, r.id, {'ready': state.ready, 'started': state.started})
+        except ShimError as e:
+            log.info('probe verdict not kept', container=r.name, err=str(e))
 
     async def _once(self, probe: Obj, c: Obj, r: Record) -> Outcome:
         timeout_s = float(probe.get('timeoutSeconds') or 1)

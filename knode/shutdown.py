@@ -1,0 +1,41 @@
+"""Graceful node shutdown: end the pods and say so, so that they are replaced at once and not after minutes of silence.
+
+Source: pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go. Off by default: a stopped agent leaves its pods running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+
+from knode.node import NodeKeeper
+from knode.pods.manager import PodManager
+from knode.pods.model import Verdict
+
+log = structlog.get_logger('knode.shutdown')
+
+AVOIDED_S = 4.0
+"""How long the pods are kept until no new ones are sent here."""
+REPORT_S = 4.0
+"""Beyond the pods' grace, for the last words to the API."""
+REASON = 'Terminated'
+MESSAGE = 'Pod was terminated in response to imminent node shutdown.'
+DISRUPTION = 'TerminationByKubelet'
+
+
+async def shut_down(keeper: NodeKeeper, manager: PodManager, grace_s: float) -> None:
+    """Returns when the API knows, or AVOIDED_S + REPORT_S after the grace. Raises nothing but cancellation."""
+    log.info('node shuts down', grace_s=grace_s)
+    try:
+        async with asyncio.timeout(AVOIDED_S + grace_s + REPORT_S):
+            await keeper.close()
+            # Before the taint is there, replacements would be sent here; a controller that is just being replaced
+            # itself takes a few seconds to set it. Meanwhile the pods go on serving.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AVOIDED_S):
+                    await keeper.avoided.wait()
+            await manager.terminate(Verdict(REASON, MESSAGE, grace_s, DISRUPTION))
+    except TimeoutError:
+        log.warning('node shutdown was cut short: not every pod has ended, or the API was out of reach')
