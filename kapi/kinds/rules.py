@@ -8,54 +8,52 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
+from kapi.registry.broken import (
+    duplicate,
+    forbidden,
+    invalid,
+    not_found,
+    not_supported,
+    required,
+    shown,
+    too_long,
+    too_many,
+)
 from kapi.registry.strategy import Invalid
 from kcore.meta import names
 from kcore.meta.quantity import QuantityError, parse
 from kcore.meta.selectors import SelectorError, from_label_selector
 
+__all__ = (
+    'IMMUTABLE',
+    'INT32_MAX',
+    'NOT_NEGATIVE',
+    'between',
+    'complaints',
+    'dns_name',
+    'duplicate',
+    'duplicates',
+    'forbidden',
+    'immutable',
+    'int_or_percent',
+    'invalid',
+    'label_selector',
+    'labels',
+    'not_found',
+    'not_negative',
+    'not_supported',
+    'one_of',
+    'percent_of',
+    'quantity',
+    'required',
+    'selects_template',
+    'shown',
+    'too_long',
+    'too_many',
+)
 IMMUTABLE = 'field is immutable'
 NOT_NEGATIVE = 'must be greater than or equal to 0'
 INT32_MAX = 2**31 - 1
-
-
-def shown(value: Any) -> str:
-    """A value as error texts print it: strings quoted, structures as JSON."""
-    return orjson.dumps(value, default=str).decode()
-
-
-def required(field: str, detail: str = '') -> Invalid:
-    return Invalid(field, f'Required value: {detail}' if detail else 'Required value', 'FieldValueRequired')
-
-
-def invalid(field: str, value: Any, detail: str) -> Invalid:
-    return Invalid(field, f'Invalid value: {shown(value)}: {detail}', 'FieldValueInvalid')
-
-
-def not_supported(field: str, value: Any, supported: Iterable[str]) -> Invalid:
-    known = ', '.join(f'"{s}"' for s in sorted(supported))
-    return Invalid(field, f'Unsupported value: {shown(value)}: supported values: {known}', 'FieldValueNotSupported')
-
-
-def forbidden(field: str, detail: str) -> Invalid:
-    return Invalid(field, f'Forbidden: {detail}', 'FieldValueForbidden')
-
-
-def duplicate(field: str, value: Any) -> Invalid:
-    return Invalid(field, f'Duplicate value: {shown(value)}', 'FieldValueDuplicate')
-
-
-def not_found(field: str, value: Any) -> Invalid:
-    return Invalid(field, f'Not found: {shown(value)}', 'FieldValueNotFound')
-
-
-def too_long(field: str, limit: int) -> Invalid:
-    return Invalid(field, f'Too long: may not be more than {limit} bytes', 'FieldValueTooLong')
-
-
-def too_many(field: str, count: int, limit: int) -> Invalid:
-    return Invalid(field, f'Too many: {count}: must have at most {limit} items', 'FieldValueTooMany')
 
 
 def immutable(field: str, new: Any, old: Any) -> Iterator[Invalid]:
