@@ -1,6 +1,6 @@
 """What the cluster's own components may do, as data: an allow-list that needs no objects in the store.
 
-Node agents additionally may touch only what is theirs; that half is `NodeRestriction` in admission. Source of the
+Node agents have an authorizer of their own, `node.py`. Source of the
 lists: upstream's bootstrap policy (plugin/pkg/auth/authorizer/rbac/bootstrappolicy), cut to what ours need.
 """
 
@@ -42,24 +42,6 @@ USERS: Mapping[str, tuple[Allow, ...]] = {
     ),
 }
 GROUPS: Mapping[str, tuple[Allow, ...]] = {
-    'system:nodes': (
-        _allow(READ, '', 'pods', 'services', 'endpoints', 'nodes', 'namespaces', 'secrets', 'configmaps',
-               'serviceaccounts', 'persistentvolumeclaims', 'persistentvolumes'),
-        _allow(READ, 'discovery.k8s.io', 'endpointslices'),
-        _allow(READ, 'networking.k8s.io', 'networkpolicies'),
-        _allow(READ, 'node.k8s.io', 'runtimeclasses'),
-        _allow(READ, 'storage.k8s.io', '*'),
-        _allow(READ | {'create', 'update', 'patch', 'delete'}, 'coordination.k8s.io', 'leases'),
-        _allow(frozenset({'create', 'update', 'patch', 'delete'}), '', 'nodes'),
-        _allow(frozenset({'update', 'patch'}), '', 'nodes/status', 'pods/status'),
-        _allow(frozenset({'create', 'delete'}), '', 'pods'),
-        _allow(frozenset({'create'}), '', 'pods/eviction', 'serviceaccounts/token'),
-        _allow(frozenset({'create', 'update', 'patch'}), '', 'events'),
-        _allow(frozenset({'create', 'update', 'patch'}), 'events.k8s.io', 'events'),
-        _allow(frozenset({'create', 'get', 'list', 'watch'}), 'certificates.k8s.io', 'certificatesigningrequests'),
-        _allow(frozenset({'create'}), 'authentication.k8s.io', 'tokenreviews'),
-        _allow(frozenset({'create'}), 'authorization.k8s.io', 'subjectaccessreviews'),
-    ),
     'system:authenticated': (
         _allow(frozenset({'create'}), 'authorization.k8s.io', 'selfsubjectaccessreviews', 'selfsubjectrulesreviews'),
         _allow(frozenset({'create'}), 'authentication.k8s.io', 'selfsubjectreviews'),

@@ -22,6 +22,8 @@ class Attributes:
     namespace: str = ''
     name: str = ''
     path: str = ''
+    field_selector: str = ''
+    """Of a list, watch or deletecollection."""
 
     @property
     def full_resource(self) -> str:

@@ -22,6 +22,7 @@ from kapi.server.context import Context, Reply
 from kapi.server.dispatch import dispatch
 from kapi.server.respond import error_reply, finish, not_found_text
 from kcore.meta.gvk import Resource
+from kcore.meta.selectors import parse_field_selector
 
 log = structlog.get_logger('kapi.request')
 
@@ -115,11 +116,22 @@ async def authorize(ctx: Context) -> None:
             raise Forbidden(f'forbidden: User "{user.name}" cannot {info.verb} path "{info.path}"', details={})
         return
     question = Attributes(
-        user, info.verb, info.group, info.version, info.plural, info.subresource, info.namespace, info.name
-    )
+        user, info.verb, info.group, info.version, info.plural, info.subresource, info.namespace, _named(info),
+        field_selector=text(info.query, 'fieldSelector'),
+    )  # fmt: skip
     decision = await ctx.server.authz.decide(question)
     if decision.verdict != 'allow':
         raise forbidden(question, decision.reason)
+
+
+def _named(info: requestinfo.RequestInfo) -> str:
+    """The object's name; a list or watch of `metadata.name=x` is about x."""
+    if info.name or info.verb not in {'list', 'watch'}:
+        return info.name
+    selector = text(info.query, 'fieldSelector')
+    if 'metadata.name' not in selector:
+        return ''
+    return parse_field_selector(selector).exact('metadata.name') or ''
 
 
 def forbidden(a: Attributes, reason: str = '') -> Forbidden:

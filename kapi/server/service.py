@@ -9,6 +9,7 @@ from kapi.admission import plugins
 from kapi.authn.build import build as authentication
 from kapi.authz.components import Components
 from kapi.authz.masters import Masters
+from kapi.authz.node import NodeAuthorizer
 from kapi.authz.rbac import Rbac
 from kapi.authz.union import Union as Authorizers
 from kapi.config import ApiConfig
@@ -39,7 +40,7 @@ class ApiServer:
         self.catalog = Catalog((*kinds.KINDS, *kinds.VIRTUAL))
         self.schemas = Schemas()
         self.rbac = Rbac(self.cache)
-        self.authz = Authorizers((Masters(), Components(), self.rbac))
+        self.authz = Authorizers((Masters(), NodeAuthorizer(self.cache), Components(), self.rbac))
         self.authentication = authentication(config, env, self.cache)
         self.authn = self.authentication.union
         self.tokens = self.authentication.tokens

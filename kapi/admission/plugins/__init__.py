@@ -40,6 +40,6 @@ def chain(needs: Needs) -> Chain:
         TokenSecret(cache, needs.tokens, needs.authority),
         Priority(cache),
         DefaultTolerationSeconds(),
-        NodeRestriction(),
+        NodeRestriction(cache),
         RbacEscalation(needs.authz, needs.rbac),
     ))  # fmt: skip

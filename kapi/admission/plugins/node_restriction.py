@@ -1,52 +1,136 @@
-"""NodeRestriction: a node agent writes its own Node, its own Lease, and pods that are bound to it; nothing else's."""
+"""NodeRestriction: a node agent writes its own Node, its own Lease, and pods that are bound to it; nothing else's.
+
+Reading is limited by the Node authorizer (`kapi/authz/node.py`). Source: plugin/pkg/admission/noderestriction.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from kapi.admission.chain import Attributes, Operation
+from kapi.authz.node import node_of
 from kapi.errors import Forbidden
+from kapi.storage.cache import Cache
+from kcore.meta.gvk import PODS
 
-NODES_GROUP = 'system:nodes'
-PREFIX = 'system:node:'
-
-
-def node_of(a: Attributes) -> str | None:
-    """The node whose agent asks, None for everybody else."""
-    if NODES_GROUP not in a.user.groups or not a.user.name.startswith(PREFIX):
-        return None
-    return a.user.name.removeprefix(PREFIX)
+Obj = dict[str, Any]
+RESTRICTED = 'node-restriction.kubernetes.io'
+KUBELET_LABELS = frozenset({
+    'kubernetes.io/hostname', 'kubernetes.io/arch', 'kubernetes.io/os', 'beta.kubernetes.io/instance-type',
+    'node.kubernetes.io/instance-type', 'failure-domain.beta.kubernetes.io/region',
+    'failure-domain.beta.kubernetes.io/zone', 'topology.kubernetes.io/region', 'topology.kubernetes.io/zone',
+    'beta.kubernetes.io/arch', 'beta.kubernetes.io/os',
+})  # fmt: skip
+KUBELET_PREFIXES = ('kubelet.kubernetes.io', 'node.kubernetes.io')
 
 
 class NodeRestriction:
     name = 'NodeRestriction'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'DELETE'})
 
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
     async def mutate(self, a: Attributes) -> None:
         """Changes nothing."""
 
     async def validate(self, a: Attributes) -> None:
-        node = node_of(a)
-        if node is None:
+        node = node_of(a.user.groups, a.user.name)
+        if not node:
             return
         r = a.kind.resource
         match (r.group, r.plural):
-            case ('', 'nodes') if a.name != node:
-                raise self._refusal(a, f'node "{node}" is not allowed to modify node "{a.name}"')
+            case ('', 'nodes'):
+                self._check_node(a, node)
+            case ('', 'pods') if a.subresource == 'eviction':
+                self._check_eviction(a, node)
             case ('', 'pods'):
                 self._check_pod(a, node)
+            case ('', 'serviceaccounts') if a.subresource == 'token':
+                await self._check_token(a, node)
             case ('coordination.k8s.io', 'leases') if a.namespace != 'kube-node-lease' or a.name != node:
                 raise self._refusal(a, f'can only access node lease with the same name as the requesting node "{node}"')
+            case ('storage.k8s.io', 'csinodes') if a.name != node:
+                raise self._refusal(a, f'can only access CSINode with the same name as the requesting node "{node}"')
+
+    def _check_node(self, a: Attributes, node: str) -> None:
+        if a.name != node:
+            raise self._refusal(a, f'node "{node}" is not allowed to modify node "{a.name}"')
+        new, old = a.obj or {}, a.old or {}
+        if a.operation == 'DELETE':
+            return
+        before, after = _labels(old), _labels(new)
+        changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+        bad = sorted(k for k in changed if _forbidden_label(k))
+        if bad:
+            raise self._refusal(a, f'is not allowed to modify labels: {", ".join(bad)}')
+        if a.operation == 'CREATE':
+            return
+        if (new.get('spec') or {}).get('taints') != (old.get('spec') or {}).get('taints'):
+            raise self._refusal(a, f'node "{node}" is not allowed to modify taints')
+        if (new.get('spec') or {}).get('configSource') != (old.get('spec') or {}).get('configSource'):
+            raise self._refusal(a, f'node "{node}" is not allowed to update configSource')
+        if new['metadata'].get('ownerReferences') != old['metadata'].get('ownerReferences'):
+            raise self._refusal(a, f'node "{node}" is not allowed to modify ownerReferences')
 
     def _check_pod(self, a: Attributes, node: str) -> None:
         if a.operation == 'CREATE':
-            mirror = 'kubernetes.io/config.mirror' in ((a.obj or {}).get('metadata', {}).get('annotations') or {})
-            bound = ((a.obj or {}).get('spec') or {}).get('nodeName') == node
-            if not mirror or not bound:
+            spec, meta = (a.obj or {}).get('spec') or {}, (a.obj or {}).get('metadata', {})
+            mirror = 'kubernetes.io/config.mirror' in (meta.get('annotations') or {})
+            if not mirror or spec.get('nodeName') != node:
                 raise self._refusal(a, f'node "{node}" can only create mirror pods bound to itself')
+            owners = meta.get('ownerReferences') or ()
+            if any((o.get('apiVersion'), o.get('kind'), o.get('name')) != ('v1', 'Node', node) for o in owners):
+                raise self._refusal(a, f'node "{node}" can only create pods with an owner reference set to itself')
             return
         if ((a.old or {}).get('spec') or {}).get('nodeName') != node:
             what = 'delete' if a.operation == 'DELETE' else 'update'
             raise self._refusal(a, f'node "{node}" can only {what} pods with spec.nodeName set to itself')
+        if a.operation == 'UPDATE':
+            if a.subresource != 'status':
+                raise self._refusal(a, f'node "{node}" may only update the status of pods')
+            if _labels(a.obj or {}) != _labels(a.old or {}):
+                raise self._refusal(a, f'node "{node}" cannot update labels through pod status')
+
+    def _check_eviction(self, a: Attributes, node: str) -> None:
+        entry = self._cache.peek(f'/registry/pods/{a.namespace}/{a.name}')
+        if entry is not None and (entry.obj.get('spec') or {}).get('nodeName') != node:
+            raise self._refusal(a, f'node {node} can only evict pods with spec.nodeName set to itself')
+
+    async def _check_token(self, a: Attributes, node: str) -> None:
+        """A node gets tokens only for its own pods, bound to them."""
+        ref = ((a.obj or {}).get('spec') or {}).get('boundObjectRef') or {}
+        if (ref.get('apiVersion'), ref.get('kind')) != ('v1', 'Pod'):
+            raise self._refusal(a, 'node requested token not bound to a pod')
+        if not ref.get('uid'):
+            raise self._refusal(a, 'node requested token with a pod binding without a uid')
+        key = f'/registry/pods/{a.namespace}/{ref.get("name")}'
+        entry = self._cache.peek(key)
+        if entry is None:
+            await self._cache.fresh()
+            entry = self._cache.peek(key)
+        pod = entry.obj if entry is not None else None
+        if pod is None or pod['metadata']['uid'] != ref['uid']:
+            raise self._refusal(a, f'the pod {a.namespace}/{ref.get("name")} with uid {ref["uid"]} is not there')
+        if (pod.get('spec') or {}).get('nodeName') != node:
+            why = 'node requested token bound to a pod scheduled on a different node'
+            raise Forbidden.on(PODS, str(ref.get('name')), why)
 
     @staticmethod
     def _refusal(a: Attributes, why: str) -> Forbidden:
         return Forbidden.on(a.kind.resource, a.name, why)
+
+
+def _labels(obj: Obj) -> Obj:
+    return (obj.get('metadata') or {}).get('labels') or {}
+
+
+def _forbidden_label(key: str) -> bool:
+    """Labels by which workloads choose their nodes are not the node's own to set, but for a few it must know."""
+    domain = key.partition('/')[0] if '/' in key else ''
+    if domain == RESTRICTED or domain.endswith(f'.{RESTRICTED}'):
+        return True
+    ours = domain in {'kubernetes.io', 'k8s.io'} or domain.endswith(('.kubernetes.io', '.k8s.io'))
+    if not ours or key in KUBELET_LABELS:
+        return False
+    return not any(domain == p or domain.endswith(f'.{p}') for p in KUBELET_PREFIXES)

@@ -1,0 +1,119 @@
+"""Nodes are kept apart: an agent sees and writes what belongs to its own pods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+CORE = '/api/v1/namespaces/default'
+
+
+def pod(name: str, node: str, **spec: Any) -> dict[str, Any]:
+    found = {'nodeName': node, 'serviceAccountName': 'app', 'containers': [{'name': 'c', 'image': 'i'}], **spec}
+    return {'metadata': {'name': name}, 'spec': found}
+
+
+def uses(kind: str, name: str) -> list[dict[str, Any]]:
+    source = {'secret': {'secretName': name}} if kind == 'secret' else {kind: {'name': name}}
+    return [{'name': 'v', **source}]
+
+
+@pytest.fixture
+async def nodes(world: Any, api: Any) -> Any:
+    """Two agents; pod `a` on node n1 uses secret `sa` and configmap `ca`, pod `b` on n2 uses secret `sb`."""
+    await api.post(f'{CORE}/serviceaccounts', {'metadata': {'name': 'app'}})
+    for name in ('sa', 'sb', 'free'):
+        await api.post(f'{CORE}/secrets', {'metadata': {'name': name}, 'stringData': {'k': 'v'}})
+    await api.post(f'{CORE}/configmaps', {'metadata': {'name': 'ca'}, 'data': {'k': 'v'}})
+    env = [{'name': 'X', 'valueFrom': {'configMapKeyRef': {'name': 'ca', 'key': 'k'}}}]
+    containers = [{'name': 'c', 'image': 'i', 'env': env}]
+    assert (
+        await api.post(f'{CORE}/pods', pod('a', 'n1', volumes=uses('secret', 'sa'), containers=containers))
+    ).status == 201
+    assert (await api.post(f'{CORE}/pods', pod('b', 'n2', imagePullSecrets=[{'name': 'sb'}]))).status == 201
+    agents = [await world.user(f'system:node:{n}', 'system:nodes') for n in ('n1', 'n2')]
+    for n, agent in zip(('n1', 'n2'), agents, strict=True):
+        assert (await agent.post('/api/v1/nodes', {'metadata': {'name': n}})).status == 201
+    return agents
+
+
+async def test_a_node_reads_what_its_pods_name_and_nothing_else(nodes: Any) -> None:
+    one, two = nodes
+    assert (await one.get(f'{CORE}/secrets/sa')).status == 200
+    assert (await one.get(f'{CORE}/configmaps/ca')).status == 200
+    refused = await two.get(f'{CORE}/secrets/sa')
+    assert refused.status == 403
+    assert "no relationship found between node 'n2' and this object" in refused.json['message']
+    assert (await one.get(f'{CORE}/secrets/sb')).status == 403
+    assert (await two.get(f'{CORE}/secrets/sb')).status == 200
+    assert (await two.get(f'{CORE}/configmaps/ca')).status == 403
+    for path in ('secrets/free', 'secrets', 'configmaps'):
+        assert (await one.get(f'{CORE}/{path}')).status == 403, path
+    assert (await one.get(f'{CORE}/secrets?fieldSelector=metadata.name%3Dsa')).status == 200
+    assert (await one.put(f'{CORE}/secrets/sa', {'metadata': {'name': 'sa'}})).status == 403
+
+
+async def test_the_permission_ends_with_the_pod(nodes: Any, api: Any) -> None:
+    one, _ = nodes
+    assert (await one.get(f'{CORE}/secrets/sa')).status == 200
+    await api.delete(f'{CORE}/pods/a?gracePeriodSeconds=0')
+    await api.get(f'{CORE}/pods')
+    assert (await one.get(f'{CORE}/secrets/sa')).status == 403
+
+
+async def test_pods_of_other_nodes_are_neither_listed_nor_read_nor_written(nodes: Any) -> None:
+    one, _ = nodes
+    own = await one.get('/api/v1/pods?fieldSelector=spec.nodeName%3Dn1')
+    assert [p['metadata']['name'] for p in own.json['items']] == ['a']
+    assert (await one.get('/api/v1/pods')).status == 403
+    assert (await one.get('/api/v1/pods?fieldSelector=spec.nodeName%3Dn2')).status == 403
+    assert (await one.get(f'{CORE}/pods/a')).status == 200
+    assert (await one.get(f'{CORE}/pods/b')).status == 403
+    status = {'status': {'phase': 'Failed'}}
+    assert (await one.patch(f'{CORE}/pods/a/status', status)).status == 200
+    assert (await one.patch(f'{CORE}/pods/b/status', status)).status == 403
+    assert (await one.delete(f'{CORE}/pods/b')).status == 403
+    assert (await one.post(f'{CORE}/pods', pod('c', 'n1'))).status == 403
+
+
+async def test_tokens_are_given_for_own_pods_only(nodes: Any, api: Any) -> None:
+    one, two = nodes
+    made = (await api.get(f'{CORE}/pods/a')).json
+    ref = {'apiVersion': 'v1', 'kind': 'Pod', 'name': 'a', 'uid': made['metadata']['uid']}
+    path = f'{CORE}/serviceaccounts/app/token'
+    assert (await one.post(path, {'spec': {'boundObjectRef': ref}})).status == 201
+    assert (await two.post(path, {'spec': {'boundObjectRef': ref}})).status == 403
+    unbound = await one.post(path, {'spec': {}})
+    assert unbound.status == 403
+    assert 'not bound to a pod' in unbound.json['message']
+    no_uid = {k: v for k, v in ref.items() if k != 'uid'}
+    assert (await one.post(path, {'spec': {'boundObjectRef': no_uid}})).status == 403
+    await api.post(f'{CORE}/serviceaccounts', {'metadata': {'name': 'other'}})
+    assert (await one.post(f'{CORE}/serviceaccounts/other/token', {'spec': {'boundObjectRef': ref}})).status == 403
+
+
+@pytest.mark.parametrize(
+    ('patch', 'status'),
+    [
+        ({'metadata': {'labels': {'node-restriction.kubernetes.io/zone': 'secure'}}}, 403),
+        ({'metadata': {'labels': {'node-role.kubernetes.io/control-plane': ''}}}, 403),
+        ({'metadata': {'labels': {'topology.kubernetes.io/zone': 'a', 'mine': 'b'}}}, 200),
+        ({'metadata': {'labels': {'node.kubernetes.io/x': 'a'}}}, 200),
+        ({'spec': {'taints': [{'key': 'k', 'effect': 'NoSchedule'}]}}, 403),
+        ({'metadata': {'annotations': {'a': 'b'}}}, 200),
+    ],
+)
+async def test_of_its_own_node_an_agent_writes_only_what_it_may(nodes: Any, patch: Any, status: int) -> None:
+    one, two = nodes
+    assert (await one.patch('/api/v1/nodes/n1', patch)).status == status
+    assert (await two.patch('/api/v1/nodes/n1', patch)).status == 403
+
+
+async def test_leases_are_the_nodes_own(nodes: Any) -> None:
+    one, _ = nodes
+    leases = '/apis/coordination.k8s.io/v1/namespaces/{}/leases'
+    assert (await one.post(leases.format('kube-node-lease'), {'metadata': {'name': 'n1'}, 'spec': {}})).status == 201
+    assert (await one.post(leases.format('kube-node-lease'), {'metadata': {'name': 'n2'}, 'spec': {}})).status == 403
+    assert (await one.post(leases.format('kube-system'), {'metadata': {'name': 'n1'}, 'spec': {}})).status == 403
+    assert (await one.get(leases.format('kube-system') + '/kube-scheduler')).status == 403
