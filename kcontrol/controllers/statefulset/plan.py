@@ -43,7 +43,7 @@ class View:
 
     @property
     def ordered(self) -> bool:
-        return self.owner['spec'].get('podManagementPolicy') != 'Parallel'
+        return str(self.owner['spec'].get('podManagementPolicy')) != 'Parallel'
 
     @property
     def condemned(self) -> list[int]:
