@@ -90,10 +90,19 @@ async def until_signalled(main: Coroutine[Any, Any, object]) -> int:
     except asyncio.CancelledError:
         return 0
     except BaseException as e:  # the last net of a process: say it, then exit
-        for leaf in leaves(e):
+        for leaf in causes(e):
             log.error('process died', err=f'{type(leaf).__name__}: {leaf}', exc_info=leaf)
         return 1
     return 0
+
+
+def causes(e: BaseException) -> list[BaseException]:
+    """What was raised first: the leaves, and for a Died what it died of."""
+    return [
+        cause
+        for leaf in leaves(e)
+        for cause in (causes(leaf.__cause__) if isinstance(leaf, Died) and leaf.__cause__ else [leaf])
+    ]
 
 
 def leaves(e: BaseException) -> list[BaseException]:

@@ -57,6 +57,8 @@ class Member:
         self.hub = Hub(self.store)
         self._hello = Hello(Role.CLIENT, zlib.crc32(config.cluster.encode()), config.id)
         others = {m: split_address(a) for m, a in config.members.items() if m != config.id}
+        self.led = asyncio.Event()
+        """Set once this member has known a leader."""
         self.peers = Peers(self._hello, others, env)
         self.node = Node(
             NodeConfig(
@@ -259,6 +261,8 @@ class Member:
             self.proposals.finish(ticket, failure(BadRequest(f'operation {ticket.op!r} cannot be forwarded')))
 
     def _leader_changed(self, leader: int, term: int) -> None:
+        if leader:
+            self.led.set()
         self.leader_changes += leader != 0
         self.leases.leadership(leader, term, self.config.id)
         self.proposals.sweep()

@@ -20,7 +20,7 @@ log = structlog.get_logger('kstore.server')
 
 
 async def run(config: StoreConfig, env: Env, ready: Ready) -> None:
-    """Serve until cancelled; `ready` is called once the socket listens. Raises OSError when the address is taken."""
+    """Serve until cancelled; `ready` is called once a leader is known. Raises OSError when the address is taken."""
     env.disk.mkdir(config.data_dir)
     member = Member(config, env, Engine(LmdbBackend(config.data_dir / 'state')))
     host, port = split_address(config.listen)
@@ -35,6 +35,7 @@ async def run(config: StoreConfig, env: Env, ready: Ready) -> None:
 
                     start_essential(group, 'http', serve(member, config.http))
                 log.info('store member serving', member=config.id, listen=config.listen, rv=member.store.revision)
+                await member.led.wait()
                 ready()
         finally:
             server.close()

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kcore.env import Env
+from kctl.local.layout import ClusterError
 
 AUTHORITY_YEARS = 10
 LEAF_DAYS = 365
@@ -103,7 +104,10 @@ class Authority:
     def _good(self, certificate: Path, key: Path, leaf: Leaf) -> bool:
         if not (self._env.disk.exists(certificate) and self._env.disk.exists(key)):
             return False
-        have = x509.load_pem_x509_certificate(self._env.disk.read(certificate))
+        try:
+            have = x509.load_pem_x509_certificate(self._env.disk.read(certificate))
+        except ValueError:  # damaged: a leaf is cheap
+            return False
         left = have.not_valid_after_utc - self._env.clock.wall()
         return left > timedelta(days=RENEW_BEFORE_DAYS) and have.subject == _subject(leaf) and _serves(have, leaf)
 

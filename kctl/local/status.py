@@ -11,8 +11,6 @@ import signal
 from collections.abc import Awaitable
 
 import psutil
-from rich.console import Console
-from rich.table import Table
 
 from kclient.api import Client
 from kclient.errors import ClientError
@@ -24,6 +22,7 @@ from kctl.local.cluster import supervisors
 from kctl.local.components import Component, Plan, name_of
 from kctl.local.layout import ClusterError, Layout, join
 from kctl.local.supervisor import running
+from kctl.printers import aligned
 from kstore.client import StoreClient
 from kstore.errors import StoreError
 
@@ -70,21 +69,19 @@ async def show(layout: Layout, env: Env) -> None:
         *(lease_holder(layout, lease, env) for lease in LEASE_OF.values()),
     ]
     store, manager, scheduler = await asyncio.gather(*asked)
-    leads = {store: 'leader'}
-    for holder, what in ((manager, 'controllers'), (scheduler, 'scheduler')):
-        if holder is not None:
-            leads[holder] = ', '.join(filter(None, (leads.get(holder), f'leads {what}')))
-    table = Table(box=None, header_style='', pad_edge=False)
-    for column in ('NAME', 'STATE', 'PID', 'AGE', 'RSS', 'ADDRESS', 'ROLE'):
-        table.add_column(column)
-    for component in Plan(layout, env).components():
-        table.add_row(*_row(layout, component, env), leads.get(component.name, ''))
-    Console(soft_wrap=True).print(table)
+    roles: dict[str | None, list[str]] = {store: ['leader']}
+    for holder, what in ((manager, 'leads controllers'), (scheduler, 'leads scheduler')):
+        roles.setdefault(holder, []).append(what)
+    rows = [
+        (*_row(layout, component, env), ', '.join(roles.get(component.name, [])))
+        for component in Plan(layout, env).components()
+    ]
+    print(aligned([('NAME', 'STATE', 'PID', 'AGE', 'RSS', 'ADDRESS', 'ROLE'), *rows]))
     for name, process in supervisors(layout, env).items():
         print(f'\n{name} is process {process.pid}; logs are in {layout.data / "logs"}')
 
 
-def _row(layout: Layout, component: Component, env: Env) -> tuple[str, ...]:
+def _row(layout: Layout, component: Component, env: Env) -> tuple[str, str, str, str, str, str]:
     address = join(layout.address(component.role, component.number))
     process = running(layout, component.name, env)
     if process is None:

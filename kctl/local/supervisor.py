@@ -35,6 +35,8 @@ STABLE_AFTER_S = 30.0
 """A component that ran this long starts its back-off anew when it dies."""
 STOP_GRACE_S = 10.0
 """Between SIGTERM and SIGKILL at an orderly stop."""
+LAST_LINE_BYTES_MAX, ERROR_CHARS_MAX = 65_536, 600
+"""What is looked at, and what is told, of a dead component's last words."""
 LOG_BYTES_MAX = 10 * 1024 * 1024
 """A component's log is rotated to `<name>.log.1` at this size; one old file is kept."""
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
@@ -200,8 +202,10 @@ class Supervisor:
             child.backoff.reset()
         pause = child.backoff.next()
         child.restart_at = now + pause
-        why = f'signal {-code}' if code < 0 else f'exit code {code}'
-        self.report('died', child.component.name, f'{why}; starts again in {pause:.1f} s')
+        why = (
+            f'signal {-code}' if code < 0 else last_error(self.layout.log(child.component.name)) or f'exit code {code}'
+        )
+        self.report('died', child.component.name, f'{why} (starts again in {pause:.1f} s)')
 
     def _restart_due(self) -> None:
         now = self.env.clock.monotonic()
@@ -228,6 +232,17 @@ class Supervisor:
             if child.pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, number)
+
+
+def last_error(log: Path) -> str:
+    """The `err` of the last line of a log, cut to what fits into a sentence; empty when there is none."""
+    with log.open('rb') as f:
+        f.seek(max(0, f.seek(0, os.SEEK_END) - LAST_LINE_BYTES_MAX))
+        lines = f.read().splitlines()
+    try:
+        return str(orjson.loads(lines[-1])['err'])[:ERROR_CHARS_MAX]
+    except (IndexError, KeyError, ValueError):
+        return lines[-1].decode(errors='replace')[:ERROR_CHARS_MAX] if lines else ''
 
 
 def _become(component: Component, layout: Layout, ready: int, parent: int) -> int:

@@ -54,6 +54,7 @@ class Reports:
             async with self._changed:
                 if what == 'ready':
                     self._ready.add(name)
+                    self._trouble.pop(name, None)
                 elif what == 'died':
                     self._trouble[name] = ''.join(detail)
                 self._changed.notify_all()
@@ -61,17 +62,21 @@ class Reports:
             self._ended = True
             self._changed.notify_all()
 
-    async def until_ready(self, names: set[str]) -> None:
-        """Raises ClusterError when the supervisor has ended."""
+    async def until_ready(self, names: set[str], need: int) -> None:
+        """Until `need` of `names` are ready. Raises ClusterError when the supervisor has ended."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._ended or names <= self._ready)
-            if not names <= self._ready:
+            await self._changed.wait_for(lambda: self._ended or len(names & self._ready) >= need)
+            if self._ended:
                 raise ClusterError('the supervisor ended')
 
+    def warnings(self) -> list[str]:
+        """A line for each component that died and has not come back; the cluster works without it."""
+        return [f'! {name}: {what}' for name, what in self._trouble.items()]
+
     def trouble(self, names: set[str]) -> str:
-        """What is known about the components that are not ready."""
-        missing = sorted(names - self._ready)
-        return '; '.join(f'{n}: {self._trouble.get(n, "not ready yet")}' for n in missing)
+        """What is known: which components died of what, else which of `names` are not ready."""
+        unready = dict.fromkeys(sorted(names - self._ready), 'not ready yet')
+        return '; '.join(f'{n}: {what}' for n, what in (self._trouble or unready).items())
 
 
 async def up(layout: Layout, reports_fd: int, example: str | None, env: Env, progress: Progress) -> None:
@@ -80,9 +85,7 @@ async def up(layout: Layout, reports_fd: int, example: str | None, env: Env, pro
     async with asyncio.TaskGroup() as group:
         reading = start(group, 'reports', reports.read())
         await _components(layout, reports, progress)
-        # An agent is ready once its Node and pods are as they are now, not as an earlier life left them in the store.
         names = {name_of('node', n) for n in range(1, layout.nodes + 1)}
-        await _ready(reports, names, f'{layout.nodes} node agent{"s" * (layout.nodes != 1)}', layout, progress)
         async with Client(load(layout.kubeconfig, env), env, user_agent='kctl') as client:
             watcher = Watcher(client, progress)
             await watcher.until(
@@ -93,25 +96,26 @@ async def up(layout: Layout, reports_fd: int, example: str | None, env: Env, pro
             )
             if example:
                 await run_example(example, client, watcher)
+        for line in reports.warnings():
+            progress.say(line)
         reading.cancel()
 
 
 async def _components(layout: Layout, reports: Reports, progress: Progress) -> None:
-    parts: tuple[tuple[Role, int, str], ...] = (
-        ('store', layout.stores, 'store: {n} member{s}, one leads'),
-        ('api', layout.apis, 'API server at ' + layout.api_urls()[0]),
-        ('manager', layout.managers, '{n} controller manager{s} with scheduler'),
+    majority = layout.stores // 2 + 1
+    parts: tuple[tuple[Role, int, int, str], ...] = (
+        ('store', layout.stores, majority, f'store: {majority} of {layout.stores} members, one leads'),
+        ('api', layout.apis, layout.apis, 'API server at ' + layout.api_urls()[0]),
+        ('manager', layout.managers, 1, 'controller manager and scheduler'),
+        # An agent is ready once its Node and pods are as they are now, not as an earlier life left them in the store.
+        ('node', layout.nodes, layout.nodes, f'{layout.nodes} node agent{"s" * (layout.nodes != 1)}'),
     )
-    for role, count, text in parts:
+    for role, count, need, what in parts:
         names = {name_of(role, n) for n in range(1, count + 1)}
-        await _ready(reports, names, text.format(n=count, s='s' if count != 1 else ''), layout, progress)
-
-
-async def _ready(reports: Reports, names: set[str], what: str, layout: Layout, progress: Progress) -> None:
-    try:
-        await progress.wait(what, reports.until_ready(names), timeout_s=START_TIMEOUT_S)
-    except (TimeoutError, ClusterError) as e:
-        raise ClusterError(f'{reports.trouble(names)}; see {layout.log(min(names))}.') from e
+        try:
+            await progress.wait(what, reports.until_ready(names, need), timeout_s=START_TIMEOUT_S)
+        except (TimeoutError, ClusterError) as e:
+            raise ClusterError(f'{reports.trouble(names)}; see {layout.data / "logs"}.') from e
 
 
 async def run_example(name: str, client: Client, watcher: Watcher) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from kcore import log
 from kcore.env import Env
 from kctl.local import cluster
 from kctl.local.layout import ClusterError, Layout
@@ -30,6 +31,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
+        log.setup('kctl', level='warning')
         try:
             command(*args, **kwargs)
         except ClusterError as e:

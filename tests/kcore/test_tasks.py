@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from kcore.backoff import Backoff
-from kcore.tasks import Died, essential, leaves, restarting, stop, until_signalled
+from kcore.tasks import Died, causes, essential, leaves, restarting, stop, until_signalled
 
 
 async def test_an_essential_task_that_returns_is_a_failure() -> None:
@@ -74,6 +74,15 @@ async def test_a_main_task_that_dies_is_exit_code_one() -> None:
 def test_the_leaves_of_nested_groups_are_the_plain_exceptions() -> None:
     a, b = ValueError('a'), KeyError('b')
     assert leaves(ExceptionGroup('o', [ExceptionGroup('i', [a]), b])) == [a, b]
+
+
+async def test_the_causes_look_through_what_died_of_them() -> None:
+    async def broken() -> None:
+        raise ExceptionGroup('inner', [OSError('disk on fire')])
+
+    with pytest.raises(Died) as died:
+        await essential('outer', essential('inner', broken()))
+    assert [str(e) for e in causes(died.value)] == ['disk on fire']
 
 
 def test_a_backoff_doubles_up_to_its_cap_and_starts_anew_after_a_reset() -> None:

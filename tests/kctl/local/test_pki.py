@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from kcore.env import Env
+from kctl.local.layout import ClusterError
 from kctl.local.pki import LEAF_DAYS, RENEW_BEFORE_DAYS, Authority, Leaf, kubeconfig
 
 NODE = Leaf('node-1', 'system:node:node-1', ('system:nodes',), ('node-1', '127.128.0.1'))
@@ -74,6 +75,18 @@ def test_a_leaf_near_its_end_is_made_anew(authority: Authority, clock: FixedCloc
     before = authority.ensure(NODE)[0].read_bytes()
     clock.now += timedelta(days=LEAF_DAYS - RENEW_BEFORE_DAYS + 1)
     assert authority.ensure(NODE)[0].read_bytes() != before
+
+
+def test_a_damaged_leaf_is_made_anew(authority: Authority) -> None:
+    certificate = authority.ensure(NODE)[0]
+    certificate.write_text('x')
+    assert load(authority.ensure(NODE)[0]).subject
+
+
+def test_a_damaged_authority_is_one_sentence_that_names_the_folder(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / 'pki' / 'ca.crt').write_text('x')
+    with pytest.raises(ClusterError, match='pki is damaged'):
+        Authority(tmp_path / 'pki', Env.real())
 
 
 def test_a_new_address_makes_a_new_certificate(authority: Authority) -> None:
