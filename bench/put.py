@@ -7,48 +7,41 @@ from typing import Any
 
 from bench.common import (
     VALUE,
-    Endpoints,
     Figures,
     Settings,
     Target,
-    emit,
+    compare,
     go,
-    kstore,
     latencies,
     load,
     now,
     rss_mb,
     split,
 )
-from kcore.env import Env
-from kstore.client import StoreClient
 
 CONNECTIONS_MAX = 100
 """Connections at 1000 clients, as etcd's own benchmark does: ten clients share one."""
 PROCESSES = 2
+KEYS = 100_000
 
 
-async def worker(endpoints: Endpoints, options: dict[str, Any], pipe: Any) -> list[float]:
-    env = Env.real()
-    clients = [StoreClient(endpoints, env, deadline_s=30.0) for _ in range(options['connections'])]
-    for client in clients:
-        await client.start()
-        await client.get(b'ready')
+async def worker(target: Target, options: dict[str, Any], pipe: Any) -> list[float]:
+    drivers = await target.drivers(options['connections'])
     times: list[float] = []
     await go(pipe)
     end = now() + options['seconds']
 
     async def one(number: int) -> None:
-        client = clients[number % len(clients)]
+        put = drivers[number % len(drivers)].put
         n = 0
         while (started := now()) < end:
             n += 1
-            await client.put(f'bench/{options["share"]}/{number}/{n}'.encode(), VALUE)
+            await put(f'bench/{options["share"]}/{number}/{n}'.encode(), VALUE)
             times.append(now() - started)
 
     await asyncio.gather(*(one(i) for i in range(options['clients'])))
-    for client in clients:
-        await client.close()
+    for driver in drivers:
+        await driver.close()
     return times
 
 
@@ -63,38 +56,37 @@ def measure(target: Target, clients: int, seconds: float) -> list[float]:
 
 
 def run(settings: Settings) -> None:
-    cases = (1, 10) if settings.smoke else (1, 100, 1000)
-    for clients in cases:
-        figures = Figures()
-        for _ in range(settings.runs):
-            with kstore() as target:
-                latencies(figures, settings.seconds, measure(target, clients, settings.seconds))
-        emit('put', f'{clients} clients', figures)
-    if not settings.smoke:
-        size()
+    for clients in (1, 10) if settings.smoke else (1, 100, 1000):
+
+        def rate(target: Target, clients: int = clients) -> Figures:
+            return latencies(settings.seconds, measure(target, clients, settings.seconds))
+
+        compare(settings, 'put', f'{clients} clients', rate)
+    keys = 1_000 if settings.smoke else KEYS
+    compare(settings, 'put', f'{keys} keys', lambda target: size(target, keys), 'rss_mb')
 
 
-def size(keys: int = 100_000) -> None:
+def size(target: Target, keys: int) -> Figures:
     """Memory and disk of the biggest member after `keys` distinct puts."""
     figures = Figures()
-    with kstore() as target:
-        started = now()
-        load(filler, target, [{'keys': k, 'share': i} for i, k in enumerate(split(keys, PROCESSES))])
-        took = now() - started
-        asyncio.run(asyncio.sleep(1.0))
-        disk = [sum(f.stat().st_blocks * 512 for f in p.rglob('*')) for p in target.data.iterdir() if p.is_dir()]
-        figures.add(rss_mb=max(map(rss_mb, target.pids)), disk_mb=max(disk) / 1e6, fill_s=took)
-    emit('put', f'{keys} keys', figures)
+    started = now()
+    load(filler, target, [{'keys': k, 'share': i} for i, k in enumerate(split(keys, PROCESSES))])
+    took = now() - started
+    asyncio.run(asyncio.sleep(1.0))
+    disk = [sum(f.stat().st_blocks * 512 for f in p.rglob('*')) for p in target.data.iterdir() if p.is_dir()]
+    figures.add(rss_mb=max(map(rss_mb, target.pids)), disk_mb=max(disk) / 1e6, fill_s=took)
+    return figures
 
 
-async def filler(endpoints: Endpoints, options: dict[str, Any], pipe: Any) -> int:
-    async with StoreClient(endpoints, Env.real(), deadline_s=60.0) as client:
-        await go(pipe)
-        numbers = iter(range(options['keys']))
+async def filler(target: Target, options: dict[str, Any], pipe: Any) -> int:
+    driver = await target.open()
+    await go(pipe)
+    numbers = iter(range(options['keys']))
 
-        async def one() -> None:
-            for n in numbers:
-                await client.put(f'fill/{options["share"]}/{n:08d}'.encode(), VALUE)
+    async def one() -> None:
+        for n in numbers:
+            await driver.put(f'fill/{options["share"]}/{n:08d}'.encode(), VALUE)
 
-        await asyncio.gather(*(one() for _ in range(200)))
+    await asyncio.gather(*(one() for _ in range(200)))
+    await driver.close()
     return int(options['keys'])
