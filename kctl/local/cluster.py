@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -169,7 +168,7 @@ def daemonize(layout: Layout, components: list[Component], env: Env) -> int:
         supervise(layout, components, SUPERVISOR, env, report)
         code = 0
     except BaseException as e:
-        print(f'supervisor died: {type(e).__name__}: {e}', file=sys.stderr, flush=True)
+        report('died', SUPERVISOR, f'{type(e).__name__}: {e}')
         raise
     finally:
         os._exit(code)

@@ -57,9 +57,13 @@ class Authority:
         if not env.disk.exists(self.file):
             self._create(common_name)
         self.certificate_pem = env.disk.read(self.file)
-        self._certificate = x509.load_pem_x509_certificate(self.certificate_pem)
-        key = serialization.load_pem_private_key(env.disk.read(self._key_file), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey), f'{self._key_file} is not an EC key'
+        try:
+            self._certificate = x509.load_pem_x509_certificate(self.certificate_pem)
+            key = serialization.load_pem_private_key(env.disk.read(self._key_file), None)
+        except (ValueError, FileNotFoundError) as e:
+            raise ClusterError(f'the authority {self.file} is damaged ({e}); restore it and its key.') from e
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ClusterError(f'{self._key_file} is not an EC key.')
         self._key = key
 
     def _create(self, common_name: str) -> None:
