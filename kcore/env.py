@@ -184,7 +184,11 @@ class RealAppendFile:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
         self._size = os.fstat(self._fd).st_size
         if preallocate > self._size and hasattr(os, 'posix_fallocate'):
-            _reserve(self._fd, preallocate)
+            try:
+                _reserve(self._fd, preallocate)
+            except OSError:
+                os.close(self._fd)
+                raise
 
     @property
     def size(self) -> int:

@@ -8,6 +8,10 @@ serves all of it.
 
 Order is kept by two rules. Confirmations are given to the core in the order in which it handed out the work. And
 the core hands out nothing as committed that this disk has not confirmed, so a turn may apply what it is given at once.
+
+A full disk stops the log, not the member: the batch that did not fit is tried again until it does; meanwhile nothing
+new is taken in, reads go on, and a leader hands over to a member whose disk is ahead of its own. It does the same when
+one write takes longer than an election. An error of a sync ends the member.
 """
 
 from __future__ import annotations
@@ -25,11 +29,11 @@ from kcore.env import Env
 from kstore.ports import Done, Fsm, NodeConfig, NodeStatus, PeerStatus, Transport
 from kstore.raft.confchange import ConfChange
 from kstore.raft.core import RaftConfig, RaftCore, Ready, Stored
-from kstore.raft.errors import LeadershipLost, LogCorrupt, ProposalDropped, RaftError, ReadDropped
+from kstore.raft.errors import LeadershipLost, LogCorrupt, LogFull, ProposalDropped, RaftError, ReadDropped
 from kstore.raft.messages import NO_ONE, ConfState, Entry, Message, MessageType, SnapshotMeta
 from kstore.reads import Reads
 from kstore.snapshot import Receiver, Sender, SnapshotFiles
-from kstore.wal import Recovered, Wal
+from kstore.wal import Batch, DiskFull, Recovered, Wal, is_full
 
 __all__ = ['Done', 'Fsm', 'Node', 'NodeConfig', 'NodeStatus', 'PeerStatus', 'Transport']
 
@@ -39,6 +43,8 @@ PROPOSALS_MAX = 8192
 """Proposals waiting for the next turn or for their result; more are refused with ProposalDropped."""
 INBOX_MAX = 16384
 """Messages waiting for the next turn; more are dropped, Raft sends them again."""
+FULL_RETRY_S = 0.5
+"""Pause before a batch that did not fit on the disk is tried again."""
 CHUNKS_WAITING_MAX = 64
 """Snapshot chunks waiting for the disk; more are dropped and asked for again."""
 
@@ -79,6 +85,8 @@ class Node:
         self._reads = Reads(self._raft_config, env.rng)
         self._unsynced: deque[Ready] = deque()
         self._dirty = asyncio.Event()
+        self._full = False
+        self._writing_since: float | None = None
         self._compacted: SnapshotMeta | None = None
         self._chunks: asyncio.Queue[Message] = asyncio.Queue(CHUNKS_WAITING_MAX)
         self._senders: dict[int, Sender] = {}
@@ -159,10 +167,22 @@ class Node:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self.config.tick_s)
-            if self._core is not None:
-                self._core.tick()
+            if (core := self._core) is not None:
+                if not self._full or core.leading is not None:  # a vote that cannot be written down helps nobody
+                    core.tick()
                 self._reads.tick()
+                self._hand_over_if_slow(core)
                 self._schedule()
+
+    def _hand_over_if_slow(self, core: RaftCore) -> None:
+        """A leader whose disk takes longer than an election would, while another member's keeps up, should not lead."""
+        since, config = self._writing_since, self.config
+        if since is not None and core.leading is not None:
+            waited_s = self._env.clock.monotonic() - since
+            if waited_s > config.election_ticks * config.tick_s and (target := core.leading.ahead()) != NO_ONE:
+                log.warning('slow disk, leadership handed over', to=target, waited_s=round(waited_s, 3))
+                self._writing_since = None  # once for each write
+                core.transfer_leader(target)
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -262,6 +282,8 @@ class Node:
             first=log_.first,
             conf=core.conf,
             peers=peers,
+            log_full=self._full,
+            log_crowded=self._wal.crowded,
         )
 
     def _running(self) -> RaftCore:
@@ -297,6 +319,8 @@ class Node:
     def _feed(self, core: RaftCore) -> None:
         inbox, self._inbox = self._inbox, []
         for m in inbox:
+            if self._full and m.type in (MessageType.APPEND, MessageType.SNAPSHOT):
+                continue  # nowhere to write it: the leader will send it again
             if m.type == MessageType.SNAPSHOT:
                 self._chunk_arrived(core, m)
             elif m.type == MessageType.SNAPSHOT_RESP:
@@ -309,6 +333,8 @@ class Node:
             self._leads(core.term)
         for data, done in proposals:
             try:
+                if self._full and core.leading is not None and core.leading.transferee == NO_ONE:
+                    raise LogFull("the log's disk is full")
                 index, _ = core.propose(data)
             except RaftError as e:
                 done(e)
@@ -409,7 +435,7 @@ class Node:
             if received:
                 await self._restore(received[-1])
             if batch.payloads:
-                await disk.offload(self._wal.write, batch)
+                await self._write(core, batch)
             for _ in range(open_):
                 rd = self._unsynced.popleft()
                 self._send(core, rd.send_durable)
@@ -421,6 +447,28 @@ class Node:
                 self._compacted = None
                 await disk.offload(self._wal.drop, compacted.index)
             self._turn()
+
+    async def _write(self, core: RaftCore, batch: Batch) -> None:
+        """Bring the batch to disk, however long there is no room. Raises OSError when the disk fails."""
+        while True:
+            self._writing_since = self._env.clock.monotonic()
+            try:
+                await self._env.disk.offload(self._wal.write, batch)
+            except DiskFull as e:
+                if not self._full:
+                    log.error('log disk full', dir=str(self.config.data_dir), err=str(e))
+                    self._full = True
+                if core.leading is not None and (target := core.leading.ahead()) != NO_ONE:
+                    core.transfer_leader(target)
+                    self._schedule()
+            else:
+                break
+            finally:
+                self._writing_since = None
+            await asyncio.sleep(FULL_RETRY_S)
+        if self._full:
+            log.warning('log disk has room again', dir=str(self.config.data_dir))
+            self._full = False
 
     # --- snapshots --------------------------------------------------------------------------------------------------
 
@@ -457,7 +505,13 @@ class Node:
         core = self._running()
         while True:
             m = await self._chunks.get()
-            answer, complete = await self._receiver.take(m)
+            try:
+                answer, complete = await self._receiver.take(m)
+            except OSError as e:
+                if not is_full(e):
+                    raise
+                log.warning('snapshot chunk refused', index=m.index, err=str(e))
+                continue  # the sender will try again
             self._transport.send((answer,))
             if complete:
                 epoch = core.log.epoch

@@ -86,6 +86,10 @@ class NodeStatus:
     first: int
     conf: ConfState
     peers: dict[int, PeerStatus] = field(default_factory=dict)
+    log_full: bool = False
+    """The log's disk has no room: this member writes nothing until it has."""
+    log_crowded: bool = False
+    """There was no room to reserve another segment of the log: what is left of this one is all there is."""
 
 
 @dataclass(frozen=True, slots=True)

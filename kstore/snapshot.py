@@ -25,6 +25,9 @@ log = structlog.get_logger('kstore.snapshot')
 WINDOW = 4
 """Chunks sent and not yet asked beyond; a receiver drops what comes out of order."""
 CHUNKS_MAX = 1 << 20
+"""Chunks of one snapshot; the sender gives up and the receiver takes no more (half a terabyte at the usual size)."""
+CHUNK_BYTES_MAX = 1 << 20
+"""A larger chunk is none of ours and is not stored."""
 ANSWER_S = 1.0
 """Silence after which the window is sent again."""
 TRIES = 10
@@ -102,7 +105,8 @@ class Receiver:
             await self._disk.offload(self._files.clear)
             self._stream, self._next, self._done = stream, 0, False
         became_complete = False
-        if stream == self._stream and m.index == self._next and not self._done:
+        sound = m.index < CHUNKS_MAX and len(m.context) <= CHUNK_BYTES_MAX
+        if sound and stream == self._stream and m.index == self._next and not self._done:
             await self._disk.offload(self._files.put, m.snapshot.index, m.index, m.context)
             self._next += 1
             if m.hint:
@@ -141,6 +145,9 @@ class Sender:
         ahead = await anext(chunks, b'')
         while not (ended and self._wanted >= sent):
             while not ended and len(self._window) < WINDOW:
+                if sent >= CHUNKS_MAX:
+                    log.error('snapshot too long', chunks=sent, index=self._meta.index)
+                    return False
                 following = await anext(chunks, None)
                 ended = following is None
                 m = self._first._replace(index=sent, context=ahead, snapshot=self._meta, hint=int(ended))

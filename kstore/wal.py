@@ -19,6 +19,11 @@ Checksums are CRC-32 (zlib), not CRC-32C: it is in the standard library, and one
 
 Writing is split in two, for the event loop's sake: `append` only encodes, `flush` (called off the loop, one call at a
 time) writes all that was appended, syncs once, and starts the next segment when this one is full.
+
+A full disk costs nothing that was promised: a batch that does not fit is taken back, `DiskFull` is raised, and the same
+batch may be tried again. The next segment is reserved when the present one is half full, so that `crowded` tells of the
+end while there is still room for the other half. An error of `sync` is never survived: after it nobody knows what the
+disk holds.
 """
 
 from __future__ import annotations
@@ -46,6 +51,8 @@ PAYLOAD_BYTES_MAX = 64 << 20
 """Larger claims are damage. Batches are split far below."""
 BATCH_BYTES = 1 << 20
 """Entry data in one record; larger appends are split over several."""
+CROWDED_WRITES = 16
+"""Writes between two attempts to reserve a segment on a disk that had no room for it."""
 SECTOR = 512
 VERSION = 1
 
@@ -69,6 +76,10 @@ class WalCorrupt(LogCorrupt):
             'member and add it anew; otherwise restore from a snapshot or a copy of the file'
         )
         self.path, self.offset = path, offset
+
+
+class DiskFull(Exception):
+    """A batch did not fit and left no trace."""
 
 
 class Recovered(NamedTuple):
@@ -121,6 +132,11 @@ class Wal:
         self._hard_state = HardState(0, NO_ONE, 0)
         self._begin = SnapshotMeta(0, 0, ConfState(()))
         self._last = 0
+        self._spare: AppendFile | None = None
+        """The next segment, reserved and still empty."""
+        self._writes = 0
+        self.crowded = False
+        """The disk had no room for another segment when it was last asked."""
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -132,17 +148,33 @@ class Wal:
         self._disk.mkdir(self._directory)
         names = [n for n in self._disk.listdir(self._directory) if n.endswith('.wal')]
         records: list[_Record] = []
-        cut = 0
+        cut = self._remove_headless(names)
         for name in names:
-            cut = self._read_segment(name, records, newest=name == names[-1])
+            cut += self._read_segment(name, records, newest=name == names[-1])
         found = _fold(records, SnapshotMeta(0, 0, conf))
         self._hard_state, self._begin, entries = found
         self._last = self._begin.index + len(entries)
         if self._number:
-            self._file = self._disk.open_append(self._path(self._number), preallocate=self._segment_bytes)
+            self._file = self._reopen(self._path(self._number))
         else:
-            self._start_segment(1, self.take())
+            file = self._disk.open_append(self._path(1), preallocate=self._segment_bytes)
+            self._start_segment(file, 1, self.take())
         return Recovered(self._hard_state, self._begin, entries, cut)
+
+    def _remove_headless(self, names: list[str]) -> int:
+        """A last segment that is reserved, or whose head was not synced: nothing was promised in it. Returns its bytes."""
+        if not names:
+            return 0
+        path = self._directory / names[-1]
+        data = self._disk.read(path)
+        if next(_frames(data), None) is not None:
+            return 0
+        names.pop()
+        if data:
+            _judge_tail(path, data, 0, newest=True)
+        self._disk.remove(path)
+        log.info('segment without a head removed', file=str(path), bytes=len(data))
+        return len(data)
 
     def _read_segment(self, name: str, records: list[_Record], *, newest: bool) -> int:
         """Add the segment's records and cut its torn tail. Returns the bytes cut."""
@@ -163,10 +195,6 @@ class Wal:
             end = offset + _frame_bytes(len(payload))
         if end < len(data):
             _judge_tail(path, data, end, newest=newest)
-        if end == 0 and newest:  # a crash between creating a segment and syncing its head: nothing was promised in it
-            self._disk.remove(path)
-            log.warning('segment without a head removed', file=str(path), bytes=len(data))
-            return len(data)
         self._number = number
         if not newest:
             self._closed.append(_Closed(number, last))
@@ -205,19 +233,64 @@ class Wal:
         return Batch(payloads, self._hard_state, self._begin, self._last)
 
     def write(self, batch: Batch) -> None:
-        """Write and sync; blocking. After an OSError nobody knows what is on disk: the member has to die."""
+        """Write and sync; blocking. Raises DiskFull: nothing was written, try the same batch again.
+
+        After an OSError nobody knows what is on disk: the member has to die.
+        """
         file = self._file
         if file is None:
             raise OSError(errno.EBADF, 'the log is not open')
         if not batch.payloads:
             return
         durable = file.size
-        file.append(b''.join([_frame(p, durable) for p in batch.payloads]))
+        try:
+            file.append(b''.join([_frame(p, durable) for p in batch.payloads]))
+        except OSError as e:
+            if not is_full(e):
+                raise
+            file.truncate(durable)
+            self.crowded = True
+            raise DiskFull(str(e)) from None
         file.sync()
-        if file.size >= self._segment_bytes:
-            file.close()
-            self._closed.append(_Closed(self._number, batch.last))
-            self._start_segment(self._number + 1, batch)
+        self._writes += 1
+        if file.size < self._segment_bytes // 2:
+            self.crowded = False
+        elif (self._spare is None or file.size >= self._segment_bytes) and (
+            self._writes % CROWDED_WRITES == 0 or not self.crowded
+        ):
+            self._reserve_next(batch)
+
+    def _reserve_next(self, batch: Batch) -> None:
+        """Make room for the next segment in time, and begin it when this one is full; a full disk puts both off."""
+        file, number = self._file, self._number + 1
+        assert file is not None
+        try:
+            if self._spare is None:
+                self._spare = self._disk.open_append(self._path(number), preallocate=self._segment_bytes)
+            if file.size >= self._segment_bytes:
+                last = _Closed(self._number, batch.last)
+                self._start_segment(self._spare, number, batch)
+                self._spare = None
+                file.close()
+                self._closed.append(last)
+            self.crowded = False
+        except OSError as e:
+            if not is_full(e):
+                raise
+            self.crowded = True
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None
+            self._disk.remove(self._path(number))
+
+    def _reopen(self, path: Path) -> AppendFile:
+        try:
+            return self._disk.open_append(path, preallocate=self._segment_bytes)
+        except OSError as e:
+            if not is_full(e):
+                raise
+            self.crowded = True
+            return self._disk.open_append(path)  # it must not need room to start: what it holds may make some
 
     def flush(self) -> None:
         """`write(take())`: for callers that may block."""
@@ -236,12 +309,14 @@ class Wal:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
 
-    def _start_segment(self, number: int, after: Batch) -> None:
-        self._number = number
-        self._file = self._disk.open_append(self._path(number), preallocate=self._segment_bytes)
-        self._file.append(_frame(msgpack.packb((_HEAD, VERSION, number, after.hard_state, after.begin)), 0))
-        self._file.sync()
+    def _start_segment(self, file: AppendFile, number: int, after: Batch) -> None:
+        file.append(_frame(msgpack.packb((_HEAD, VERSION, number, after.hard_state, after.begin)), 0))
+        file.sync()
+        self._file, self._number = file, number
 
     def _path(self, number: int) -> Path:
         return self._directory / f'{number:016d}.wal'
@@ -276,6 +351,11 @@ def _fold(records: Sequence[_Record], fresh: SnapshotMeta) -> tuple[HardState, S
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it says that there is no room, which is no fault of the disk's."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _split(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:

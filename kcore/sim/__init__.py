@@ -12,15 +12,18 @@ test or a fault script decides when they strike; how they strike (which bytes te
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from collections.abc import Coroutine
+from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from kcore import tasks
 from kcore.env import Env
 from kcore.sim.disk import SimDisk
-from kcore.sim.loop import Deadlock, SimClock, SimLoop
+from kcore.sim.loop import HOST, Deadlock, SimClock, SimLoop
 from kcore.sim.net import SimNetwork, Switch
 from kcore.sim.processes import NoProcesses
 
@@ -36,6 +39,24 @@ class Host:
     name: str
     env: Env
     disk: SimDisk
+
+    def start(self, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `coro` as this host's process: all it starts stands still while the host is paused."""
+        context = copy_context()
+        context.run(HOST.set, self.name)
+        return context.run(tasks.start_detached, self.name, coro)
+
+    def pause(self) -> None:
+        """Stop the process as SIGSTOP would: its sockets stay open and fill up, its timers are late."""
+        cast(SimLoop, asyncio.get_running_loop()).pause(self.name)
+
+    def resume(self) -> None:
+        """Let a paused process run on; fine when it is not paused."""
+        cast(SimLoop, asyncio.get_running_loop()).resume(self.name)
+
+    @property
+    def paused(self) -> bool:
+        return cast(SimLoop, asyncio.get_running_loop()).is_paused(self.name)
 
 
 class World:
@@ -58,10 +79,13 @@ class World:
         return self.hosts[name]
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run to completion in virtual time. Raises Deadlock when everything waits for nothing."""
+        """Run to completion in virtual time. Raises what a callback raised, Deadlock when everything waits for nothing."""
         loop = SimLoop(self.clock, self.rng)
         try:
-            return loop.run_until_complete(main)
+            result = loop.run_until_complete(main)
+            if loop.errors:
+                raise loop.errors[0]
+            return result
         finally:
             loop.drain()
             loop.close()

@@ -1,8 +1,8 @@
 """A disk in memory that keeps its promises and nothing more.
 
 What `Disk` calls durable is durable; what was appended and not synced is, after `crash()`, there in part: some prefix
-of it, possibly with sectors missing (zeros), or gone. `sync_error` makes syncs fail, `capacity` makes appends fail with
-ENOSPC, `latency_s` makes them slow, `damage` flips a bit at rest. Handles from before a crash are dead.
+of it, possibly with sectors missing (zeros), or gone. `sync_error` makes syncs fail, `capacity` makes appends fail half
+way with ENOSPC, `latency_s` makes them slow, `damage` flips a bit at rest. Handles from before a crash are dead.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class SimAppendFile:
 
     def append(self, data: bytes) -> None:
         self._check()
-        self._disk.reserve(len(data))
-        self._file.data += data
+        fits = self._disk.room()
+        self._file.data += data[:fits]
+        if fits < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def sync(self) -> None:
         self._check()
@@ -100,9 +102,18 @@ class SimDisk:
         """Flip one bit at rest."""
         self._files[path].data[offset] ^= 1 << bit
 
+    @property
+    def used(self) -> int:
+        """Bytes in all files."""
+        return sum(len(f.data) for f in self._files.values())
+
+    def room(self) -> int:
+        """Bytes that still fit."""
+        return 1 << 62 if self.capacity is None else max(0, self.capacity - self.used)
+
     def reserve(self, size: int) -> None:
         """Raises OSError (ENOSPC) when `size` more bytes do not fit."""
-        if self.capacity is not None and sum(len(f.data) for f in self._files.values()) + size > self.capacity:
+        if size > self.room():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     # --- kcore.env.Disk -----------------------------------------------------------------------------------------------

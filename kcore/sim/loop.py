@@ -10,11 +10,17 @@ import asyncio
 import contextlib
 import random
 import selectors
+from collections import deque
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """Wall time at the start of every simulation."""
+
+
+HOST: ContextVar[str] = ContextVar('HOST', default='')
+"""The simulated host whose code runs; inherited by every task, callback and timer that this code starts."""
 
 
 class Deadlock(Exception):
@@ -59,21 +65,66 @@ class _JumpSelector(selectors.SelectSelector):
         return []
 
 
+class _ReadyQueue(deque[asyncio.Handle]):
+    """Callbacks about to run; those of a paused host are put aside instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[str, list[asyncio.Handle]] = {}
+
+    def append(self, handle: asyncio.Handle) -> None:
+        held = self.held.get(host_of(handle)) if self.held else None
+        if held is None:
+            super().append(handle)
+        else:
+            held.append(handle)
+
+
 class SimLoop(asyncio.SelectorEventLoop):
     """Virtual time on `clock`; interleavings from `rng`."""
 
-    _ready: Any
+    _ready: _ReadyQueue
 
     def __init__(self, clock: SimClock, rng: random.Random) -> None:
         super().__init__(_JumpSelector(clock))
         self._clock = clock
         self._rng = rng
+        self._ready = _ReadyQueue()
+        self.errors: list[BaseException] = []
+        """What callbacks raised; `World.run` raises the first of them."""
+        self.set_exception_handler(self._note)
+
+    def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if 'handle' in context and 'exception' in context:
+            self.errors.append(context['exception'])
+        else:
+            self.default_exception_handler(context)
+
+    def pause(self, host: str) -> None:
+        """Run nothing of `host` from the next turn on, as SIGSTOP does; its timers become due and wait."""
+        self._ready.held.setdefault(host, [])
+
+    def resume(self, host: str) -> None:
+        """Run what waited, in its order; fine when `host` is not paused."""
+        for handle in self._ready.held.pop(host, ()):
+            self._ready.append(handle)
+
+    def is_paused(self, host: str) -> bool:
+        return host in self._ready.held
+
+    def _put_aside(self) -> None:
+        ready = list(self._ready)
+        self._ready.clear()
+        for handle in ready:
+            self._ready.append(handle)
 
     def time(self) -> float:
         return self._clock.monotonic()
 
     def _run_once(self) -> None:
         ready = self._ready
+        if ready.held:
+            self._put_aside()
         at = [i for i, h in enumerate(ready) if isinstance(getattr(h._callback, '__self__', None), asyncio.Task)]
         if len(at) > 1:
             steps = [ready[i] for i in at]
@@ -84,6 +135,8 @@ class SimLoop(asyncio.SelectorEventLoop):
 
     def drain(self) -> None:
         """Cancel what is left and let it end, so that closing the loop leaves nothing half-done."""
+        for host in list(self._ready.held):
+            self.resume(host)
         left = asyncio.all_tasks(self)
         for task in left:
             task.cancel()
@@ -91,3 +144,7 @@ class SimLoop(asyncio.SelectorEventLoop):
             with contextlib.suppress(Deadlock):
                 self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self.run_until_complete(self.shutdown_asyncgens())
+
+
+def host_of(handle: asyncio.Handle) -> str:
+    return handle._context.get(HOST, '')  # type: ignore[attr-defined,no-any-return]

@@ -13,6 +13,7 @@ import os
 import random
 import ssl
 from collections import deque
+from contextvars import Context, copy_context
 from typing import Any
 
 from kcore.env import ProtocolFactory
@@ -30,9 +31,9 @@ class Switch:
         self.rng = rng
         self.delay_s = (0.0001, 0.001)
         """Bounds of one segment's delay."""
-        self._listeners: dict[tuple[str, int], ProtocolFactory] = {}
+        self._listeners: dict[tuple[str, int], tuple[ProtocolFactory, Context]] = {}
         self._cut: set[tuple[str, str]] = set()
-        self._transports: set[SimTransport] = set()
+        self._transports: dict[SimTransport, None] = {}
         self._next_port = FIRST_PORT
 
     # --- faults -------------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ class Switch:
             port, self._next_port = self._next_port, self._next_port + 1
         if (host, port) in self._listeners:
             raise OSError(errno.EADDRINUSE, f'{os.strerror(errno.EADDRINUSE)}: {host}:{port}')
-        self._listeners[host, port] = factory
+        self._listeners[host, port] = factory, copy_context()
         return host, port
 
     def unlisten(self, address: tuple[str, int]) -> None:
@@ -85,28 +86,33 @@ class Switch:
         if self.is_cut(source, target) or self.is_cut(target, source):
             await asyncio.sleep(CONNECT_TIMEOUT_S)
             raise TimeoutError(errno.ETIMEDOUT, f'{os.strerror(errno.ETIMEDOUT)}: {target}:{address[1]}')
-        accept = self._listeners.get(address)
-        if accept is None:
+        listener = self._listeners.get(address)
+        if listener is None:
             text = f'{os.strerror(errno.ECONNREFUSED)}: {target}:{address[1]}'
             raise ConnectionRefusedError(errno.ECONNREFUSED, text)
-        near, far = SimTransport(self, source, target, factory()), SimTransport(self, target, source, accept())
+        accept, context = listener
+        near = SimTransport(self, source, target, factory(), copy_context())
+        far = SimTransport(self, target, source, context.run(accept), context)
         near.peer, far.peer = far, near
-        self._transports.update((near, far))
-        far.protocol.connection_made(far)
+        self._transports.update({near: None, far: None})
+        asyncio.get_running_loop().call_soon(far.protocol.connection_made, far, context=context)
         near.protocol.connection_made(near)
         return near
 
     def forget(self, transport: SimTransport) -> None:
-        self._transports.discard(transport)
+        self._transports.pop(transport, None)
 
 
 class SimTransport(asyncio.Transport):
-    """One end of a connection."""
+    """One end of a connection. What happens at an end happens in the context of its host, so that a pause holds it."""
 
     peer: SimTransport
 
-    def __init__(self, switch: Switch, local: str, remote: str, protocol: asyncio.BaseProtocol) -> None:
+    def __init__(
+        self, switch: Switch, local: str, remote: str, protocol: asyncio.BaseProtocol, context: Context
+    ) -> None:
         super().__init__({'peername': (remote, 0), 'sockname': (local, 0)})
+        self._context = context
         self._switch = switch
         self.local, self.remote = local, remote
         self.protocol = protocol
@@ -144,7 +150,7 @@ class SimTransport(asyncio.Transport):
         self._out.clear()
         self._lose(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
         if not self._switch.is_cut(self.local, self.remote):
-            self._loop.call_later(self._switch.delay(), self.peer.abort)
+            self._loop.call_later(self._switch.delay(), self.peer.abort, context=self.peer._context)
 
     def is_closing(self) -> bool:
         return self._closing
@@ -180,12 +186,15 @@ class SimTransport(asyncio.Transport):
         """Arm the delivery of the oldest segment, if it can pass."""
         blocked = self._switch.is_cut(self.local, self.remote) or self.peer._reading_paused
         if self._out and self._timer is None and not blocked and not self._lost:
-            self._timer = self._loop.call_later(self._switch.delay(), self._deliver)
+            self._timer = self._loop.call_later(self._switch.delay(), self._deliver, context=self.peer._context)
 
     def _deliver(self) -> None:
         """Everything under way arrives in one go, as from a socket's buffer."""
         self._timer = None
-        if self._lost or self.peer._lost or self._switch.is_cut(self.local, self.remote) or self.peer._reading_paused:
+        if self._lost or self._switch.is_cut(self.local, self.remote) or self.peer._reading_paused:
+            return
+        if self.peer._lost:  # nobody knows this connection any more: a reset comes back
+            self._loop.call_soon(self.abort, context=self._context)
             return
         segments, ended = [], False
         while self._out and not ended:
@@ -198,7 +207,7 @@ class SimTransport(asyncio.Transport):
             self.peer.protocol.data_received(b''.join(segments))
         if self._paused_writing and not self._lost:
             self._paused_writing = False
-            self.protocol.resume_writing()
+            self._loop.call_soon(self.protocol.resume_writing, context=self._context)
         if ended:
             self._lose(None)
             self.peer._closing = True
@@ -210,7 +219,7 @@ class SimTransport(asyncio.Transport):
             self._switch.forget(self)
             if self._timer is not None:
                 self._timer.cancel()
-            self._loop.call_soon(self.protocol.connection_lost, error)
+            self._loop.call_soon(self.protocol.connection_lost, error, context=self._context)
 
 
 class SimServer:

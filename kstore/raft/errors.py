@@ -37,3 +37,7 @@ class Compacted(RaftError):
 
 class LogCorrupt(RaftError):
     """Stored state contradicts itself; starting with it could lose acknowledged writes."""
+
+
+class LogFull(RaftError):
+    """The log's disk is full and nobody else can lead: nothing was written. It ends by itself when there is room."""

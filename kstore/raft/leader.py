@@ -316,6 +316,13 @@ class Leading:
         if self.transferee == NO_ONE and not core.is_voter(core.conf):
             self.transfer(max(core.conf.voters, key=lambda i: self.progress[i].match))
 
+    def ahead(self) -> int:
+        """The voter that has the most of the log on disk, if that is more than ourselves; else NO_ONE."""
+        log = self._core.log
+        fit = [i for i in self._core.conf.voters if i in self.progress and self.progress[i].active]
+        best = max(fit, key=lambda i: self.progress[i].match, default=NO_ONE)
+        return best if best != NO_ONE and self.progress[best].match > log.stable else NO_ONE
+
     def peers(self) -> Iterable[tuple[int, Progress]]:
         """Everyone else, for status and tests."""
         return self.progress.items()
