@@ -79,7 +79,7 @@ class Reports:
         return '; '.join(f'{n}: {what}' for n, what in (self._trouble or unready).items())
 
 
-async def up(layout: Layout, reports_fd: int, example: str | None, env: Env, progress: Progress) -> None:
+async def up(layout: Layout, reports_fd: int, env: Env, progress: Progress) -> None:
     """Raises ClusterError that says what did not come up and which log tells why."""
     reports = Reports(reports_fd)
     async with asyncio.TaskGroup() as group:
@@ -87,15 +87,12 @@ async def up(layout: Layout, reports_fd: int, example: str | None, env: Env, pro
         await _components(layout, reports, progress)
         names = {name_of('node', n) for n in range(1, layout.nodes + 1)}
         async with Client(load(layout.kubeconfig, env), env, user_agent='kctl') as client:
-            watcher = Watcher(client, progress)
-            await watcher.until(
+            await Watcher(client, progress).until(
                 f'{layout.nodes} node{"s" * (layout.nodes != 1)} Ready',
                 NODES,
                 lambda nodes: names <= {n['metadata']['name'] for n in nodes if _is(n, 'Ready')},
                 hint=f'see {layout.log("node-1")}',
             )
-            if example:
-                await run_example(example, client, watcher)
         for line in reports.warnings():
             progress.say(line)
         reading.cancel()
@@ -118,28 +115,31 @@ async def _components(layout: Layout, reports: Reports, progress: Progress) -> N
             raise ClusterError(f'{reports.trouble(names)}; see {layout.data / "logs"}.') from e
 
 
-async def run_example(name: str, client: Client, watcher: Watcher) -> None:
-    """Create what `examples/<name>.yaml` holds, unless it is there, and wait until each Deployment is Available."""
+async def run_example(name: str, layout: Layout, env: Env, progress: Progress) -> None:
+    """Create what `examples/<name>.yaml` holds, unless it is there, and wait until each Deployment is Available.
+
+    Raises ClusterError; the cluster keeps running, so that one can look why.
+    """
     path = EXAMPLES / f'{name}.yaml'
     try:
-        text = client.env.disk.read(path)
+        objects = list(yaml.safe_load_all(env.disk.read(path)))
     except FileNotFoundError as e:
         raise ClusterError(f'there is no example {name}: {path} does not exist.') from e
-    objects = list(yaml.safe_load_all(text))
-    for obj in objects:
-        obj['metadata'].setdefault('namespace', 'default')
-        with contextlib.suppress(AlreadyExists):
-            try:
-                await client.create(KINDS[obj['kind']], obj)
-            except (Invalid, Forbidden) as e:
-                raise ClusterError(f'example {name} was refused: {e}') from e
-    await watcher.until(
-        f'example {name} Available',
-        DEPLOYMENTS,
-        partial(_all_available, _names([o for o in objects if o['kind'] == DEPLOYMENTS.kind])),
-        namespace='default',
-        hint='see `kctl describe pods`',
-    )
+    async with Client(load(layout.kubeconfig, env), env, user_agent='kctl') as client:
+        for obj in objects:
+            obj['metadata'].setdefault('namespace', 'default')
+            with contextlib.suppress(AlreadyExists):
+                try:
+                    await client.create(KINDS[obj['kind']], obj)
+                except (Invalid, Forbidden) as e:
+                    raise ClusterError(f'example {name} was refused: {e}') from e
+        await Watcher(client, progress).until(
+            f'example {name} Available',
+            DEPLOYMENTS,
+            partial(_all_available, _names([o for o in objects if o['kind'] == DEPLOYMENTS.kind])),
+            namespace='default',
+            hint='the cluster runs; see `kubectl describe pods`',
+        )
 
 
 def _names(objects: list[Obj]) -> set[str]:

@@ -14,6 +14,7 @@ import click
 
 from kcore import log
 from kcore.env import Env
+from kcore.tasks import causes
 from kctl.local import cluster
 from kctl.local.layout import ClusterError, Layout
 
@@ -34,8 +35,11 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         log.setup('kctl', level='warning')
         try:
             command(*args, **kwargs)
-        except ClusterError as e:
-            print(f'kubeling: {e}', file=sys.stderr)
+        except (ClusterError, ExceptionGroup) as e:
+            first = causes(e)[0]
+            if not isinstance(first, ClusterError):
+                raise
+            print(f'kubeling: {first}', file=sys.stderr)
             raise SystemExit(1) from None
 
     return guarded
@@ -68,10 +72,12 @@ def up(data_dir: Path, stores: int | None, nodes: int | None, port_base: int | N
     components = cluster.prepare(layout, env)
     reports = cluster.daemonize(layout, components, env)
     try:
-        asyncio.run(starting.up(layout, reports, example, env, progress))
-    except* ClusterError as group:
+        asyncio.run(starting.up(layout, reports, env, progress))
+    except* ClusterError:
         cluster.down(layout, env, progress.say)
-        raise ClusterError(str(group.exceptions[0])) from None
+        raise
+    if example:
+        asyncio.run(starting.run_example(example, layout, env, progress))
     progress.say(f'The cluster is up after {progress.elapsed_s:.1f} s. Try:')
     progress.say(starting.what_to_try(layout, _shown(data_dir)))
 
