@@ -159,7 +159,8 @@ def daemonize(layout: Layout, components: list[Component], env: Env) -> int:
 
     def report(what: str, component: str, detail: str) -> None:
         line = f'{what} {component} {detail}'.rstrip()
-        print(f'{env.clock.wall():%Y-%m-%dT%H:%M:%SZ} {line}', flush=True)
+        with contextlib.suppress(OSError):  # a full disk
+            print(f'{env.clock.wall():%Y-%m-%dT%H:%M:%SZ} {line}', flush=True)
         with contextlib.suppress(OSError):  # nobody listens any more once `up` has returned
             os.write(feed, line.encode() + b'\n')
 

@@ -43,7 +43,7 @@ PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Report = Callable[[str, str, str], None]
-"""Called with (what happened, component, detail); what happened is started, ready, died or stopped."""
+"""Called with (what happened, component, detail); what happened is started, ready, died, stopped or unrecorded."""
 
 
 @dataclass(slots=True)
@@ -75,10 +75,11 @@ class LogFile:
         os.close(fd)
 
     def write(self, text: str) -> int:
-        data = text.encode(errors='replace')
-        self._left -= os.write(2, data)
-        if self._left <= 0:
-            self._reopen()
+        # A full disk costs log lines, never the component that wanted to write one.
+        with contextlib.suppress(OSError):
+            self._left -= os.write(2, text.encode(errors='replace'))
+            if self._left <= 0:
+                self._reopen()
         return len(text)
 
     def flush(self) -> None:
@@ -173,10 +174,16 @@ class Supervisor:
         os.close(ready)
         self._selector.register(child.readiness, selectors.EVENT_READ, child)
         child.pid, child.started, child.restart_at = pid, self.env.clock.monotonic(), None
-        # So that another `kctl` can tell this very process from a later one with the same number.
-        identity = {'pid': pid, 'created': psutil.Process(pid).create_time()}
-        self.env.disk.replace(self.layout.pid_file(child.component.name), orjson.dumps(identity))
+        self._remember(child)
         self.report('started', child.component.name, str(pid))
+
+    def _remember(self, child: Child) -> None:
+        """So that another `kctl` can tell this very process from a later one with the same number."""
+        identity = {'pid': child.pid, 'created': psutil.Process(child.pid).create_time()}
+        try:
+            self.env.disk.replace(self.layout.pid_file(child.component.name), orjson.dumps(identity))
+        except OSError as e:  # a full disk: the component matters more than what `status` shows
+            self.report('unrecorded', child.component.name, str(e))
 
     def _reap(self) -> None:
         while True:
