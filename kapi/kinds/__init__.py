@@ -18,7 +18,7 @@ from kapi.kinds.authorization import (
     selfsubjectrulesreview,
     subjectaccessreview,
 )
-from kapi.kinds.autoscaling import horizontalpodautoscaler
+from kapi.kinds.autoscaling import horizontalpodautoscaler, horizontalpodautoscaler_v1
 from kapi.kinds.batch import cronjob, job
 from kapi.kinds.certificates import certificatesigningrequest
 from kapi.kinds.coordination import lease
@@ -45,6 +45,7 @@ from kapi.kinds.core import (
 from kapi.kinds.discovery import endpointslice
 from kapi.kinds.flowcontrol import flowschema, prioritylevelconfiguration
 from kapi.kinds.networking import ingress, ingressclass, networkpolicy
+from kapi.kinds.events import event as events_event
 from kapi.kinds.node import runtimeclass
 from kapi.kinds.policy import poddisruptionbudget
 from kapi.kinds.rbac import clusterrole, clusterrolebinding, role, rolebinding
@@ -62,6 +63,7 @@ KINDS: tuple[Kind, ...] = (
     serviceaccount.KIND,
     endpoints.KIND,
     event.KIND,
+    events_event.KIND,
     persistentvolume.KIND,
     persistentvolumeclaim.KIND,
     resourcequota.KIND,
@@ -76,6 +78,7 @@ KINDS: tuple[Kind, ...] = (
     job.KIND,
     cronjob.KIND,
     horizontalpodautoscaler.KIND,
+    horizontalpodautoscaler_v1.KIND,
     poddisruptionbudget.KIND,
     ingress.KIND,
     ingressclass.KIND,

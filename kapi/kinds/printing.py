@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from kapi.registry.kind import Col, Obj
+from kapi.registry.kind import Col, Obj, TextOf
 from kcore.meta.objects import get_path
 from kcore.meta.selectors import format_selector
 from kcore.meta.times import age
@@ -48,6 +48,11 @@ def number(path: str, default: int = 0) -> Cell:
 def flag(path: str) -> Cell:
     """True or False; an absent field is False."""
     return lambda obj, _now: bool(get_path(obj, path))
+
+
+def boolean(path: str) -> TextOf:
+    """For field selectors: `true` or `false`; an absent field is false."""
+    return lambda obj: 'true' if get_path(obj, path) else 'false'
 
 
 def age_at(path: str, default: str = UNKNOWN) -> Cell:

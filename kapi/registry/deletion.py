@@ -40,6 +40,8 @@ def mark(kind: Kind, obj: Obj, options: DeleteOptions, now: datetime) -> Obj | N
     """The object as it must be stored next, or None when it may be removed at once."""
     marked = clone(obj)
     metadata = marked['metadata']
+    if not metadata.get('deletionTimestamp') and kind.strategy.deletion_finalizers:
+        metadata['finalizers'] = [*dict.fromkeys((*metadata.get('finalizers', ()), *kind.strategy.deletion_finalizers))]
     _set_gc_finalizers(kind, metadata, options)
     waits = kind.strategy.grace_period_s(obj, options.grace_period_s)
     pending = metadata.get('deletionGracePeriodSeconds')

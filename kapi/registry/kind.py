@@ -6,12 +6,13 @@ at run time, so that everything below the declaration is shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from kapi.registry.strategy import Strategy
+from kapi.storage.entries import Entry
 from kcore.meta.gvk import Resource
 
 Obj = dict[str, Any]
@@ -22,6 +23,9 @@ READ_WRITE = ('get', 'patch', 'update')
 
 CellOf = Callable[[Obj, datetime], Any]
 """A printed cell: the object and the present moment in; text, number, boolean or None out."""
+
+TextOf = Callable[[Obj], str]
+"""A field as a selector compares it, where that is not simply the text at a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,23 @@ class Col:
     priority: int = 0
     """0 is always shown, 1 only with `-o wide`."""
     description: str = ''
+
+
+class Conversion(Protocol):
+    """How objects that are stored in one version are seen in another (custom resources)."""
+
+    @property
+    def simple(self) -> bool:
+        """Whether `seen` always knows."""
+
+    def seen(self, entry: Entry) -> Entry | None:
+        """The entry in this version; None when somebody must be asked first."""
+
+    async def served(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The entries in this version. Raises InternalError."""
+
+    async def stored(self, obj: Obj) -> Obj:
+        """An object of this version as it is to be stored. Raises InternalError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +98,15 @@ class Connect:
 Subresource = Status | Scale | Connect
 
 
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A built-in view of objects that are stored as `stored`. The functions do not change their argument."""
+
+    stored: Kind
+    to_served: Callable[[Obj], Obj]
+    to_stored: Callable[[Obj], Obj]
+
+
 @dataclass(frozen=True)
 class Kind:
     """Everything the generic registry, discovery, OpenAPI, Table and watch cache need to know of a resource."""
@@ -93,14 +123,23 @@ class Kind:
     """Without Name, which every Table begins with (but see `name_first`); Age only when declared."""
     name_first: bool = True
     """False for the rare Table (events) that declares its own Name column elsewhere."""
-    selectable: Mapping[str, str] = field(default_factory=dict)
-    """Field selector label → dotted path, beyond metadata.name and metadata.namespace."""
+    selectable: Mapping[str, str | TextOf] = field(default_factory=dict)
+    """Field selector label → dotted path or function, beyond metadata.name and metadata.namespace."""
+    conversion: Conversion | None = None
+    """None: what is stored is what is served."""
     storage: Resource | None = None
     """Where another resource's objects are shown under this group (events.k8s.io/v1 over v1 events)."""
+    alias: Alias | None = None
+    """Set when this is another group's or version's view of a built-in kind; see `kapi.registry.alias`."""
+
+    edition: str = ''
+    """Tells apart kinds of the same name over time: what was rendered for one must not be shown for another."""
+    plural_kind: str = ''
+    """Kind of a list of objects; `<kind>List` when empty."""
 
     @property
     def list_kind(self) -> str:
-        return f'{self.resource.kind}List'
+        return self.plural_kind or f'{self.resource.kind}List'
 
     @property
     def has_status(self) -> bool:

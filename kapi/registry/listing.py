@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -55,6 +55,17 @@ async def list_objects(cache: Cache, kind: Kind, namespace: str, options: ListOp
     """Raises BadRequest (selector, token), Expired, TooLargeVersion."""
     selection = select(kind, options)
     prefix, scope = scope_of(kind, namespace)
+    if kind.conversion is not None and selection.asks:
+        await settle(cache, options)
+        await kind.conversion.served(list(cache.resource(prefix).select(scope)))
+    listed = await _listed(cache, (prefix, scope), selection, options)
+    if kind.conversion is not None:
+        listed = replace(listed, entries=await kind.conversion.served(listed.entries))
+    return listed
+
+
+async def _listed(cache: Cache, place: tuple[str, str], selection: Selection, options: ListOptions) -> Listed:
+    prefix, scope = place
     if options.continue_:
         rv, after = _read_token(options.continue_, scope)
         return await _page(cache, scope, selection, rv or await cache.fresh(), after=after, limit=options.limit)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kapi.errors import BadRequest
-from kapi.registry.kind import Kind
+from kapi.registry.kind import Conversion, Kind, TextOf
 from kapi.registry.options import ListOptions
 from kapi.storage.entries import Entry
 from kapi.storage.watchers import Matches
@@ -26,10 +27,14 @@ class Selection:
     """The one name that can match, when the field selector says so."""
     matches: Matches | None
     """None matches everything."""
+    asks: bool = False
+    """Whether entries must be converted before `matches` can judge them."""
 
 
-def field_text(obj: Obj, path: str) -> str:
+def field_text(obj: Obj, path: str | TextOf) -> str:
     """A field as selectors compare it: empty when absent, `true`/`false` for booleans."""
+    if not isinstance(path, str):
+        return path(obj)
     value = get_path(obj, path)
     if value is None:
         return ''
@@ -47,21 +52,33 @@ def select(kind: Kind, options: ListOptions) -> Selection:
         fields = parse_field_selector(options.field_selector)
     except SelectorError as e:
         raise BadRequest(str(e)) from None
-    paths = {'metadata.name': 'metadata.name', 'metadata.namespace': 'metadata.namespace', **kind.selectable}
+    paths: dict[str, str | TextOf] = {
+        'metadata.name': 'metadata.name', 'metadata.namespace': 'metadata.namespace', **kind.selectable
+    }  # fmt: skip
     for requirement in fields.requirements:
         if requirement.field not in paths:
             raise BadRequest(_unsupported(kind, requirement.field))
-    return Selection(labels, fields, fields.exact('metadata.name'), _matches(labels, fields, paths))
+    matches = _matches(labels, fields, paths)
+    asks = bool(kind.conversion and not kind.conversion.simple and any(r.field in kind.selectable for r in fields.requirements))
+    return Selection(labels, fields, fields.exact('metadata.name'), _seen(kind.conversion, matches), asks)
 
 
 def _unsupported(kind: Kind, field: str) -> str:
     r = kind.resource
-    if '.' in r.group and not r.group.endswith('.k8s.io'):
+    if kind.conversion is None and '.' in r.group and not r.group.endswith('.k8s.io'):
         return f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
     return f'field label not supported: {field}'
 
 
-def _matches(labels: LabelSelector, fields: FieldSelector, paths: dict[str, str]) -> Matches | None:
+def _seen(conversion: Conversion | None, matches: Matches | None) -> Matches | None:
+    """`matches` on what readers of the version see."""
+    if conversion is None or matches is None:
+        return matches
+    seen = conversion.seen
+    return lambda entry: matches(seen(entry) or entry)
+
+
+def _matches(labels: LabelSelector, fields: FieldSelector, paths: Mapping[str, str | TextOf]) -> Matches | None:
     if labels.empty and fields.empty:
         return None
     wanted = [(paths[r.field], r.value, r.op == '=') for r in fields.requirements]

@@ -8,7 +8,7 @@ Source: apiserver pkg/registry/generic/registry/store.go, pkg/registry/rest/{cre
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -106,7 +106,23 @@ class Registry:
         entry = self.cache.peek(self.key(kind, namespace, name))
         if entry is None:
             raise NotFound.of(kind.resource, name)
-        return entry
+        return await self._seen(kind, entry)
+
+    async def _seen(self, kind: Kind, entry: Entry) -> Entry:
+        """An entry in the version of `kind`."""
+        return entry if kind.conversion is None else (await kind.conversion.served([entry]))[0]
+
+    async def _decoded(self, kind: Kind, current: Versioned) -> Obj:
+        """A stored value as an object in the version of `kind` that may be changed."""
+        if kind.conversion is None:
+            return decode(current.value, current.rv)
+        cached = self.cache.peek(current.key)
+        entry = cached if cached is not None and cached.rv == current.rv else Entry(*_parts(current))
+        return clone((await self._seen(kind, entry)).obj)
+
+    @staticmethod
+    async def _encoded(kind: Kind, obj: Obj) -> bytes:
+        return encode(obj if kind.conversion is None else await kind.conversion.stored(obj))
 
     # — create —
 
@@ -130,7 +146,7 @@ class Registry:
         if obj['metadata'].get('resourceVersion') not in {None, '', '0'}:
             raise BadRequest('resourceVersion should not be set on objects to be created')
         metadata.stamp_new(obj, self.env.new_uid(), self.env.clock.wall())
-        if kind.has_status:
+        if kind.has_status and not strategy.status_on_create:
             obj.pop('status', None)
         strategy.default(obj)
         attributes = self._attributes('CREATE', kind, namespace, write, obj=obj, old=None)
@@ -148,19 +164,20 @@ class Registry:
         hooks = self.hooks.get(kind.resource.qualified)
         claimed = await hooks.claim(obj, None, dry_run=write.options.dry_run) if hooks else []
         try:
-            value = encode(obj)
             if write.options.dry_run:
                 if self.cache.peek(key) is not None:
                     raise KeyExists(key)
-                return Entry(key, value, 0)
+                return Entry(key, encode(obj), 0)
+            value = await self._encoded(kind, obj)
             stored = await self.cache.create(key, value, ttl_s=self.ttl_s.get(kind.resource.qualified, 0))
         except BaseException as e:
+            await attributes.failed()
             if hooks and claimed:
                 await hooks.release(claimed)
             if isinstance(e, KeyExists):
                 raise AlreadyExists.of(kind.resource, name) from e
             raise
-        return Entry(key, stored.value, stored.rv)
+        return await self._seen(kind, Entry(key, stored.value, stored.rv))
 
     # — update —
 
@@ -173,15 +190,17 @@ class Registry:
             before: list[str] = []
 
             async def change(current: Versioned) -> bytes:
-                old = decode(current.value, current.rv)
-                new = await transform(decode(current.value, current.rv))
+                old = await self._decoded(kind, current)
+                new = await transform(await self._decoded(kind, current))
                 new = await self._updated(kind, (namespace, name), new, old, write)
                 if deletion.finished(kind, new):
                     raise _Finished(current, new)
                 if hooks:
                     claims.extend(await hooks.claim(new, old, dry_run=write.options.dry_run))  # noqa: B023
                     before[:] = hooks.held(old)  # noqa: B023
-                return encode(new)
+                if write.options.dry_run:
+                    return encode(new)
+                return await self._encoded(kind, new)
 
             try:
                 entry = await self._store_update(key, change, kind, write)
@@ -212,7 +231,7 @@ class Registry:
             return Entry(key, await change(current), current.rv)
         ttl_s = self.ttl_s.get(kind.resource.qualified, 0)
         stored = await self.cache.update(key, change, ttl_s=ttl_s)
-        return Entry(key, stored.value, stored.rv)
+        return await self._seen(kind, Entry(key, stored.value, stored.rv))
 
     async def _updated(self, kind: Kind, place: tuple[str, str], new: Obj, old: Obj, write: Write) -> Obj:
         """The object to store: rules of an update applied to what the client wants. `place`: namespace and name."""
@@ -226,7 +245,7 @@ class Registry:
             self._refuse(kind, new, [missing])
         metadata.carry_over(new, old)
         if write.subresource in STATUS_LIKE:
-            new = status_view(new, old)
+            new = status_view(new, old, kind.strategy.status_keeps)
         elif kind.has_status and not write.direct:
             _copy_status(new, old)
         strategy = kind.strategy
@@ -291,23 +310,24 @@ class Registry:
     async def _delete_once(
         self, kind: Kind, key: str, current: Versioned, options: DeleteOptions, write: Write
     ) -> tuple[Entry, bool]:
-        old = decode(current.value, current.rv)
+        stored_obj = decode(current.value, current.rv)
+        old = stored_obj if kind.conversion is None else await self._decoded(kind, current)
         deletion.check_preconditions(kind, old, options)
         meta = old['metadata']
         attributes = self._attributes('DELETE', kind, meta.get('namespace', ''), write, obj=None, old=old)
         attributes.name = meta['name']
         await self.admission.mutate(attributes)
         await self.admission.validate(attributes)
-        marked = deletion.mark(kind, old, options, self.env.clock.wall())
+        marked = deletion.mark(kind, stored_obj, options, self.env.clock.wall())
         if marked is None:
             if options.dry_run:
                 return Entry(key, current.value, current.rv), True
             gone = await self.cache.delete(key, check=_unmoved(current.rv), origin=current)
             await self._released(kind, old)
-            return Entry(key, current.value, gone.rv), True
+            return await self._seen(kind, Entry(key, current.value, gone.rv)), True
         value = encode(marked)
         if options.dry_run or value == current.value:
-            return Entry(key, value, current.rv), False
+            return await self._seen(kind, Entry(key, value, current.rv)), False
 
         async def change(now: Versioned) -> bytes:
             if now.rv != current.rv:
@@ -315,7 +335,7 @@ class Registry:
             return value
 
         stored = await self.cache.update(key, change, origin=current)
-        return Entry(key, stored.value, stored.rv), False
+        return await self._seen(kind, Entry(key, stored.value, stored.rv)), False
 
     async def _released(self, kind: Kind, obj: Obj) -> None:
         hooks = self.hooks.get(kind.resource.qualified)
@@ -343,6 +363,10 @@ def served(entry: Entry) -> Obj:
     return obj
 
 
+def _parts(current: Versioned) -> tuple[str, bytes, int]:
+    return current.key, current.value, current.rv
+
+
 def _unmoved(rv: int) -> Callable[[Versioned], None]:
     def check(now: Versioned) -> None:
         if now.rv != rv:
@@ -358,14 +382,13 @@ def _copy_status(new: Obj, old: Obj) -> None:
         new.pop('status', None)
 
 
-def status_view(new: Obj, old: Obj) -> Obj:
-    """What a write through /status may change: status, annotations and the record of field owners."""
-    kept = {k: v for k, v in clone(old).items() if k != 'status'}
+def status_view(new: Obj, old: Obj, keeps: Sequence[str]) -> Obj:
+    """What a write through /status stores: the old object with the new status, and the new metadata but for `keeps`."""
+    view = {k: v for k, v in clone(old).items() if k != 'status'}
     if 'status' in new:
-        kept['status'] = new['status']
-    for field_name in ('annotations', 'managedFields'):
-        if field_name in new['metadata']:
-            kept['metadata'][field_name] = new['metadata'][field_name]
-        else:
-            kept['metadata'].pop(field_name, None)
-    return kept
+        view['status'] = new['status']
+    kept, given = view['metadata'], new['metadata']
+    if '*' in keeps:
+        given = kept | {k: v for k, v in given.items() if k == 'managedFields'}
+    view['metadata'] = {k: v for k, v in given.items() if k not in keeps} | {k: kept[k] for k in keeps if k in kept}
+    return view

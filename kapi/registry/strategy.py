@@ -41,8 +41,15 @@ class Strategy:
     create_on_update = False
     """A PUT of a missing object creates it (Lease, Event)."""
     default_propagation: Literal['Background', 'Orphan'] = 'Background'
+    status_on_create = False
+    """A create may bring its status along (Node: the agent registers itself with one)."""
+    status_keeps: tuple[str, ...] = ()
+    """Fields of the metadata that a write through /status leaves as they were; `*` is all of them."""
     returns_deleted_object = False
     """DELETE answers with the object instead of a Status."""
+
+    deletion_finalizers: tuple[str, ...] = ()
+    """Put on the object when its deletion begins, for a cleanup of the server's own."""
 
     def default(self, obj: Obj) -> None:
         """Fill in the API's defaults, in place; idempotent. Runs on every write and after mutating admission."""

@@ -21,7 +21,9 @@ CREATED_AT = Col('Created At', 'metadata.creationTimestamp', type='date', descri
 
 
 def columns_of(kind: Kind) -> tuple[Col, ...]:
-    return (NAME, *kind.columns) if kind.columns else (NAME, CREATED_AT)
+    if not kind.columns:
+        return (NAME, CREATED_AT)
+    return (NAME, *kind.columns) if kind.name_first else kind.columns
 
 
 def definitions(kind: Kind) -> list[Obj]:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from kapi.errors import NotAcceptable, headers_of, to_status
 from kapi.registry import table
+from kapi.registry.alias import served_entry
 from kapi.registry.kind import Kind
 from kapi.registry.listing import Listed
 from kapi.registry.options import text
@@ -52,6 +53,7 @@ def obj_reply(ctx: Context, kind: Kind, obj: Obj, status: int = 200) -> Reply:
 
 def entry_reply(ctx: Context, kind: Kind, entry: Entry, status: int = 200) -> Reply:
     form = ctx.form
+    entry = served_entry(kind, entry)
     if form.media == JSON and not form.transform:
         return Reply(_served(kind, entry), status)
     return obj_reply(ctx, kind, served_obj(kind, entry), status)
@@ -64,20 +66,20 @@ def _served(kind: Kind, entry: Entry) -> bytes:
 
 
 def served_obj(kind: Kind, entry: Entry) -> Obj:
-    obj: Obj = entry.obj if entry.rv else orjson.loads(entry.value)
-    return obj
+    return entry.obj if entry.rv else entry.decoded
 
 
 def list_reply(ctx: Context, kind: Kind, listed: Listed) -> Reply:
     form = ctx.form
+    entries = listed.entries if kind.alias is None else [served_entry(kind, e) for e in listed.entries]
     meta: Obj = {'resourceVersion': str(listed.rv)}
     if listed.continue_:
         meta['continue'] = listed.continue_
     if listed.remaining:
         meta['remainingItemCount'] = listed.remaining
     if form.media == JSON and not form.transform:
-        return Reply(_list_bytes(kind.list_kind, kind.resource.api_version, meta, [e.raw for e in listed.entries]))
-    objects = [e.obj for e in listed.entries]
+        return Reply(_list_bytes(kind.list_kind, kind.resource.api_version, meta, [e.raw for e in entries]))
+    objects = [e.obj for e in entries]
     match form.transform:
         case 'Table':
             include = table.check_include(text(ctx.info.query, 'includeObject'))

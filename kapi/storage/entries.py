@@ -12,6 +12,8 @@ from kapi.storage.codec import stamp
 
 Obj = dict[str, Any]
 EventType = Literal['ADDED', 'MODIFIED', 'DELETED']
+VIEWS_MAX = 16
+"""Versions in which one custom resource is kept; definitions that change leave old ones behind."""
 Render = Callable[['Entry'], bytes]
 """Another representation of an entry, for example a Table row."""
 
@@ -19,7 +21,7 @@ Render = Callable[['Entry'], bytes]
 class Entry:
     """One version of one object: its stored bytes, its served bytes, and the decoded object once somebody asked."""
 
-    __slots__ = ('_obj', '_raw', '_views', 'key', 'rv', 'value')
+    __slots__ = ('_obj', '_raw', '_served', '_views', 'key', 'rv', 'value')
 
     def __init__(self, key: str, value: bytes, rv: int) -> None:
         self.key = key
@@ -28,6 +30,7 @@ class Entry:
         self._raw: bytes | None = None
         self._obj: Obj | None = None
         self._views: dict[str, bytes] | None = None
+        self._served: dict[object, Entry] | None = None
 
     @property
     def raw(self) -> bytes:
@@ -46,6 +49,12 @@ class Entry:
         return obj
 
     @property
+    def decoded(self) -> Obj:
+        """A fresh object of the stored value alone, without resourceVersion."""
+        obj: Obj = orjson.loads(self.value)
+        return obj
+
+    @property
     def versioned(self) -> Versioned:
         return Versioned(self.key, self.value, self.rv)
 
@@ -58,6 +67,20 @@ class Entry:
         if found is None:
             found = views[name] = render(self)
         return found
+
+
+    def served_as(self, view: object) -> Entry | None:
+        """What `keep_served` kept under this view."""
+        return None if self._served is None else self._served.get(view)
+
+    def keep_served(self, view: object, entry: Entry) -> None:
+        """Remember how this entry looks in another version. A view replaces the oldest beyond VIEWS_MAX."""
+        served = self._served
+        if served is None:
+            served = self._served = {}
+        elif len(served) >= VIEWS_MAX:
+            del served[next(iter(served))]
+        served[view] = entry
 
 
 class CacheEvent:

@@ -8,6 +8,7 @@ Sources: RFC 6902, RFC 7386, apimachinery/pkg/util/strategicpatch/patch.go (orde
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,6 +17,9 @@ from kcore.meta.schema import ANY, Node
 Obj = dict[str, Any]
 
 MAX_JSON_PATCH_OPERATIONS = 10_000
+_SHOWN_CHARS_MAX = 200
+"""Of a failed operation's path in the message."""
+_REJECTED = 'the server rejected our request due to an error in our request'
 
 _PATCH = '$patch'
 _RETAIN = '$retainKeys'
@@ -50,16 +54,19 @@ def json_patch(obj: Obj, operations: Sequence[Mapping[str, Any]]) -> Obj:
         raise PatchTooLarge(
             f'The allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {len(operations)}'
         )
-    try:
-        result = jsonpatch.JsonPatch(operations).apply(obj)
-    except jsonpatch.InvalidJsonPatch as error:
-        raise BadPatch(f'invalid JSON patch: {error}') from None
-    except jsonpatch.JsonPatchTestFailed as error:
-        raise PatchFailed(f'testing value failed: {error}') from None
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        raise PatchFailed(f'the server rejected our request due to an error in our request: {error}') from None
-    except (TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise PatchFailed(f'the JSON patch does not fit the object: {error}') from None
+    result: Any = copy.deepcopy(obj)
+    for operation in operations:
+        what = f'{operation.get("op")} {operation.get("path")}'[:_SHOWN_CHARS_MAX]
+        try:
+            result = jsonpatch.JsonPatch([operation]).apply(result, in_place=True)
+        except jsonpatch.InvalidJsonPatch:
+            raise BadPatch(f'invalid JSON patch: {what}') from None
+        except jsonpatch.JsonPatchTestFailed:
+            raise PatchFailed(f'{_REJECTED}: {what}: test failed') from None
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException):
+            raise PatchFailed(f'{_REJECTED}: {what}: missing path or value') from None
+        except (TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            raise PatchFailed(f'{_REJECTED}: {what}: does not fit the object') from None
     if not isinstance(result, dict):
         raise PatchFailed('the JSON patch does not leave an object')
     return cast(Obj, result)

@@ -30,6 +30,8 @@ SURGE = '25%'
 
 
 class DeploymentStrategy(BuiltinStrategy):
+    status_keeps = ('labels',)
+
     def default(self, obj: Obj) -> None:
         spec = spec_of(obj)
         put_defaults(

@@ -59,7 +59,7 @@ class HorizontalPodAutoscalerStrategy(PlainStrategy):
                 yield required(f'{at}.{source}', 'must populate information for the given metric source')
 
 
-def _reference(obj: Obj, _now: datetime) -> str:
+def reference(obj: Obj, _now: datetime) -> str:
     ref = get_path(obj, 'spec.scaleTargetRef') or {}
     return f'{ref.get("kind", "")}/{ref.get("name", "")}'
 
@@ -93,7 +93,7 @@ KIND = Kind(
     categories=('all',),
     subresources=(Status(),),
     columns=(
-        Col('Reference', _reference, description='What is scaled.'),
+        Col('Reference', reference, description='What is scaled.'),
         Col('Targets', _targets, description='Metrics: present/wanted.'),
         Col('MinPods', text('spec.minReplicas', UNSET), description='Fewest replicas.'),
         Col('MaxPods', number('spec.maxReplicas'), 'integer', description='Most replicas.'),

@@ -74,11 +74,16 @@ _COLUMNS = (
     Col('Name', 'metadata.name', format='name', priority=1, description='Name of the event.'),
 )
 
-_INVOLVED = ('kind', 'namespace', 'name', 'uid', 'apiVersion', 'resourceVersion', 'fieldPath')
-_SELECTABLE = {f'involvedObject.{field}': f'involvedObject.{field}' for field in _INVOLVED} | {
+def source_text(event: Obj) -> str:
+    """The value of the field selector `source`."""
+    return str(get_path(event, 'source.component') or event.get('reportingComponent') or '')
+
+
+INVOLVED = ('kind', 'namespace', 'name', 'uid', 'apiVersion', 'resourceVersion', 'fieldPath')
+_SELECTABLE = {f'involvedObject.{field}': f'involvedObject.{field}' for field in INVOLVED} | {
     'reason': 'reason',
     'reportingComponent': 'reportingComponent',
-    'source': 'source.component',
+    'source': source_text,
     'type': 'type',
 }
 
@@ -90,12 +95,3 @@ KIND = Kind(
     name_first=False,
     selectable=_SELECTABLE,
 )
-
-
-def source_text(event: Obj) -> str:
-    """The value of the field selector `source`."""
-    return str(get_path(event, 'source.component') or event.get('reportingComponent') or '')
-
-
-EVENTS_V1 = Resource('events.k8s.io', 'v1', 'events', 'Event')
-"""The newer group's view of the same objects; see `kapi.kinds.events.event`."""

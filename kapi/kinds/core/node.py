@@ -8,7 +8,7 @@ from datetime import datetime
 from kapi.kinds.base import PlainStrategy
 from kapi.kinds.core.pod_defaults import normalize_resources
 from kapi.kinds.core.pod_rules import EFFECTS
-from kapi.kinds.printing import AGE, NONE, UNKNOWN, Cell, text
+from kapi.kinds.printing import AGE, NONE, UNKNOWN, Cell, boolean, text
 from kapi.kinds.rules import complaints, duplicate, forbidden, one_of, quantity
 from kapi.registry.kind import Col, Connect, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
@@ -21,6 +21,8 @@ ANY_VERB = ('create', 'delete', 'get', 'patch', 'update')
 
 
 class NodeStrategy(PlainStrategy):
+    status_on_create = True
+
     def default(self, obj: Obj) -> None:
         status = obj.get('status') or {}
         normalize_resources(status.get('capacity'))
@@ -97,5 +99,5 @@ KIND = Kind(
         Col('Container-Runtime', text(f'{_INFO}.containerRuntimeVersion', UNKNOWN), priority=1,
             description='What runs the containers.'),
     ),
-    selectable={'spec.unschedulable': 'spec.unschedulable'},
+    selectable={'spec.unschedulable': boolean('spec.unschedulable')},
 )  # fmt: skip

@@ -9,6 +9,7 @@ from kapi.kinds.base import BuiltinStrategy
 from kapi.kinds.core.pod_columns import POD_COLUMNS
 from kapi.kinds.core.pod_defaults import GRACE_PERIOD_S, containers_of, default_pod
 from kapi.kinds.core.pod_rules import pod_spec, pod_update
+from kapi.kinds.printing import boolean
 from kapi.registry.kind import READ_WRITE, Connect, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
 from kcore.meta import gvk
@@ -46,6 +47,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 class PodStrategy(BuiltinStrategy):
     generation = False
+    status_keeps = ('ownerReferences',)
     returns_deleted_object = True
 
     def default(self, obj: Obj) -> None:
@@ -135,7 +137,7 @@ KIND = Kind(
         'spec.restartPolicy': 'spec.restartPolicy',
         'spec.schedulerName': 'spec.schedulerName',
         'spec.serviceAccountName': 'spec.serviceAccountName',
-        'spec.hostNetwork': 'spec.hostNetwork',
+        'spec.hostNetwork': boolean('spec.hostNetwork'),
         'status.phase': 'status.phase',
         'status.podIP': 'status.podIP',
         'status.nominatedNodeName': 'status.nominatedNodeName',

@@ -7,6 +7,7 @@ from typing import Any
 
 from kapi.authz.union import Attributes
 from kapi.errors import AlreadyExists, BadRequest, Forbidden, InvalidObject, NotFound
+from kapi.registry.alias import stored_kind, to_stored
 from kapi.registry.kind import Kind
 from kapi.registry.options import text, write_options
 from kapi.registry.store import Write
@@ -29,27 +30,28 @@ async def apply(ctx: Context, kind: Kind) -> Reply:
         why = 'Required value: is required for apply patch'
         raise InvalidObject.single('PatchOptions', 'meta.k8s.io', 'fieldManager', why, 'FieldValueRequired')
     config = _checked(ctx, kind, parse_object(await read_body(ctx.raw), YAML))
-    config = conform(ctx, kind, config, options.field_validation)
+    config = to_stored(kind, conform(ctx, kind, config, options.field_validation))
     write = Write(ctx.user, options, ctx.warnings, subresource=ctx.info.subresource, operation='Apply')
+    rules = stored_kind(kind)
     registry, namespace, name = ctx.server.registry, namespace_of(ctx, kind), ctx.info.name
 
     async def transform(old: Obj) -> Obj:
-        merged = registry.ownership.apply(kind, old, config, write)
-        return conform(ctx, kind, copy.deepcopy(merged), 'Ignore')
+        merged = registry.ownership.apply(rules, old, config, write)
+        return conform(ctx, rules, copy.deepcopy(merged), 'Ignore')
 
     for _ in range(CREATE_RACES_MAX):
         try:
-            return entry_reply(ctx, kind, await registry.update(kind, namespace, name, transform, write))
+            return entry_reply(ctx, kind, await registry.update(rules, namespace, name, transform, write))
         except NotFound:
             if ctx.info.subresource:
                 raise
         await _may_create(ctx)
-        fresh = copy.deepcopy(registry.ownership.apply(kind, None, config, write))
+        fresh = copy.deepcopy(registry.ownership.apply(rules, None, config, write))
         for field in ('resourceVersion', 'uid'):
             if fresh['metadata'].get(field):
                 raise NotFound.of(kind.resource, name)
         try:
-            return entry_reply(ctx, kind, await registry.create(kind, namespace, fresh, write), 201)
+            return entry_reply(ctx, kind, await registry.create(rules, namespace, fresh, write), 201)
         except AlreadyExists:
             continue
     raise AlreadyExists.of(kind.resource, name)

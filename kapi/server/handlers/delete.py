@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from kapi.errors import NotFound
+from kapi.registry.alias import stored_kind
 from kapi.registry.kind import Kind
 from kapi.registry.listing import Listed, list_objects
 from kapi.registry.options import DeleteOptions, ListOptions, WriteOptions, delete_options, list_options
@@ -35,7 +36,7 @@ async def delete(ctx: Context, kind: Kind) -> Reply:
     options = await read_options(ctx)
     namespace = namespace_of(ctx, kind)
     write = _write(ctx, options)
-    entry, gone = await ctx.server.registry.delete(kind, namespace, ctx.info.name, options, write)
+    entry, gone = await ctx.server.registry.delete(stored_kind(kind), namespace, ctx.info.name, options, write)
     if gone and not kind.strategy.returns_deleted_object:
         return Reply(orjson.dumps(_success(kind, entry.obj)))
     return entry_reply(ctx, kind, entry)
@@ -67,7 +68,9 @@ async def delete_collection(ctx: Context, kind: Kind) -> Reply:
     for entry in listed.entries:
         meta = entry.obj['metadata']
         try:
-            result, _ = await ctx.server.registry.delete(kind, meta.get('namespace', ''), meta['name'], options, write)
+            result, _ = await ctx.server.registry.delete(
+                stored_kind(kind), meta.get('namespace', ''), meta['name'], options, write
+            )  # fmt: skip
         except NotFound:
             continue  # somebody else was faster; gone is gone
         deleted.append(result)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kapi.errors import BadRequest, InvalidObject, TooLarge, UnsupportedMediaType
+from kapi.registry.alias import stored_kind, to_served, to_stored
 from kapi.registry.kind import Kind
 from kapi.registry.options import write_options
 from kapi.registry.store import Write
@@ -42,11 +43,13 @@ async def patch(ctx: Context, kind: Kind) -> Reply:
     write = Write(ctx.user, options, ctx.warnings, subresource=ctx.info.subresource)
 
     async def transform(old: Obj) -> Obj:
-        new = change(old)
+        new = change(to_served(kind, old))
         check_type(kind, new)
-        return conform(ctx, kind, new, options.field_validation, patched=True)
+        return to_stored(kind, conform(ctx, kind, new, options.field_validation, patched=True))
 
-    entry = await ctx.server.registry.update(kind, namespace_of(ctx, kind), ctx.info.name, transform, write)
+    entry = await ctx.server.registry.update(
+        stored_kind(kind), namespace_of(ctx, kind), ctx.info.name, transform, write
+    )  # fmt: skip
     return entry_reply(ctx, kind, entry)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kapi.errors import BadRequest, NotFound
+from kapi.registry.alias import stored_kind, to_stored
 from kapi.registry.kind import Kind
 from kapi.registry.options import write_options
 from kapi.registry.store import Write
@@ -28,15 +29,16 @@ async def update(ctx: Context, kind: Kind) -> Reply:
             raise BadRequest('name must be provided')
         raise BadRequest(f'the name of the object ({given}) does not match the name on the URL ({name})')
     write = Write(ctx.user, options, ctx.warnings, subresource=ctx.info.subresource)
+    stored, rules = to_stored(kind, wanted), stored_kind(kind)
 
     async def transform(_: Obj) -> Obj:
-        return clone(wanted)
+        return clone(stored)
 
     try:
-        entry = await ctx.server.registry.update(kind, namespace, name, transform, write)
+        entry = await ctx.server.registry.update(rules, namespace, name, transform, write)
     except NotFound:
         if not kind.strategy.create_on_update or ctx.info.subresource:
             raise
-        entry = await ctx.server.registry.create(kind, namespace, wanted, write)
+        entry = await ctx.server.registry.create(rules, namespace, stored, write)
         return entry_reply(ctx, kind, entry, 201)
     return entry_reply(ctx, kind, entry)

@@ -16,7 +16,8 @@ from aiohttp import web
 
 from kapi.errors import Expired, to_status
 from kapi.registry import table
-from kapi.registry.kind import Kind
+from kapi.registry.alias import served_entry
+from kapi.registry.kind import Conversion, Kind
 from kapi.registry.listing import scope_of, settle
 from kapi.registry.options import ListOptions, list_options, text
 from kapi.registry.selection import Selection, select
@@ -26,7 +27,7 @@ from kapi.server.negotiation import PARTIAL, Form
 from kapi.server.respond import warning_header
 from kapi.storage.base import Compacted
 from kapi.storage.entries import Entry, Render, frame
-from kapi.storage.watchers import Overflow, Watcher
+from kapi.storage.watchers import Delivery, Matches, Overflow, Watcher, replay
 
 Obj = dict[str, Any]
 
@@ -54,11 +55,15 @@ def view_of(ctx: Context, kind: Kind) -> View:
 
         def rows(entry: Entry) -> bytes:
             meta = {'resourceVersion': str(entry.rv)}
-            return orjson.dumps(table.table(kind, [entry.obj], now(), include=include, meta=meta, version=form.version))
+            obj = served_entry(kind, entry).obj
+            return orjson.dumps(table.table(kind, [obj], now(), include=include, meta=meta, version=form.version))
 
-        return View(f'table/{kind.resource.version}/{form.version}/{include}', rows)
+        return View(f'table/{kind.resource.api_version}/{kind.edition}/{form.version}/{include}', rows)
     if form.transform == PARTIAL:
         return View('partial', lambda entry: orjson.dumps(table.partial_metadata(entry.obj)))
+    if kind.alias is not None or kind.conversion is not None:
+        name = f'served/{kind.resource.api_version}/{kind.edition}'
+        return View(name, lambda entry: served_entry(kind, entry).raw)
     return View('', None)
 
 
@@ -70,6 +75,8 @@ async def watch(ctx: Context, kind: Kind) -> web.StreamResponse:
     prefix, scope = scope_of(kind, namespace_of(ctx, kind), name)
     await settle(ctx.server.cache, options)
     watcher, initial, failure = _subscribe(ctx, options, selection, prefix, scope)
+    if kind.conversion is not None:
+        initial = await _converted(kind.conversion, selection, initial)
     response = web.StreamResponse(headers={'Content-Type': 'application/json', 'Audit-Id': ctx.audit_id,
                                            'Cache-Control': 'no-cache, private'})  # fmt: skip
     for message in ctx.warnings:
@@ -82,7 +89,9 @@ async def watch(ctx: Context, kind: Kind) -> web.StreamResponse:
         if failure is not None or watcher is None:
             await response.write(failure or b'')
         else:
-            await _Stream(ctx, kind, options, view=view, watcher=watcher, response=response).run(initial)
+            late = selection.matches if selection.asks else None
+            stream = _Stream(ctx, kind, options, view=view, watcher=watcher, response=response, late=late)
+            await stream.run(initial)
         await response.write_eof()
     except (ConnectionResetError, Overflow):
         pass  # the client left, or was too slow and starts again
@@ -98,7 +107,7 @@ def _subscribe(
 ) -> tuple[Watcher | None, list[Entry], bytes | None]:
     """(watcher, objects to show first, frame of a failure). No await here: nothing may fall in between."""
     cache = ctx.server.cache
-    matches = selection.matches
+    matches = None if selection.asks else selection.matches
     wants_state = options.initial_events if options.initial_events is not None else options.version == 0
     start = cache.revision if wants_state else options.version or cache.revision
     try:
@@ -114,6 +123,13 @@ def _subscribe(
     return watcher, initial, None
 
 
+async def _converted(conversion: Conversion, selection: Selection, entries: list[Entry]) -> list[Entry]:
+    """The entries as readers see them; a selector that needs the converted form is applied here."""
+    served = await conversion.served(entries)
+    matches = selection.matches
+    return [e for e in served if matches is None or matches(e)] if selection.asks else served
+
+
 class _Stream:
     """The writing half of one watch."""
 
@@ -126,6 +142,7 @@ class _Stream:
         view: View,
         watcher: Watcher,
         response: web.StreamResponse,
+        late: Matches | None = None,
     ) -> None:
         self.ctx = ctx
         self.kind = kind
@@ -133,6 +150,8 @@ class _Stream:
         self.view = view
         self.watcher = watcher
         self.response = response
+        self.late = late
+        """A filter that can only judge converted entries."""
         self.loop = asyncio.get_running_loop()
         rng = ctx.server.env.rng
         timeout_s = options.timeout_s or rng.uniform(TIMEOUT_MIN_S, 2 * TIMEOUT_MIN_S)
@@ -174,6 +193,10 @@ class _Stream:
         write, take, time = self.response.write, self.watcher.take, self.loop.time
         while True:
             taken = await take()
+            if taken and self.kind.conversion is not None:
+                taken = await self._convert(self.kind.conversion, taken)
+                if not taken:
+                    continue
             if taken:
                 await write(b''.join([event.frame(kind, view, render) for kind, event in taken]))
                 self.watcher.progress = taken[-1][1].rv
@@ -188,6 +211,11 @@ class _Stream:
             if ending:
                 return
             self._arm()
+
+    async def _convert(self, conversion: Conversion, taken: list[Delivery]) -> list[Delivery]:
+        """Make sure that every event can be rendered in this watch's version."""
+        await conversion.served([e for _, event in taken for e in (event.entry, event.gone, event.prev) if e is not None])
+        return taken if self.late is None else replay(self.late, iter([event for _, event in taken]))
 
     def _arm(self) -> None:
         when = min(self.end, self.bookmark_at) if self.options.bookmarks else self.end

@@ -105,11 +105,11 @@ def test_columns_are_printable_for_the_barest_object(kind):
 
 def test_names_are_unique_and_well_formed():
     everything = (*STORED, *VIRTUAL)
-    assert len({(k.resource.group, k.resource.plural) for k in everything}) == len(everything)
+    assert len({(k.resource.group, k.resource.version, k.resource.plural) for k in everything}) == len(everything)
     for kind in everything:
         assert kind.resource.plural == kind.resource.plural.lower()
         assert schema_for(kind.resource)
-    shorts = [s for k in everything for s in k.short]
+    shorts = [s for k in everything if k.alias is None for s in k.short]
     assert len(shorts) == len(set(shorts))
 
 

@@ -8,7 +8,7 @@ import pytest
 from kapi.kinds import GOVERNING, KINDS
 
 NOW = datetime(2026, 1, 1, 1, tzinfo=UTC)
-BY_PLURAL = {k.resource.plural: k for k in (*KINDS, *GOVERNING)}
+BY_PLURAL = {k.resource.plural: k for k in (*KINDS, *GOVERNING) if k.alias is None}
 TEMPLATE = {'metadata': {'labels': {'a': 'b'}}, 'spec': {'containers': [{'name': 'c', 'image': 'i'}]}}
 SELECTOR = {'matchLabels': {'a': 'b'}}
 

@@ -1,0 +1,139 @@
+"""One object under two names (events.k8s.io and v1, autoscaling v1 and v2); what Tables and selectors say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from kapi.storage import watchers
+
+EVENTS, NEW_EVENTS = '/api/v1/namespaces/default/events', '/apis/events.k8s.io/v1/namespaces/default/events'
+V1, V2 = (f'/apis/autoscaling/{v}/namespaces/default/horizontalpodautoscalers' for v in ('v1', 'v2'))
+
+
+def event(name: str = 'e') -> dict[str, Any]:
+    return {
+        'metadata': {'name': name},
+        'regarding': {'kind': 'Pod', 'namespace': 'default', 'name': 'p'},
+        'note': 'hello',
+        'reason': 'Because',
+        'type': 'Normal',
+        'action': 'Do',
+        'eventTime': '2026-01-01T00:00:00.000001Z',
+        'reportingController': 'me/x',
+        'reportingInstance': 'me-1',
+    }
+
+
+async def test_an_event_is_the_same_object_in_both_groups(api):
+    made = await api.post(NEW_EVENTS, event())
+    assert made.status == 201
+    assert made.json['apiVersion'] == 'events.k8s.io/v1'
+    old = (await api.get(f'{EVENTS}/e')).json
+    assert (old['apiVersion'], old['message'], old['involvedObject']['name']) == ('v1', 'hello', 'p')
+    assert old['metadata']['uid'] == made.json['metadata']['uid']
+    assert (await api.get(f'{NEW_EVENTS}/e')).json['note'] == 'hello'
+    patched = await api.patch(f'{NEW_EVENTS}/e', {'note': 'changed'})
+    assert patched.json['note'] == 'changed'
+    assert (await api.get(f'{EVENTS}/e')).json['message'] == 'changed'
+
+
+async def test_events_of_the_newer_group_are_selected_and_watched_in_its_words(api):
+    async with api.watch(f'{NEW_EVENTS}?watch=true&fieldSelector=regarding.name%3Dp') as next_event:
+        await api.post(EVENTS, {'metadata': {'name': 'old'}, 'message': 'm', 'involvedObject': {
+            'kind': 'Pod', 'namespace': 'default', 'name': 'p'}})  # fmt: skip
+        seen = await next_event()
+    assert (seen['object']['apiVersion'], seen['object']['note']) == ('events.k8s.io/v1', 'm')
+    listed = (await api.get(f'{NEW_EVENTS}?fieldSelector=regarding.name%3Dq')).json
+    assert (listed['apiVersion'], listed['items']) == ('events.k8s.io/v1', [])
+
+
+async def test_an_autoscaler_written_as_v1_reads_as_v2_and_back(api):
+    spec = {'scaleTargetRef': {'kind': 'Deployment', 'name': 'd'}, 'maxReplicas': 3}
+    made = await api.post(V1, {'metadata': {'name': 'h'}, 'spec': {**spec, 'targetCPUUtilizationPercentage': 70}})
+    assert made.status == 201
+    assert made.json['spec']['targetCPUUtilizationPercentage'] == 70
+    metric = (await api.get(f'{V2}/h')).json['spec']['metrics'][0]
+    assert metric['resource'] == {'name': 'cpu', 'target': {'type': 'Utilization', 'averageUtilization': 70}}
+
+
+async def test_what_v1_cannot_say_of_an_autoscaler_survives_a_write_through_it(api):
+    target = {'type': 'Utilization', 'averageUtilization': 5}
+    memory = {'type': 'Resource', 'resource': {'name': 'memory', 'target': target}}
+    spec = {'scaleTargetRef': {'kind': 'Deployment', 'name': 'd'}, 'maxReplicas': 3, 'metrics': [memory]}
+    await api.post(V2, {'metadata': {'name': 'm'}, 'spec': spec})
+    seen = (await api.get(f'{V1}/m')).json
+    seen['spec']['maxReplicas'] = 9
+    assert (await api.put(f'{V1}/m', seen)).status == 200
+    kept = (await api.get(f'{V2}/m')).json
+    assert kept['spec']['metrics'] == [memory]
+    assert kept['spec']['maxReplicas'] == 9
+    assert 'annotations' not in kept['metadata']
+
+
+async def test_a_broken_annotation_of_an_autoscaler_is_told_by_name(api):
+    spec = {'scaleTargetRef': {'kind': 'Deployment', 'name': 'd'}, 'maxReplicas': 3}
+    notes = {'autoscaling.alpha.kubernetes.io/metrics': '{'}
+    reply = await api.post(V1, {'metadata': {'name': 'b', 'annotations': notes}, 'spec': spec})
+    assert reply.status == 400
+    assert 'autoscaling.alpha.kubernetes.io/metrics' in reply.json['message']
+
+
+async def test_a_table_that_declares_its_own_name_column_shows_it_once(api):
+    table = 'application/json;as=Table;v=v1;g=meta.k8s.io'
+    for path in (EVENTS, '/apis/storage.k8s.io/v1/storageclasses'):
+        names = [c['name'] for c in (await api.get(path, headers={'Accept': table})).json['columnDefinitions']]
+        assert names.count('Name') == 1
+
+
+async def test_an_absent_boolean_is_selected_as_false(api):
+    await api.post('/api/v1/nodes', {'metadata': {'name': 'n'}, 'status': {'phase': 'Running'}})
+    found = (await api.get('/api/v1/nodes?fieldSelector=spec.unschedulable%3Dfalse')).json['items']
+    assert [n['metadata']['name'] for n in found] == ['n']
+    assert found[0]['status']['phase'] == 'Running', 'a node is created with its status'
+
+
+async def test_a_failing_json_patch_is_told_in_one_short_sentence(api):
+    await api.post('/api/v1/namespaces/default/configmaps', {'metadata': {'name': 'c'}, 'data': {'long': 'x' * 5000}})
+    for operation in (
+        {'op': 'test', 'path': '/data/long', 'value': 'y'},
+        {'op': 'remove', 'path': '/data/none'},
+        {'op': 'replace', 'path': '/none/deep', 'value': 1},
+    ):
+        reply = await api.patch('/api/v1/namespaces/default/configmaps/c', [operation], 'json-patch')
+        assert reply.status == 422
+        assert len(reply.json['message']) < 200
+        assert operation['path'] in reply.json['message']
+
+
+async def test_a_status_write_takes_metadata_but_for_what_the_kind_keeps(api):
+    await api.post('/api/v1/namespaces', {'metadata': {'name': 'marked'}})
+    change = {'metadata': {'labels': {'a': 'b'}, 'annotations': {'c': 'd'}}, 'status': {'phase': 'Active'}}
+    seen = (await api.patch('/api/v1/namespaces/marked/status', change)).json['metadata']
+    assert (seen['labels']['a'], seen['annotations']) == ('b', {'c': 'd'})
+    containers = [{'name': 'c', 'image': 'i'}]
+    template = {'metadata': {'labels': {'x': 'y'}}, 'spec': {'containers': containers}}
+    spec = {'selector': {'matchLabels': {'x': 'y'}}, 'template': template}
+    base = '/apis/apps/v1/namespaces/default/deployments'
+    await api.post(base, {'metadata': {'name': 'd'}, 'spec': spec})
+    kept = (await api.patch(f'{base}/d/status', {**change, 'status': {'replicas': 1}})).json
+    assert 'labels' not in kept['metadata']
+    assert kept['metadata']['annotations'] == {'c': 'd'}
+
+
+async def test_a_watcher_that_never_reads_is_cut_and_the_others_go_on(world, api, monkeypatch):
+    monkeypatch.setattr(watchers, 'WATCH_BUFFER_EVENTS_MAX', 10)
+    base = '/api/v1/namespaces/default/configmaps'
+    writes = 60
+    await api.post(base, {'metadata': {'name': 'big'}})
+    async with api.session.get(f'{api.base}{base}?watch=true') as deaf, api.watch(f'{base}?watch=true') as next_event:
+        assert deaf.status == 200
+        assert (await next_event())['type'] == 'ADDED'
+        for i in range(writes):
+            await api.put(f'{base}/big', {'metadata': {'name': 'big'}, 'data': {'n': str(i), 'pad': 'x' * 500_000}})
+            assert (await next_event())['object']['data']['n'] == str(i)
+        assert len(world.server.cache.resource('/registry/configmaps/').hub) == 1, 'only the reader is left'
+        with pytest.raises(aiohttp.ClientError):
+            await deaf.read()
