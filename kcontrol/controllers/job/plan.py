@@ -9,11 +9,20 @@ Source: pkg/controller/job/job_controller.go (syncJob, trackJobStatusAndRemoveFi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from kclient.model import Obj
 from kcontrol.controllers.job.indexes import index_of, parse, show
+from kcontrol.controllers.job.perindex import (
+    ended_at,
+    failed_indexes,
+    pause_s,
+    per_index,
+    replacement,
+    waiting,
+)
 from kcontrol.controllers.job.policy import action_of, success_rule
 from kcore.meta.objects import condition_is, deleting, get_condition, is_pod_finished, is_pod_ready, uid_of
 from kcore.meta.times import format_time, parse_time
@@ -42,6 +51,8 @@ class Plan:
     recheck_s: float | None = None
     note: tuple[str, str, str] | None = None
     """(type, reason, message) of an event."""
+    annotations: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Completion index → what its new pod is annotated with."""
 
 
 @dataclass(slots=True)
@@ -53,6 +64,8 @@ class Tally:
     uncounted: dict[str, list[str]]
     completed: set[int]
     release: list[Obj]
+    failed_indexes: set[int] = field(default_factory=set)
+    """With backoffLimitPerIndex: indexes that are given up."""
     verdict: Verdict | None = None
     """A podFailurePolicy rule that fails the Job."""
 
@@ -89,10 +102,10 @@ def tally(job: Obj, pods: Sequence[Obj]) -> Tally:
     held = {uid_of(p) for p in pods if tracked(p)}
     completed = parse(status.get('completedIndexes')) if indexed(job) else set()
     result = Tally(int(status.get('succeeded') or 0), int(status.get('failed') or 0), {}, completed, [])
-    for field in ('succeeded', 'failed'):
-        uids = [str(u) for u in before.get(field) or ()]
-        result.uncounted[field] = [u for u in uids if u in held]
-        setattr(result, field, getattr(result, field) + len(uids) - len(result.uncounted[field]))
+    for kind in ('succeeded', 'failed'):
+        uids = [str(u) for u in before.get(kind) or ()]
+        result.uncounted[kind] = [u for u in uids if u in held]
+        setattr(result, kind, getattr(result, kind) + len(uids) - len(result.uncounted[kind]))
     known = {u for uids in result.uncounted.values() for u in uids}
     for pod in pods:
         if not tracked(pod):
@@ -103,6 +116,9 @@ def tally(job: Obj, pods: Sequence[Obj]) -> Tally:
             _count(job, pod, result)
     if indexed(job):
         result.succeeded = len(result.completed)
+    if per_index(job):
+        result.failed_indexes = failed_indexes(job, [p for p in pods if tracked(p) and failed(job, p)])
+        result.failed_indexes -= result.completed
     return result
 
 
@@ -160,6 +176,8 @@ def _figures(job: Obj, counted: Tally, active: Sequence[Obj], ending: Sequence[O
     status['uncountedTerminatedPods'] = {k: v for k, v in counted.uncounted.items() if v}
     if indexed(job):
         status['completedIndexes'] = show(counted.completed)
+    if per_index(job):
+        status['failedIndexes'] = show(counted.failed_indexes)
     return status
 
 
@@ -174,6 +192,12 @@ def _failure(job: Obj, counted: Tally, active: Sequence[Obj], now: datetime) -> 
     limit = int(spec.get('backoffLimit', 6))
     if failures > limit or _restarts_exceed(spec, active, limit):
         return 'BackoffLimitExceeded', 'Job has reached the specified backoff limit'
+    if counted.failed_indexes:
+        most = spec.get('maxFailedIndexes')
+        if most is not None and len(counted.failed_indexes) > int(most):
+            return 'MaxFailedIndexesExceeded', 'Job has exceeded the specified maximal number of failed indexes'
+        if len(counted.failed_indexes | counted.completed) >= _goal(job) and not success_rule(job, counted.completed):
+            return 'FailedIndexes', 'Job has failed indexes'
     left = _deadline_left_s(job, now)
     if left is not None and left <= 0 and not spec.get('suspend'):
         return 'DeadlineExceeded', 'Job was active longer than specified deadline'
@@ -242,14 +266,39 @@ def _carry_on(
     missing = wanted - len(active)
     if job['spec'].get('podReplacementPolicy') == 'Failed':
         missing -= len(ending)
+    base = Plan(status, tuple(counted.release), recheck_s=deadline, note=note)
+    if per_index(job):
+        return replace(base, **_by_index(job, counted, (active, everything), missing, now))
     pause = backoff_left_s(everything, now) if missing > 0 else 0.0
     if missing <= 0 or pause > 0:
-        waits = [w for w in (pause or None, deadline) if w is not None]
-        return Plan(status, tuple(counted.release), recheck_s=min(waits, default=None), note=note)
+        return replace(base, recheck_s=_sooner(pause or None, deadline))
     create: tuple[int | None, ...] = (None,) * min(missing, CREATE_MAX)
     if indexed(job):
         create = tuple(free_indexes(job, counted.completed, active)[: min(missing, CREATE_MAX)])
-    return Plan(status, tuple(counted.release), (), create, deadline, note)
+    return replace(base, create=create)
+
+
+def _by_index(
+    job: Obj, counted: Tally, pods: tuple[Sequence[Obj], Sequence[Obj]], missing: int, now: datetime
+) -> dict[str, Any]:
+    """What changes of a pass: each index waits for itself, and counts are handed over before a finalizer goes."""
+    active, everything = pods
+    over = counted.completed | counted.failed_indexes
+    ended = waiting(job, [p for p in everything if tracked(p) and failed(job, p)], over, active)
+    held = {uid_of(p) for p in ended.values()}
+    pauses = {i: pause_s(job, p, now) for i, p in ended.items()}
+    ready = [i for i in free_indexes(job, over, active) if pauses.get(i, 0.0) <= 0][: max(0, min(missing, CREATE_MAX))]
+    deadline = _deadline_left_s(job, now)
+    return {
+        'release': tuple(p for p in counted.release if uid_of(p) not in held),
+        'create': tuple(ready),
+        'recheck_s': _sooner(min((s for s in pauses.values() if s > 0), default=None), deadline),
+        'annotations': {i: replacement(job, ended.get(i)) for i in ready},
+    }
+
+
+def _sooner(*waits: float | None) -> float | None:
+    return min((w for w in waits if w is not None), default=None)
 
 
 def _wanted(job: Obj, counted: Tally, active: Sequence[Obj]) -> int:
@@ -259,7 +308,7 @@ def _wanted(job: Obj, counted: Tally, active: Sequence[Obj]) -> int:
     if job['spec'].get('completions') is None:
         # A work queue: after the first success no new pods, but those that run may finish.
         return min(len(active), parallelism) if done else parallelism
-    return min(parallelism, max(0, _goal(job) - done))
+    return min(parallelism, max(0, _goal(job) - done - len(counted.failed_indexes)))
 
 
 def free_indexes(job: Obj, completed: set[int], active: Iterable[Obj]) -> list[int]:
@@ -270,7 +319,7 @@ def free_indexes(job: Obj, completed: set[int], active: Iterable[Obj]) -> list[i
 
 def backoff_left_s(pods: Iterable[Obj], now: datetime) -> float:
     """Seconds until a replacement may be created, from the failures since the last success."""
-    ended = sorted(((_ended(p), p) for p in pods if is_pod_finished(p)), key=lambda e: (e[0], uid_of(e[1])))
+    ended = sorted(((ended_at(p), p) for p in pods if is_pod_finished(p)), key=lambda e: (e[0], uid_of(e[1])))
     failures, last = 0, None
     for at, pod in reversed(ended):
         if pod['status']['phase'] == 'Succeeded':
@@ -280,14 +329,6 @@ def backoff_left_s(pods: Iterable[Obj], now: datetime) -> float:
         return 0.0
     pause: float = min(BACKOFF_CAP_S, BACKOFF_S * 2 ** min(failures - 1, 16))
     return max(0.0, pause - (now - last).total_seconds())
-
-
-def _ended(pod: Obj) -> datetime:
-    """When the last container ended, as far as the pod says."""
-    states = [(c.get('state') or {}).get('terminated') or {} for c in pod['status'].get('containerStatuses') or ()]
-    times = [str(s['finishedAt']) for s in states if s.get('finishedAt')]
-    ready = get_condition(pod, 'Ready') or {}
-    return parse_time(max(times, default=ready.get('lastTransitionTime') or _created(pod)))
 
 
 def _created(pod: Obj) -> str:

@@ -11,7 +11,8 @@ from kclient.model import Obj
 from kcontrol.controllers.job.indexes import parse
 from kcore.meta.objects import key_of
 
-Action = Literal['Count', 'Ignore', 'FailJob']
+Action = Literal['Count', 'Ignore', 'FailJob', 'FailIndex']
+ACTIONS: dict[str, Action] = {'Ignore': 'Ignore', 'FailJob': 'FailJob', 'FailIndex': 'FailIndex'}
 
 
 def action_of(job: Obj, pod: Obj) -> tuple[Action, str]:
@@ -20,8 +21,7 @@ def action_of(job: Obj, pod: Obj) -> tuple[Action, str]:
     for number, rule in enumerate(policy.get('rules') or ()):
         message = _exit_code_match(rule, pod, number) or _condition_match(rule, pod, number)
         if message:
-            action = rule.get('action')
-            return ('FailJob' if action == 'FailJob' else 'Ignore' if action == 'Ignore' else 'Count'), message
+            return ACTIONS.get(str(rule.get('action')), 'Count'), message
     return 'Count', ''
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from kclient.errors import Conflict, NotFound
 from kclient.model import Obj
 from kcontrol.adoption import carry_out
 from kcontrol.claim import plan_claim
-from kcontrol.controller import Ctx, Result, Terminal, controller
+from kcontrol.controller import Ctx, Result, controller
 from kcontrol.controllers.job.indexes import INDEX
 from kcontrol.controllers.job.plan import FINALIZER, finished, plan, tracked
 from kcontrol.controllers.replicaset.plan import pod_from_template
+from kcontrol.kinds import JOBS
 from kcontrol.pods import Failed, create_pods, delete_pods
-from kcore.meta.gvk import PODS, Resource
+from kcore.meta.gvk import PODS
 from kcore.meta.objects import deleting, name_of, namespace_of, owner_ref
 
-JOBS = Resource('batch', 'v1', 'jobs', 'Job')
 CATCH_UP_S = 5.0
 """Safety net: the event that shows our own write brings us back much earlier."""
 OURS = 'kubernetes.io/job-controller'
@@ -28,10 +31,6 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         return None
     if job['spec'].get('managedBy') not in (None, OURS):
         return None
-    if job['spec'].get('backoffLimitPerIndex') is not None:
-        text = 'backoffLimitPerIndex is not supported: the Job is not run'
-        c.event(job, 'Warning', 'UnsupportedField', text)
-        raise Terminal(text)
     if not c.caught_up(key, PODS):
         return Result(CATCH_UP_S)
     candidates = [*c.owned(PODS, job), *c.orphans(PODS, namespace_of(job))]
@@ -53,13 +52,13 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         await _release(c, pod)
     try:
         await delete_pods(c, job, step.delete)
-        await create_pods(c, job, [new_pod(job, index) for index in step.create])
+        await create_pods(c, job, [new_pod(job, index, step.annotations) for index in step.create])
     except Failed as e:
         raise e.cause from e
     return Result(step.recheck_s) if step.recheck_s is not None else None
 
 
-def new_pod(job: Obj, index: int | None) -> Obj:
+def new_pod(job: Obj, index: int | None, annotations: Mapping[int, dict[str, str]] = MappingProxyType({})) -> Obj:
     """A pod of the Job, held by the counting finalizer; with an index also its name, hostname and environment."""
     pod = pod_from_template(job, owner_ref(job, JOBS), job['spec']['template'])
     meta = pod['metadata']
@@ -67,7 +66,7 @@ def new_pod(job: Obj, index: int | None) -> Obj:
     if index is None:
         return pod
     meta['generateName'] = f'{name_of(job)}-{index}-'
-    meta['annotations'] = {**meta.get('annotations', {}), INDEX: str(index)}
+    meta['annotations'] = {**meta.get('annotations', {}), INDEX: str(index), **annotations.get(index, {})}
     meta['labels'] = {**meta.get('labels', {}), INDEX: str(index)}
     spec = {'hostname': f'{name_of(job)}-{index}', **pod['spec']}
     for field in ('initContainers', 'containers'):

@@ -49,7 +49,7 @@ class World:
             if chance.random() < 0.1:
                 return
             self.serial += 1
-            pod = new_pod(self.job, index)
+            pod = new_pod(self.job, index, decided.annotations)
             uid = f'p{self.serial}'
             pod['metadata'] |= {'uid': uid, 'name': uid, 'creationTimestamp': '2026-01-02T00:00:00Z'}
             self.pods[uid] = {**pod, 'status': {'phase': 'Running'}}
@@ -96,6 +96,47 @@ def test_completions_are_counted_once_through_crashes(completions, parallelism, 
     else:
         assert world.truth['Succeeded'] == completions
     assert 'uncountedTerminatedPods' not in status
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    completions=st.integers(1, 6), parallelism=st.integers(1, 4), limit=st.integers(0, 2), seed=st.integers(0, 10**6),
+)  # fmt: skip
+def test_each_index_has_its_own_backoff_limit_through_crashes(completions, parallelism, limit, seed, now):
+    chance = random.Random(seed)
+    spec = {'completions': completions, 'parallelism': parallelism, 'completionMode': 'Indexed'}
+    world = World(job(**{**spec, 'backoffLimitPerIndex': limit, 'backoffLimit': 2**31 - 1}), now)
+    doomed = {i for i in range(completions) if chance.random() < 0.4}
+    tries: dict[int, int] = {}
+    for _ in range(3000):
+        world.step(chance)
+        assert world.running <= parallelism
+        if jobs.finished(world.job):
+            break
+        world.now += timedelta(seconds=chance.choice([1, 30, 700]))
+        for uid, held in [*world.pods.items()]:
+            if not is_pod_finished(held) and chance.random() < 0.5:
+                index = int(held['metadata']['annotations'][INDEX])
+                tries[index] = tries.get(index, 0) + 1
+                world.pods[uid] = {**held, 'status': {'phase': 'Failed' if index in doomed else 'Succeeded'}}
+    status = world.job['status']
+    assert condition_is(world.job, 'Failed' if doomed else 'Complete')
+    assert parse(status['failedIndexes']) == doomed
+    assert parse(status['completedIndexes']) == set(range(completions)) - doomed
+    assert all(count == (limit + 1 if index in doomed else 1) for index, count in tries.items())
+    assert status.get('failed', 0) == (limit + 1) * len(doomed)
+
+
+def test_a_rule_may_give_one_index_up_and_too_many_end_the_job(now):
+    rule = {'action': 'FailIndex', 'onExitCodes': {'operator': 'In', 'values': [42]}}
+    spec = {'completionMode': 'Indexed', 'completions': 4, 'parallelism': 4, 'backoffLimitPerIndex': 3,
+            'podFailurePolicy': {'rules': [rule]}}  # fmt: skip
+    pods = [pod('a', 'Failed', index=1, codes=[42]), pod('b', 'Running', index=0)]
+    step = jobs.plan(job(**spec), pods, now)
+    assert step.status['failedIndexes'] == '1'
+    assert step.create == (2, 3)
+    over = jobs.plan(job(**spec, maxFailedIndexes=0), pods, now)
+    assert types(over.status) == {'FailureTarget': 'MaxFailedIndexesExceeded'}
 
 
 def pod(uid: str, phase: str, *, finalizer: bool = True, index: int | None = None, codes=(), at: str = '') -> dict:
