@@ -6,14 +6,18 @@ A plugin is a class with `name`, `operations`, `mutate` and `validate`. The orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import structlog
+
 from kapi.authn.user import User
 from kapi.registry.kind import Kind
+from kapi.storage.base import StorageError
 
 Obj = dict[str, Any]
+log = structlog.get_logger('kapi.admission')
 Operation = Literal['CREATE', 'UPDATE', 'DELETE', 'CONNECT']
 
 
@@ -32,6 +36,19 @@ class Attributes:
     dry_run: bool = False
     options: Obj = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    annotations: dict[str, str] = field(default_factory=dict)
+    """For the audit log."""
+    undo: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """Run when the write fails after admission let it pass (a quota's place is given back)."""
+
+    async def failed(self) -> None:
+        """The write came to nothing."""
+        while self.undo:
+            undo = self.undo.pop()
+            try:
+                await undo()
+            except StorageError as e:
+                log.warning('a reservation was not given back; it ends by itself', err=str(e), name=self.name)
 
     def is_for(self, group: str, plural: str, subresource: str = '') -> bool:
         r = self.kind.resource
@@ -62,5 +79,9 @@ class Chain:
             await plugin.mutate(a)
 
     async def validate(self, a: Attributes) -> None:
-        for plugin in self._by_operation[a.operation]:
-            await plugin.validate(a)
+        try:
+            for plugin in self._by_operation[a.operation]:
+                await plugin.validate(a)
+        except BaseException:
+            await a.failed()
+            raise

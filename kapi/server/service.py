@@ -45,7 +45,8 @@ class ApiServer:
         self.authn = self.authentication.union
         self.tokens = self.authentication.tokens
         authority = env.disk.read(config.client_ca)
-        self.admission = plugins.chain(plugins.Needs(self.cache, env, self.authz, self.rbac, self.tokens, authority))
+        needs = plugins.Needs(self.cache, env, self.authz, self.rbac, self.tokens, self.catalog.by_kind, authority)
+        self.admission = plugins.chain(needs)
         self.registry = Registry(self.cache, env, self.admission, self.schemas.node)
         ports = range(config.node_port_min, config.node_port_max + 1)
         self.addresses = ServiceAddresses(self.cache, env, config.service_cidr, ports)

@@ -5,12 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kapi.admission.chain import Chain
+from kapi.admission.plugins.certificates import CertificateRequests
+from kapi.admission.plugins.default_storage_class import DefaultStorageClass
 from kapi.admission.plugins.default_toleration_seconds import DefaultTolerationSeconds
+from kapi.admission.plugins.limit_ranger import LimitRanger
 from kapi.admission.plugins.namespace_lifecycle import NamespaceLifecycle
 from kapi.admission.plugins.node_restriction import NodeRestriction
+from kapi.admission.plugins.owner_references import Find, OwnerReferences
+from kapi.admission.plugins.pod_security import PodSecurity
 from kapi.admission.plugins.priority import Priority
 from kapi.admission.plugins.rbac_escalation import RbacEscalation
+from kapi.admission.plugins.resource_quota import ResourceQuota
+from kapi.admission.plugins.runtime_class import RuntimeClass
 from kapi.admission.plugins.service_account import ServiceAccount
+from kapi.admission.plugins.taint_nodes import TaintNodesByCondition
 from kapi.admission.plugins.token_secret import TokenSecret
 from kapi.authn.tokens import Tokens
 from kapi.authz.rbac import Rbac
@@ -28,18 +36,28 @@ class Needs:
     authz: Union
     rbac: Rbac
     tokens: Tokens
+    find_kind: Find
     authority: bytes
     """The client CA (PEM), which token Secrets carry as `ca.crt`."""
 
 
 def chain(needs: Needs) -> Chain:
     cache = needs.cache
+    authz = needs.authz
     return Chain((
         NamespaceLifecycle(cache),
+        LimitRanger(cache),
         ServiceAccount(cache, needs.env),
         TokenSecret(cache, needs.tokens, needs.authority),
+        NodeRestriction(cache),
+        TaintNodesByCondition(),
+        PodSecurity(cache),
         Priority(cache),
         DefaultTolerationSeconds(),
-        NodeRestriction(cache),
-        RbacEscalation(needs.authz, needs.rbac),
+        DefaultStorageClass(cache),
+        RuntimeClass(cache),
+        CertificateRequests(authz),
+        RbacEscalation(authz, needs.rbac),
+        OwnerReferences(authz, needs.find_kind),
+        ResourceQuota(cache, needs.env),
     ))  # fmt: skip

@@ -1,0 +1,190 @@
+"""The built-in plugins that shape or refuse pods, claims, nodes, owners and certificate requests."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+CORE = '/api/v1/namespaces/default'
+GOOD = {
+    'allowPrivilegeEscalation': False, 'capabilities': {'drop': ['ALL']}, 'runAsNonRoot': True,
+    'seccompProfile': {'type': 'RuntimeDefault'},
+}  # fmt: skip
+
+
+def pod(name: str = 'p', *, security: Any = None, resources: Any = None, **spec: Any) -> dict[str, Any]:
+    container = {'name': 'c', 'image': 'i'}
+    if security is not None:
+        container['securityContext'] = security
+    if resources is not None:
+        container['resources'] = resources
+    return {'metadata': {'name': name}, 'spec': {'containers': [container], **spec}}
+
+
+async def label(api: Any, **levels: str) -> None:
+    labels = {f'pod-security.kubernetes.io/{k}': v for k, v in levels.items()}
+    assert (await api.patch('/api/v1/namespaces/default', {'metadata': {'labels': labels}})).status == 200
+    await api.get('/api/v1/namespaces/default')
+
+
+@pytest.mark.parametrize(
+    ('change', 'baseline', 'restricted'),
+    [
+        ({'security': GOOD}, '', ''),
+        ({}, '', 'allowPrivilegeEscalation != false'),
+        ({'security': {**GOOD, 'privileged': True, 'allowPrivilegeEscalation': True}}, 'privileged', 'privileged'),
+        ({'security': GOOD, 'hostNetwork': True}, 'host namespaces (hostNetwork=true)', 'host namespaces'),
+        ({'security': GOOD, 'hostPID': True}, 'host namespaces (hostPID=true)', 'host namespaces'),
+        ({'security': GOOD, 'volumes': [{'name': 'v', 'hostPath': {'path': '/'}}]}, 'hostPath volumes (volume "v")',
+         'restricted volume types (volume "v" uses restricted volume type "hostPath")'),
+        ({'security': GOOD, 'volumes': [{'name': 'v', 'nfs': {'server': 's', 'path': '/'}}]}, '', '"nfs"'),
+        ({'security': {**GOOD, 'capabilities': {'drop': ['ALL'], 'add': ['SYS_ADMIN']}}},
+         'must not include "SYS_ADMIN"', 'must not include "SYS_ADMIN"'),
+        ({'security': {**GOOD, 'capabilities': {'drop': ['ALL'], 'add': ['CHOWN']}}}, '', '"CHOWN"'),
+        ({'security': {**GOOD, 'capabilities': {'drop': ['ALL'], 'add': ['NET_BIND_SERVICE']}}}, '', ''),
+        ({'security': {**GOOD, 'runAsUser': 0}}, '', 'runAsUser=0'),
+        ({'security': {**GOOD, 'runAsNonRoot': False}}, '', 'must not set securityContext.runAsNonRoot=false'),
+        ({'security': {**GOOD, 'procMount': 'Unmasked'}, 'hostUsers': True}, 'procMount', 'procMount'),
+        ({'security': {**GOOD, 'seccompProfile': {'type': 'Unconfined'}}}, 'seccompProfile', 'seccompProfile'),
+        ({'security': {**GOOD, 'seLinuxOptions': {'type': 'spc_t'}}}, 'seLinuxOptions', 'seLinuxOptions'),
+        ({'security': GOOD, 'securityContext': {'sysctls': [{'name': 'kernel.msgmax', 'value': '1'}]}},
+         'forbidden sysctls (kernel.msgmax)', 'forbidden sysctls'),
+        ({'security': GOOD, 'securityContext': {'sysctls': [{'name': 'net.ipv4.tcp_rmem', 'value': '1'}]}}, '', ''),
+    ],
+)  # fmt: skip
+async def test_pod_security_levels(api: Any, change: Any, baseline: str, restricted: str) -> None:
+    for level, broken in (('privileged', ''), ('baseline', baseline), ('restricted', restricted)):
+        await label(api, enforce=level)
+        made = await api.post(f'{CORE}/pods?dryRun=All', pod(**change))
+        if broken:
+            assert made.status == 403, (level, made.text)
+            assert f'violates PodSecurity "{level}:latest": ' in made.json['message']
+            assert broken in made.json['message']
+        else:
+            assert made.status == 201, (level, made.text)
+
+
+async def test_pod_security_warns_of_templates_and_refuses_bad_labels(api: Any) -> None:
+    await label(api, warn='restricted', enforce='privileged')
+    spec = {'selector': {'matchLabels': {'a': 'b'}}, 'template': {**pod(), 'metadata': {'labels': {'a': 'b'}}}}
+    made = await api.post('/apis/apps/v1/namespaces/default/deployments', {'metadata': {'name': 'd'}, 'spec': spec})
+    assert made.status == 201
+    assert 'would violate PodSecurity' in made.headers['Warning']
+    bad = {'metadata': {'labels': {'pod-security.kubernetes.io/enforce': 'tight'}}}
+    assert (await api.patch('/api/v1/namespaces/default', bad)).status == 422
+
+
+async def test_limit_ranges_fill_in_and_bound(api: Any) -> None:
+    limit = {
+        'type': 'Container', 'default': {'cpu': '500m'}, 'defaultRequest': {'cpu': '100m'}, 'max': {'cpu': '2'},
+        'min': {'cpu': '50m'}, 'maxLimitRequestRatio': {'cpu': '10'},
+    }  # fmt: skip
+    await api.post(f'{CORE}/limitranges', {'metadata': {'name': 'l'}, 'spec': {'limits': [limit]}})
+    await api.get(f'{CORE}/limitranges')
+    made = await api.post(f'{CORE}/pods', pod('a'))
+    assert made.json['spec']['containers'][0]['resources'] == {'limits': {'cpu': '500m'}, 'requests': {'cpu': '100m'}}
+    note = made.json['metadata']['annotations']['kubernetes.io/limit-ranger']
+    assert note == 'LimitRanger plugin set: cpu request for container c; cpu limit for container c'
+    for resources, why in (
+        ({'limits': {'cpu': '3'}}, 'maximum cpu usage per Container is 2, but limit is 3'),
+        ({'requests': {'cpu': '10m'}}, 'minimum cpu usage per Container is 50m, but request is 10m'),
+        ({'requests': {'cpu': '100m'}, 'limits': {'cpu': '2'}}, 'but provided ratio is 20.000000'),
+    ):
+        refused = await api.post(f'{CORE}/pods', pod('b', resources=resources))
+        assert refused.status == 403
+        assert why in refused.json['message']
+
+
+async def test_claims_get_the_default_storage_class(api: Any) -> None:
+    classes = '/apis/storage.k8s.io/v1/storageclasses'
+    for name, mark in (('slow', 'false'), ('fast', 'true')):
+        meta = {'name': name, 'annotations': {'storageclass.kubernetes.io/is-default-class': mark}}
+        assert (await api.post(classes, {'metadata': meta, 'provisioner': 'x/y'})).status == 201
+    await api.get(classes)
+    spec = {'accessModes': ['ReadWriteOnce'], 'resources': {'requests': {'storage': '1Gi'}}}
+    made = await api.post(f'{CORE}/persistentvolumeclaims', {'metadata': {'name': 'a'}, 'spec': spec})
+    assert made.json['spec']['storageClassName'] == 'fast'
+    none = {'metadata': {'name': 'b'}, 'spec': {**spec, 'storageClassName': ''}}
+    assert (await api.post(f'{CORE}/persistentvolumeclaims', none)).json['spec']['storageClassName'] == ''
+
+
+async def test_runtime_classes_must_exist_and_bring_their_overhead(api: Any) -> None:
+    refused = await api.post(f'{CORE}/pods', pod(runtimeClassName='gvisor'))
+    assert refused.status == 403
+    assert 'RuntimeClass "gvisor" not found' in refused.json['message']
+    body = {'metadata': {'name': 'gvisor'}, 'handler': 'runsc', 'overhead': {'podFixed': {'cpu': '250m'}},
+            'scheduling': {'nodeSelector': {'a': 'b'}}}  # fmt: skip
+    assert (await api.post('/apis/node.k8s.io/v1/runtimeclasses', body)).status == 201
+    made = await api.post(f'{CORE}/pods', pod(runtimeClassName='gvisor'))
+    assert made.json['spec']['overhead'] == {'cpu': '250m'}
+    assert made.json['spec']['nodeSelector'] == {'a': 'b'}
+
+
+async def test_new_nodes_are_tainted_until_they_are_seen_ready(api: Any) -> None:
+    made = await api.post('/api/v1/nodes', {'metadata': {'name': 'n'}})
+    assert made.json['spec']['taints'] == [{'key': 'node.kubernetes.io/not-ready', 'effect': 'NoSchedule'}]
+
+
+async def test_owners_are_set_only_by_those_who_may(world: Any, api: Any) -> None:
+    rbac = '/apis/rbac.authorization.k8s.io/v1/namespaces/default'
+    rules = [{'verbs': ['create', 'update', 'get', 'patch'], 'apiGroups': [''], 'resources': ['configmaps', 'pods']}]
+    await api.post(f'{rbac}/roles', {'metadata': {'name': 'r'}, 'rules': rules})
+    subject = {'kind': 'User', 'name': 'bob', 'apiGroup': 'rbac.authorization.k8s.io'}
+    ref = {'kind': 'Role', 'name': 'r', 'apiGroup': 'rbac.authorization.k8s.io'}
+    await api.post(f'{rbac}/rolebindings', {'metadata': {'name': 'b'}, 'roleRef': ref, 'subjects': [subject]})
+    owner = {'apiVersion': 'v1', 'kind': 'Pod', 'name': 'x', 'uid': 'u'}
+    bob = await world.user('bob')
+    await api.get(f'{rbac}/rolebindings')
+    assert (await bob.post(f'{CORE}/configmaps', {'metadata': {'name': 'a'}})).status == 201
+    change = {'metadata': {'ownerReferences': [owner]}}
+    refused = await bob.patch(f'{CORE}/configmaps/a', change)
+    assert refused.status == 403
+    assert "cannot set an ownerRef on a resource you can't delete" in refused.json['message']
+    blocking = {'metadata': {'name': 'b', 'ownerReferences': [{**owner, 'blockOwnerDeletion': True}]}}
+    assert (await bob.post(f'{CORE}/configmaps', blocking)).status == 403
+    assert (await bob.post(f'{CORE}/configmaps', {'metadata': {'name': 'c', 'ownerReferences': [owner]}})).status == 201
+
+
+def request(*groups: str) -> str:
+    names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, g) for g in groups]
+    subject = x509.Name([*names, x509.NameAttribute(NameOID.COMMON_NAME, 'eve')])
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return base64.b64encode(made.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+async def test_certificate_requests_name_their_author_and_are_decided_by_permission(world: Any, api: Any) -> None:
+    requests = '/apis/certificates.k8s.io/v1/certificatesigningrequests'
+    rbac = '/apis/rbac.authorization.k8s.io/v1'
+    rules = [{'verbs': ['*'], 'apiGroups': ['certificates.k8s.io'],
+              'resources': ['certificatesigningrequests', 'certificatesigningrequests/approval']}]  # fmt: skip
+    await api.post(f'{rbac}/clusterroles', {'metadata': {'name': 'r'}, 'rules': rules})
+    ref = {'kind': 'ClusterRole', 'name': 'r', 'apiGroup': 'rbac.authorization.k8s.io'}
+    subject = {'kind': 'User', 'name': 'eve', 'apiGroup': 'rbac.authorization.k8s.io'}
+    binding = {'metadata': {'name': 'b'}, 'roleRef': ref, 'subjects': [subject]}
+    assert (await api.post(f'{rbac}/clusterrolebindings', binding)).status == 201
+    await api.get(f'{rbac}/clusterrolebindings')
+    eve = await world.user('eve', 'dev')
+    spec = {'request': request(), 'signerName': 'kubernetes.io/kube-apiserver-client', 'usages': ['client auth'],
+            'username': 'somebody-else', 'groups': ['system:masters']}  # fmt: skip
+    made = await eve.post(requests, {'metadata': {'name': 'c'}, 'spec': spec})
+    assert made.status == 201, made.text
+    assert made.json['spec']['username'] == 'eve'
+    assert made.json['spec']['groups'] == ['dev', 'system:authenticated']
+    approved = {'type': 'Approved', 'status': 'True', 'reason': 'r', 'message': 'm'}
+    change = {'status': {'conditions': [approved]}}
+    refused = await eve.patch(f'{requests}/c/approval', change)
+    assert refused.status == 403
+    assert 'user not permitted to approve requests with signerName' in refused.json['message']
+    assert (await api.patch(f'{requests}/c/approval', change)).status == 200
+    assert (await api.patch(f'{requests}/c/approval', {'status': {'conditions': []}})).status == 422
+    masters = {**spec, 'request': request('system:masters')}
+    assert (await eve.post(requests, {'metadata': {'name': 'd'}, 'spec': masters})).status == 403
+    rubbish = {**spec, 'request': base64.b64encode(b'rubbish').decode()}
+    assert (await eve.post(requests, {'metadata': {'name': 'e'}, 'spec': rubbish})).status == 422
