@@ -15,7 +15,7 @@ Keys and values are bytes. `end` is exclusive; `prefix_end(prefix)` gives the en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from kstore.clientcalls import Calls
@@ -160,6 +160,31 @@ class StoreClient(Calls):
         Raises Compacted, FutureRevision.
         """
         return int((await self._write(Command.COMPACT, revision))[0])
+
+    # -- operating -----------------------------------------------------------------------------------------------
+
+    async def member_add(self, member: int, address: str) -> None:
+        """Bring a member in as a learner; then start it with `--join`. Raises Refused, BadRequest, Timeout."""
+        await self._call(Op.ADMIN, 'add', member, address)
+
+    async def member_promote(self, member: int) -> None:
+        """Make a learner a voter. Raises Refused while it is not in sync."""
+        await self._call(Op.ADMIN, 'promote', member)
+
+    async def member_remove(self, member: int) -> None:
+        """Raises Refused when the others could not go on without it."""
+        await self._call(Op.ADMIN, 'remove', member)
+
+    async def move_leader(self, member: int) -> None:
+        """Ask that `member` lead; `status` shows when it does. Raises Refused."""
+        await self._call(Op.ADMIN, 'move-leader', member)
+
+    async def snapshot(self) -> AsyncIterator[bytes]:
+        """A consistent copy of the whole state, in chunks: see `kstore.backup`. Raises BadRequest when cut off."""
+        chunk = 0
+        while data := await self._call(Op.SNAPSHOT, chunk):
+            yield data
+            chunk += 1
 
     # -- leases --------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ class StoreConfig(Config):
     peers: dict[int, Address] = Field(
         default_factory=dict, description='All members as ID=HOST:PORT,...; empty for a single member.'
     )
+    join: bool = Field(False, description='Join a running cluster, after `members add`; --peers names its members.')
     cluster: str = Field('kubeling', min_length=1, description='Name of the cluster; members of another are refused.')
     http: Address | None = Field(None, description='HOST:PORT for /health and /metrics; none by default.')
     tls_cert: Path | None = Field(None, description='Certificate of this member (PEM), for clients and peers.')
@@ -37,6 +38,12 @@ class StoreConfig(Config):
         250, ge=10, le=60_000, description='How long applied writes stay in memory only (the log has them).'
     )
     compact_age_s: int = Field(300, ge=0, description='Old revisions are kept this long; 0 for ever.')
+    quota_mb: int = Field(
+        2048, ge=0, description='Size of the state at which puts are refused until there is room again; 0: no limit.'
+    )
+    hash_check_s: int = Field(
+        600, ge=0, description='How often a follower compares its contents with the leader; 0: never.'
+    )
     compact_count: int = Field(1_000_000, ge=0, description='At most this many old revisions are kept; 0: no limit.')
 
     @field_validator('peers')

@@ -140,6 +140,12 @@ class NotLeader(StoreError):
     retriable = True
 
 
+class Refused(StoreError):
+    """An administrative request that the state of the cluster does not allow; the text says why."""
+
+    code = 19
+
+
 def _tree(cls: type[StoreError]) -> list[type[StoreError]]:
     return [cls, *(d for child in cls.__subclasses__() for d in _tree(child))]
 

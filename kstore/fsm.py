@@ -46,6 +46,7 @@ class Command(IntEnum):
     EXPIRE = 7  # [[lease, ...]] → [revision]
     CHECKPOINT = 8  # [[[lease, remaining], ...]] → [revision]
     NOTHING = 9  # [] → [revision]; a barrier
+    MEMBER = 10  # [member, address] → [revision]; where a member is reached, an empty address once it is gone
 
 
 def encode(client: int, sequence: int, acked: int, retry: bool, *command: Any) -> bytes:
@@ -69,6 +70,8 @@ class StoreFsm:
         """Called when the whole state was replaced: watches start over from history."""
         self.on_granted: Callable[[int], None] = lambda lease_id: None
         self.on_revoked: Callable[[int], None] = lambda lease_id: None
+        self.on_member: Callable[[], None] = lambda: None
+        """Called when `members` changed."""
         self._handlers: dict[int, Callable[..., bytes]] = {
             Command.TXN: self._txn,
             Command.PUT: self._put,
@@ -79,6 +82,7 @@ class StoreFsm:
             Command.EXPIRE: self._expire,
             Command.CHECKPOINT: self._checkpoint,
             Command.NOTHING: self._nothing,
+            Command.MEMBER: self._member,
         }
         self._changes: list[Change] = []
 
@@ -234,6 +238,17 @@ class StoreFsm:
 
     def _nothing(self) -> bytes:
         return pack([self.store.revision])
+
+    def _member(self, member: Any, address: Any) -> bytes:
+        if txn.check_int(member, 'member') >= 1 << 31 or not member or not isinstance(address, str):
+            raise BadRequest('a member is a number from 1 to 2^31-1 and an address')
+        self.engine.put(Table.MEMBERS, member.to_bytes(8, 'big'), address.encode())
+        self.on_member()
+        return pack([self.store.revision])
+
+    def members(self) -> dict[int, str]:
+        """Addresses that were changed since the cluster was founded; empty ones are of members that are gone."""
+        return {int.from_bytes(k, 'big'): v.decode() for k, v in self.engine.scan(Table.MEMBERS)}
 
     # -- durability ----------------------------------------------------------------------------------------------
 

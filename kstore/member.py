@@ -18,11 +18,12 @@ from kcore.config import split_address
 from kcore.env import Env
 from kcore.tasks import start_essential
 from kstore import __version__
+from kstore.admin import Admin
 from kstore.config import StoreConfig
 from kstore.connection import Connection
 from kstore.contention import Contention
 from kstore.engine.layers import Engine
-from kstore.errors import BadRequest, ProtocolError, StoreError, TooLarge
+from kstore.errors import BadRequest, ProtocolError, Stopped, StoreError, TooLarge
 from kstore.fsm import COMMAND_BYTES_MAX, Command, StoreFsm, encode
 from kstore.leasekeeper import LeaseKeeper
 from kstore.model import RangeFlag, RangeQuery
@@ -56,13 +57,16 @@ class Member:
         self.store = self.fsm.store
         self.hub = Hub(self.store)
         self._hello = Hello(Role.CLIENT, zlib.crc32(config.cluster.encode()), config.id)
-        others = {m: split_address(a) for m, a in config.members.items() if m != config.id}
         self.led = asyncio.Event()
         """Set once this member has known a leader."""
-        self.peers = Peers(self._hello, others, env)
+        self.members: dict[int, str] = {}
+        """Address of every member, this one included."""
+        self.peers = Peers(self._hello, {}, env)
+        self._members_changed()
+        founders = () if config.join else tuple(sorted(config.members))
         self.node = Node(
             NodeConfig(
-                config.id, config.data_dir, tuple(sorted(config.members)), config.tick_ms / 1000,
+                config.id, config.data_dir, founders, config.tick_ms / 1000,
                 config.election_ticks, config.heartbeat_ticks,
             ),
             env, self.fsm, self.peers,
@@ -70,6 +74,7 @@ class Member:
         self.proposals = Proposals(self.node, self.peers, env, config.id, config.request_timeout_s)
         self.proposals.lead = self._lead
         self.contention = Contention(self.fsm, self.proposals)
+        self.admin = Admin(self)
         self.leases = LeaseKeeper(self.fsm, self.node, self.proposals, env)
         self.connections: set[Connection] = set()
         self.leader_changes = 0
@@ -78,6 +83,7 @@ class Member:
         self.fsm.on_changes = self._changed
         self.fsm.on_full = self._flush_now.set
         self.fsm.on_restore = self._restored
+        self.fsm.on_member = self._members_changed
         self.peers.on_down = self._peer_down
         self.node.on_leader_change(self._leader_changed)
 
@@ -91,8 +97,7 @@ class Member:
                 start_essential(group, 'leases', self.leases.run())
                 start_essential(group, 'progress', self._progress())
                 start_essential(group, 'compaction', self._compact())
-                for peer in self.peers.addresses:
-                    start_essential(group, f'peer {peer}', self.peers.keep(peer, tls))
+                start_essential(group, 'peers', self.peers.run(tls))
         finally:
             for connection in tuple(self.connections):
                 connection.close()
@@ -105,6 +110,12 @@ class Member:
         finally:
             self.fsm.close()
 
+    def _members_changed(self) -> None:
+        """Whom there is: `--peers`, and over it what was changed since."""
+        known = {**self.config.members, **self.fsm.members()}
+        self.members = {m: a for m, a in sorted(known.items()) if a}
+        self.peers.update({m: split_address(a) for m, a in self.members.items() if m != self.config.id})
+
     # -- connections ---------------------------------------------------------------------------------------------
 
     def connection(self) -> Connection:
@@ -115,7 +126,7 @@ class Member:
         if theirs.cluster and theirs.cluster != self._hello.cluster:
             raise ProtocolError('this member belongs to another cluster')
         if theirs.role is Role.PEER and theirs.member not in self.peers.addresses:
-            raise ProtocolError(f'member {theirs.member} is not in --peers')
+            raise ProtocolError(f'there is no member {theirs.member}')
         return self._hello
 
     def opened(self, connection: Connection) -> None:
@@ -126,6 +137,7 @@ class Member:
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self.admin.closed(connection)
 
     def peer_frame(self, peer: int, frame: list[Any]) -> None:
         kind, items = frame
@@ -219,18 +231,31 @@ class Member:
         connection.watches.progress(watch_id)
         connection.answer(number, success(pack(self.hub.published)))
 
+    def _admin(self, connection: Connection, number: int, *request: Any) -> None:
+        if not request or not isinstance(request[0], str):
+            raise BadRequest('an administrative request is a word and its arguments')
+        self.proposals.submit(Op.ADMIN, list(request), lambda result: connection.answer(number, result))
+
+    def _snapshot(self, connection: Connection, number: int, chunk: Any) -> None:
+        self.admin.snapshot(connection, number, chunk)
+
     def _status(self, connection: Connection, number: int) -> None:
         connection.answer(number, success(pack(self.status())))
 
     def status(self) -> dict[str, Any]:
-        """What `python -m kstore status` shows of this member."""
+        """What `python -m kstore status` shows of this member. Raises Stopped while it still reads its log."""
+        if not self.node.running:
+            raise Stopped('this member is starting')
         node = self.node.status()
         backend = self.fsm.engine.backend
         return {
             'version': __version__,
             'cluster': self.config.cluster,
             'member': self.config.id,
-            'members': dict(self.config.members),
+            'members': dict(self.members),
+            'voters': list(node.conf.voters),
+            'learners': list(node.conf.learners),
+            'active': sorted(m for m, peer in node.peers.items() if peer.active),
             'role': node.role,
             'term': node.term,
             'leader': node.leader,
@@ -257,6 +282,8 @@ class Member:
             self.contention.submit(ticket)
         elif ticket.op in (Op.KEEPALIVE, Op.LEASE_TTL):
             self.leases.serve(ticket)
+        elif ticket.op == Op.ADMIN:
+            self.admin.serve(ticket)
         else:
             self.proposals.finish(ticket, failure(BadRequest(f'operation {ticket.op!r} cannot be forwarded')))
 
@@ -275,6 +302,7 @@ class Member:
         self.hub.publish(changes, revision)
 
     def _restored(self) -> None:
+        self._members_changed()
         published, self.hub.published = self.hub.published, self.store.revision
         for connection in self.connections:
             connection.watches.restart(published)
@@ -336,4 +364,6 @@ _HANDLERS: dict[int, Any] = {
     Op.STATUS: Member._status,
     Op.REVISION: Member._revision,
     Op.PROGRESS: Member._ask_progress,
+    Op.ADMIN: Member._admin,
+    Op.SNAPSHOT: Member._snapshot,
 }

@@ -15,6 +15,7 @@ import structlog
 
 from kcore.backoff import Backoff
 from kcore.env import Env
+from kcore.tasks import start_essential
 from kstore.errors import ProtocolError
 from kstore.raft.messages import Message, MessageType
 from kstore.wire import HELLO_BYTES_MAX, FrameReader, Hello, Peer, Role, frame, pack
@@ -119,8 +120,10 @@ class Peers:
     def __init__(self, hello: Hello, addresses: Mapping[int, tuple[str, int]], env: Env) -> None:
         self._hello = Hello(Role.PEER, hello.cluster, hello.member)
         self.addresses = dict(addresses)
+        """Of the other members; see `update`."""
         self._env = env
         self._links: dict[int, PeerLink] = {}
+        self._changed = asyncio.Event()
         self.on_down: Callable[[int], None] = lambda peer: None
         """Called when the link to a peer breaks."""
 
@@ -152,11 +155,33 @@ class Peers:
         if self.up(peer):
             self._links[peer].answer(item)
 
-    async def keep(self, peer: int, tls: ssl.SSLContext | None) -> NoReturn:
+    def update(self, addresses: Mapping[int, tuple[str, int]]) -> None:
+        """The other members are now these: new ones are dialled, links to those that are gone are closed."""
+        if addresses != self.addresses:
+            self.addresses = dict(addresses)
+            self._changed.set()
+
+    async def run(self, tls: ssl.SSLContext | None) -> NoReturn:
+        """Keep links to all members up, whoever they are, for ever."""
+        tasks: dict[int, tuple[tuple[str, int], asyncio.Task[NoReturn]]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                for peer, (address, task) in tuple(tasks.items()):
+                    if self.addresses.get(peer) != address:
+                        task.cancel()
+                        del tasks[peer]
+                for peer, address in self.addresses.items():
+                    if peer not in tasks:
+                        tasks[peer] = address, start_essential(group, f'peer {peer}', self._keep(peer, address, tls))
+                await self._changed.wait()
+        raise AssertionError('the group never ends by itself')
+
+    async def _keep(self, peer: int, address: tuple[str, int], tls: ssl.SSLContext | None) -> NoReturn:
         """Keep the link to one peer up, for ever."""
         backoff = Backoff(0.02, REDIAL_S_MAX, self._env.rng)
+        host, port = address
         while True:
-            host, port = self.addresses[peer]
             link: PeerLink | None = None
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):

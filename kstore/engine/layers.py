@@ -38,6 +38,8 @@ class Table(IntEnum):
     """Lease id → TTL."""
     SESSIONS = 6
     """Client id → its recent results."""
+    MEMBERS = 7
+    """Member id → address, empty once it was removed; what `--peers` says holds for the others."""
 
 
 Records = Iterator[tuple[bytes, bytes]]

@@ -51,19 +51,36 @@ class LocalStores:
     def endpoints(self) -> list[tuple[str, int]]:
         return [('127.0.0.1', int(a.rpartition(':')[2])) for a in self.addresses.values()]
 
-    async def start(self, *ids: int) -> None:
+    def add(self, i: int) -> str:
+        """An address for one more member."""
+        with socket.socket() as s:
+            s.bind(('127.0.0.1', 0))
+            self.addresses[i] = f'127.0.0.1:{s.getsockname()[1]}'
+        return self.addresses[i]
+
+    async def start(self, *ids: int, **options: object) -> None:
         for i in ids or tuple(self.addresses):
             config = StoreConfig(
                 id=i, data_dir=self._directory / str(i), listen=self.addresses[i], peers=self.addresses,
-                **self.options,
+                **{**self.options, **options},
             )  # fmt: skip
-            ready = asyncio.Event()
-            self._tasks[i] = asyncio.create_task(server.run(config, self._env, ready.set))
-            waiting = asyncio.create_task(ready.wait())
-            await asyncio.wait({waiting, self._tasks[i]}, return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                waiting.cancel()
-                self._tasks[i].result()
+            self._tasks[i] = asyncio.create_task(server.run(config, self._env, lambda: None))
+        for i in ids or tuple(self.addresses):
+            await self._listening(i)
+
+    async def _listening(self, i: int) -> None:
+        """A member alone has no leader and is not ready, but it listens."""
+        host, _, port = self.addresses[i].rpartition(':')
+        while not self._tasks[i].done():
+            try:
+                transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, host, int(port))
+            except OSError:
+                await asyncio.sleep(0.01)
+            else:
+                transport.close()
+                return
+        task = self._tasks.pop(i)
+        task.result()
 
     async def kill(self, i: int) -> None:
         task = self._tasks.pop(i)
