@@ -10,6 +10,7 @@ from kcontrol.controllers.disruption import reconcile as disruption
 from kcontrol.controllers.endpoints import reconcile as endpoints
 from kcontrol.controllers.endpointslice import reconcile as endpointslice
 from kcontrol.controllers.gc import reconcile as gc
+from kcontrol.controllers.horizontalpodautoscaler import reconcile as horizontalpodautoscaler
 from kcontrol.controllers.job import reconcile as job
 from kcontrol.controllers.namespace import reconcile as namespace
 from kcontrol.controllers.nodeipam import reconcile as nodeipam
@@ -39,6 +40,7 @@ CONTROLLERS: tuple[Controller | Loop, ...] = (
     cronjob.reconcile,
     disruption.reconcile,
     resourcequota.reconcile,
+    horizontalpodautoscaler.reconcile,
     endpoints.reconcile,
     endpointslice.reconcile,
     podgc.run,
