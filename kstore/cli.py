@@ -12,50 +12,16 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import orjson
-from rich.console import Console
-from rich.table import Table
-
 from kcore import log
 from kcore.config import split_address
 from kcore.env import Env
+from kstore import cluster
 from kstore.client import StoreClient
 from kstore.errors import StoreError
 from kstore.model import NO_END, Do, KeyValue, Relation, Target, prefix_end
+from kstore.output import Output, UsageError, show
 
-Verb = Callable[[StoreClient, argparse.Namespace, 'Output'], Awaitable[int]]
-
-
-class Output:
-    """Rows as a table, or one JSON object a line."""
-
-    def __init__(self, json: bool) -> None:
-        self.json = json
-        self._console = Console()
-
-    def rows(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        if self.json:
-            for row in rows:
-                self.object(dict(zip(columns, row, strict=True)))
-            return
-        table = Table(box=None, header_style='bold', pad_edge=False)
-        for column in columns:
-            table.add_column(column.upper(), no_wrap=True)
-        for row in rows:
-            table.add_row(*(str(cell) for cell in row))
-        self._console.print(table)
-
-    def object(self, value: dict[str, Any]) -> None:
-        if self.json:
-            sys.stdout.write(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode() + '\n')
-            sys.stdout.flush()
-        else:
-            self._console.print(' '.join(f'{k}={v}' for k, v in value.items()), soft_wrap=True, highlight=False)
-
-
-def show(data: bytes) -> str:
-    """Bytes as text; what is no UTF-8 is escaped."""
-    return data.decode('utf-8', 'backslashreplace')
+Verb = Callable[[StoreClient, argparse.Namespace, Output], Awaitable[int]]
 
 
 def _row(kv: KeyValue) -> tuple[Any, ...]:
@@ -75,16 +41,8 @@ def _span(args: argparse.Namespace) -> tuple[bytes, bytes | None]:
 async def status(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
     """Every endpoint's own view; exit code 1 when one does not answer."""
     names = ('member', 'role', 'term', 'leader', 'applied_index', 'revision', 'compacted', 'watches', 'db_bytes')
-    rows, code = [], 0
-    for host, port in args.endpoints:
-        try:
-            async with StoreClient([(host, port)], Env.real(), tls=args.tls, deadline_s=args.timeout) as one:
-                s = await one.status()
-            rows.append((f'{host}:{port}', *(s[n] for n in names)))
-        except StoreError as e:
-            code = 1
-            print(f'kstore: {host}:{port}: {e}', file=sys.stderr)
-    out.rows(('endpoint', *names), rows)
+    found, code = await cluster.each(args)
+    out.rows(('endpoint', *names), [(s['endpoint'], *(s[n] for n in names)) for s in found])
     return code
 
 
@@ -182,10 +140,6 @@ async def compact(client: StoreClient, args: argparse.Namespace, out: Output) ->
     return 0
 
 
-class UsageError(Exception):
-    """Wrong arguments that argparse cannot see."""
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='kstore', description='Talk to a running store.', allow_abbrev=False)
     common = argparse.ArgumentParser(add_help=False)
@@ -196,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         common.add_argument(f'--tls-{name}', metavar='FILE')
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
 
-    def verb(name: str, run: Verb, text: str) -> argparse.ArgumentParser:
+    def verb(name: str, run: Any, text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
@@ -228,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb('lease', lease, 'grant, keep alive, revoke or show leases')
     sub.add_argument('action', choices=('grant', 'keepalive', 'revoke', 'ttl', 'list'))
     sub.add_argument('number', nargs='?', type=int, default=0, help='TTL in seconds for grant, else the lease id')
+    cluster.add_verbs(verb)
     verb('compact', compact, 'forget revisions below REVISION').add_argument('revision', type=int)
     return parser
 
@@ -249,6 +204,8 @@ def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
 
 async def _run(args: argparse.Namespace) -> int:
     out = Output(args.json)
+    if args.run in cluster.OFFLINE:
+        return int(await args.run(args, out))
     async with StoreClient(args.endpoints, Env.real(), tls=args.tls, deadline_s=args.timeout) as client:
         code: int = await args.run(client, args, out)
         return code
@@ -256,15 +213,17 @@ async def _run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
+    if argv[0] == 'snapshot' and len(argv) > 1 and argv[1] in ('save', 'status', 'restore'):
+        argv = [f'snapshot-{argv[1]}', *argv[2:]]
     args = _parser().parse_args(argv)
-    log.setup('kstore', level='error')
+    log.setup('kstore', level='error')  # what goes wrong is said in one line, see below
     try:
         args.tls = _tls(args)
         return asyncio.run(_run(args))
     except UsageError as e:
         print(f'kstore: {e}', file=sys.stderr)
         return 2
-    except (StoreError, OSError) as e:
+    except (StoreError, OSError, cluster.LogCorrupt) as e:
         print(f'kstore: {e}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

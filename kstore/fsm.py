@@ -269,7 +269,7 @@ class StoreFsm:
     async def restore(self, meta: SnapshotMeta, chunks: AsyncIterable[bytes]) -> None:
         """See `kstore.node.Fsm`."""
         await self.engine.replace()
-        await _load(self.engine, chunks, meta.index)
+        await load_snapshot(self.engine, chunks, meta.index)
         self._applied = meta.index
         self.store.load()
         self.sessions.load()
@@ -313,8 +313,11 @@ def _frames(view: EngineView, index: int) -> Iterator[bytes]:
             yield wire.frame(pack([int(table), batch]))
 
 
-async def _load(engine: Engine, chunks: AsyncIterable[bytes], index: int) -> None:
-    """Raises ValueError (ProtocolError, Corrupt as its cause) when the chunks are no whole snapshot."""
+async def load_snapshot(engine: Engine, chunks: AsyncIterable[bytes], index: int) -> None:
+    """Fill an empty engine, durably, as the state after entry `index`.
+
+    Raises ValueError (ProtocolError, Corrupt as its cause) when the chunks are no whole snapshot.
+    """
     reader, crc, header, complete = wire.FrameReader(), 0, False, False
     try:
         async for chunk in chunks:

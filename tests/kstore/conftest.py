@@ -35,7 +35,7 @@ class LocalStores:
 
     def __init__(self, env: Env, directory: Path, members: int) -> None:
         self._env = env
-        self._directory = directory
+        self.directory = directory
         self._tasks: dict[int, asyncio.Task[None]] = {}
         with contextlib.ExitStack() as stack:
             ports = []
@@ -61,7 +61,7 @@ class LocalStores:
     async def start(self, *ids: int, **options: object) -> None:
         for i in ids or tuple(self.addresses):
             config = StoreConfig(
-                id=i, data_dir=self._directory / str(i), listen=self.addresses[i], peers=self.addresses,
+                id=i, data_dir=self.directory / str(i), listen=self.addresses[i], peers=self.addresses,
                 **{**self.options, **options},
             )  # fmt: skip
             self._tasks[i] = asyncio.create_task(server.run(config, self._env, lambda: None))

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from kstore.cli import UsageError, _compare, _operation
+from kstore.cli import _compare, _operation
+from kstore.output import UsageError
 
 Stores = Callable[..., Awaitable[Any]]
 

@@ -20,6 +20,15 @@ async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def until(client: StoreClient, field: str, holds: Callable[[Any], bool]) -> None:
+    """Until the member we are connected to says so."""
+
+    async def check() -> bool:
+        return holds((await client.status())[field])
+
+    await eventually(check)
+
+
 async def promote(client: StoreClient, member: int) -> None:
     """As soon as the learner is in sync."""
 
@@ -41,17 +50,17 @@ async def test_a_member_joins_as_a_learner_is_promoted_and_removed(stores: Store
         await client.put(b'/%d' % n, b'x')
     address = store.add(4)
     await client.member_add(4, address)
-    status = await client.status()
-    assert (status['learners'], status['members'][4]) == ([4], address)
+    await until(client, 'members', lambda members: members.get(4) == address)
+    assert (await client.status())['learners'] == [4]
     await store.start(4, join=True)
     await promote(client, 4)
-    assert (await client.status())['voters'] == [1, 2, 3, 4]
+    await until(client, 'voters', lambda voters: voters == [1, 2, 3, 4])
     joined = await store.client(endpoints=[store.endpoints[3]], follow_leader=False)
     assert (await joined.range(b'/', b'0', count_only=True)).count == 50
     leader = (await client.status())['leader']
     gone = next(m for m in (1, 2, 3) if m != leader)
     await client.member_remove(gone)
-    assert gone not in (await client.status())['members']
+    await until(client, 'members', lambda members: gone not in members)
     await store.kill(gone)
     await client.put(b'/after', b'x')
     await store.kill(4)  # and comes back knowing whom there is
@@ -79,11 +88,8 @@ async def test_changes_that_make_no_sense_are_refused(stores: Stores):
     leader = (await client.status())['leader']
     others = [m for m in (1, 2, 3) if m != leader]
     await store.kill(others[0])
-
-    async def noticed() -> bool:
-        return others[0] not in (await client.status())['active']
-
-    await eventually(noticed)
+    at_leader = await store.client(endpoints=[store.endpoints[leader - 1]], follow_leader=False)
+    await until(at_leader, 'active', lambda active: others[0] not in active)
     with pytest.raises(Refused, match='unhealthy cluster'):
         await client.member_remove(others[1])
 
@@ -95,9 +101,5 @@ async def test_leadership_moves_where_it_is_sent(stores: Stores):
     leader = (await client.status())['leader']
     target = leader % 3 + 1
     await client.move_leader(target)
-
-    async def moved() -> bool:
-        return bool((await client.status())['leader'] == target)
-
-    await eventually(moved)
+    await until(client, 'leader', lambda leader: leader == target)
     await client.put(b'/a', b'2')

@@ -1,0 +1,125 @@
+"""The verbs of the command line that look after a cluster: members, leadership, backups, disasters."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from kcore.env import Env
+from kstore import backup
+from kstore.client import StoreClient
+from kstore.errors import StoreError
+from kstore.output import Output, UsageError
+from kstore.raft.errors import LogCorrupt
+
+__all__ = ['OFFLINE', 'LogCorrupt', 'add_verbs', 'each']
+
+
+async def each(args: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
+    """Every endpoint's own status, with an `endpoint` field; exit code 1 when one does not answer."""
+    found, code = [], 0
+    for host, port in args.endpoints:
+        try:
+            async with StoreClient([(host, port)], Env.real(), tls=args.tls, deadline_s=args.timeout) as one:
+                found.append({'endpoint': f'{host}:{port}', **await one.status()})
+        except StoreError as e:
+            code = 1
+            print(f'kstore: {host}:{port}: {e}', file=sys.stderr)
+    return found, code
+
+
+async def members(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
+    """List, add, promote or remove."""
+    if args.action != 'list' and not args.member:
+        raise UsageError(f'members {args.action} wants a member id')
+    match args.action:
+        case 'add':
+            if not args.address:
+                raise UsageError('members add wants ID HOST:PORT')
+            await client.member_add(args.member, args.address)
+            if not args.json:
+                known = {**(await client.status())['members'], args.member: args.address}
+                peers = ','.join(f'{m}={a}' for m, a in known.items())
+                print(f'start it: python -m kstore --id {args.member} --join --listen {args.address} --peers {peers}')
+                print(f'then:     python -m kstore members promote {args.member}')
+        case 'promote':
+            await client.member_promote(args.member)
+        case 'remove':
+            await client.member_remove(args.member)
+    await client.revision()  # what the member we ask says next is not older than this
+    status = await client.status()
+    rows: Iterable[tuple[Any, ...]] = (
+        (m, address, 'learner' if m in status['learners'] else 'voter', m == status['leader'])
+        for m, address in status['members'].items()
+        if m in status['voters'] or m in status['learners']
+    )
+    out.rows(('member', 'address', 'role', 'leader'), list(rows))
+    return 0
+
+
+async def move_leader(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
+    await client.move_leader(args.member)
+    await client.revision()  # answered by whoever leads now
+    out.object({'leader': (await client.status())['leader']})
+    return 0
+
+
+async def snapshot_save(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
+    env = Env.real()
+    size = await backup.save(client.snapshot(), args.file, env)
+    out.object({'file': str(args.file), **backup.summarize(args.file, env)._asdict(), 'size_bytes': size})
+    return 0
+
+
+async def snapshot_status(args: argparse.Namespace, out: Output) -> int:
+    out.object({'file': str(args.file), **backup.summarize(args.file, Env.real())._asdict()})
+    return 0
+
+
+async def snapshot_restore(args: argparse.Namespace, out: Output) -> int:
+    found = await backup.restore(args.file, args.data_dir, args.members, Env.real(), bump=args.bump_revision)
+    out.object({'data_dir': str(args.data_dir), **found._asdict()})
+    return 0
+
+
+async def recover(args: argparse.Namespace, out: Output) -> int:
+    found = await backup.recover(args.data_dir, args.id, args.listen, Env.real())
+    out.object({'data_dir': str(args.data_dir), **found._asdict()})
+    if not args.json:
+        print(f'start it: python -m kstore --id {args.id} --listen {args.listen} --data-dir {args.data_dir}')
+    return 0
+
+
+OFFLINE = (snapshot_status, snapshot_restore, recover)
+"""Verbs that work on files and need no server."""
+
+
+def add_verbs(verb: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    sub = verb('members', members, 'list members, add a learner, promote it, remove a member')
+    sub.add_argument('action', nargs='?', default='list', choices=('list', 'add', 'promote', 'remove'))
+    sub.add_argument('member', nargs='?', type=int, default=0, metavar='ID')
+    sub.add_argument('address', nargs='?', metavar='HOST:PORT')
+    sub = verb('move-leader', move_leader, 'hand leadership to a member')
+    sub.add_argument('member', type=int, metavar='ID')
+    sub = verb('snapshot-save', snapshot_save, 'write a consistent backup while serving')
+    sub.add_argument('file', type=Path)
+    verb('snapshot-status', snapshot_status, 'check a backup').add_argument('file', type=Path)
+    sub = verb('snapshot-restore', snapshot_restore, 'make a data directory from a backup, for a new cluster')
+    sub.add_argument('file', type=Path)
+    sub.add_argument('--data-dir', type=Path, required=True)
+    sub.add_argument('--members', type=_ids, default=(1,), metavar='1,2,3', help='ids of all members to be')
+    sub.add_argument('--bump-revision', type=int, default=0, metavar='N', help='make old watchers start over')
+    sub = verb('recover', recover, 'after a lost majority: make this stopped member the only one')
+    sub.add_argument('--data-dir', type=Path, required=True)
+    sub.add_argument('--id', type=int, required=True)
+    sub.add_argument('--listen', required=True, metavar='HOST:PORT')
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(',')}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r}: wants ID,ID,ID') from None
