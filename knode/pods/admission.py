@@ -11,6 +11,7 @@ from typing import Any
 
 from kcore.meta import quantity
 from knode.pods.model import Verdict
+from knode.pods.security import forbidden_sysctl
 
 Obj = Mapping[str, Any]
 
@@ -22,7 +23,7 @@ def admit(
 ) -> Verdict | None:
     """None: welcome. others: the pods here that still hold resources. labels: of the node; None: not known yet."""
     others = list(others)
-    return _selected(pod, labels) or _ports(pod, others) or _fits(pod, others, allocatable)
+    return forbidden_sysctl(pod) or _selected(pod, labels) or _ports(pod, others) or _fits(pod, others, allocatable)
 
 
 def _selected(pod: Obj, labels: Mapping[str, str] | None) -> Verdict | None:

@@ -25,6 +25,8 @@ def exec_spec(record: Record, argv: Sequence[str]) -> dict[str, Any]:
         'uid': meta.get('uid'),
         'gid': meta.get('gid'),
         'groups': meta.get('groups') or [],
+        'no_new_privs': meta.get('no_new_privs', False),
+        'capabilities': meta.get('capabilities'),
         'mount_pid': record.pid if meta.get('mounts') else 0,
     }
 

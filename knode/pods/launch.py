@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import Any
 import orjson
 
 from kcore.meta import quantity
-from knode.errors import ContainerConfigError, RunError
+from knode.errors import RunError
 from knode.images.catalogue import Image, host_environment
+from knode.pods import security
 from knode.pods.environment import Sources, environment
 from knode.pods.expand import expand
 from knode.pods.host import Host
 from knode.pods.model import Obj, Start
-from knode.runtime.driver import Capabilities, ContainerSpec
+from knode.runtime.driver import ContainerSpec
 from knode.runtime.shim.container import MARK
 
 TERMINATION_MESSAGE_BYTES_MAX = 4096
@@ -64,8 +64,11 @@ def container_spec(
     env = {**host_environment(), **image.env, 'HOSTNAME': pod['metadata']['name'], 'HOME': str(paths.work(name))}
     env |= _surroundings(pod, c, paths, pod_ip, start.attempt) | wanted
     container_id = host.env.new_uid().replace('-', '') + host.env.new_uid().replace('-', '')
-    security = {**(pod['spec'].get('securityContext') or {}), **(c.get('securityContext') or {})}
-    uid, gid, groups = user(pod, c, security, host.driver_for(pod).capabilities)
+    wishes, can = security.merged(pod, c), host.driver_for(pod).capabilities
+    security.check(wishes, can)
+    uid, gid, groups = security.user(pod, c, wishes, can)
+    keeps = security.bounding(wishes, can)
+    no_new_privs = wishes.get('allowPrivilegeEscalation') is False
     return ContainerSpec(
         id=container_id,
         name=name,
@@ -81,7 +84,9 @@ def container_spec(
         groups=groups,
         rlimits=rlimits(c),
         oom_score_adj=oom_score(pod, c, host.allocatable),
-        no_new_privs=security.get('allowPrivilegeEscalation') is False,
+        no_new_privs=no_new_privs,
+        capabilities=keeps,
+        read_only_root=bool(wishes.get('readOnlyRootFilesystem')),
         meta={
             'image': c['image'],
             'image_id': image.id,
@@ -93,6 +98,8 @@ def container_spec(
             'uid': uid,
             'gid': gid,
             'groups': list(groups),
+            'no_new_privs': no_new_privs,
+            'capabilities': keeps,
         },
     )
 
@@ -114,29 +121,6 @@ def _surroundings(pod: Obj, c: Obj, paths: Paths, pod_ip: str, attempt: int) -> 
         'KUBELING_VOLUMES': str(paths.volumes),
         'KUBELING_TERMINATION_LOG': str(paths.termination(c['name'], attempt)),
     }
-
-
-def user(pod: Obj, c: Obj, security: Obj, can: Capabilities) -> tuple[int | None, int | None, tuple[int, ...]]:
-    """(uid, gid, supplementary groups); None: as the agent. Raises for what this agent may not do."""
-    uid, gid = security.get('runAsUser'), security.get('runAsGroup')
-    groups = [*(security.get('supplementalGroups') or ()), *([security['fsGroup']] if 'fsGroup' in security else [])]
-    effective = os.geteuid() if uid is None else uid
-    if security.get('runAsNonRoot') and effective == 0:
-        what = (
-            "container's runAsUser breaks non-root policy"
-            if uid == 0
-            else 'container has runAsNonRoot and image will run as root'
-        )
-        meta = pod['metadata']
-        where = f'pod: "{meta["name"]}_{meta["namespace"]}({meta["uid"]})", container: {c["name"]}'
-        raise ContainerConfigError(f'{what} ({where})')
-    if not can.change_user:
-        if (uid is not None and uid != os.geteuid()) or (gid is not None and gid != os.getegid()):
-            raise RunError(f'runAsUser {uid}, runAsGroup {gid}: this node agent is not privileged to change user')
-        return None, None, ()
-    if uid is None and gid is None and not groups:
-        return None, None, ()
-    return effective, gid if gid is not None else 0, tuple(int(g) for g in groups)
 
 
 def rlimits(c: Obj) -> dict[str, tuple[int, int]]:

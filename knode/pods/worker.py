@@ -45,6 +45,7 @@ from knode.pods.model import (
 )
 from knode.pods.plan import decide
 from knode.pods.pulls import Pulls
+from knode.pods.security import announcements, merged
 from knode.pods.status import Place, status
 from knode.probes.manager import Prober
 from knode.runtime.driver import Record, Sandbox
@@ -366,6 +367,8 @@ class PodWorker:
         if c.get('volumeMounts') and not spec.mounts:
             text = 'this node cannot give containers mount paths: see KUBELING_MOUNT_<VOLUME> in the environment'
             self._host.emit(self.pod, 'Warning', 'MountPathUnavailable', text, container=name, where=where)
+        for text in announcements(merged(self.pod, c)):
+            self._host.emit(self.pod, 'Warning', 'SecurityNotEnforced', text, container=name, where=where)
         record = await self.driver.start(self.checkpoint.handle, spec)
         self._host.emit(self.pod, 'Normal', 'Created', f'Created container: {name}', container=name, where=where)
         if record.started_ns:

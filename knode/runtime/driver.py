@@ -109,6 +109,10 @@ class ContainerSpec:
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     oom_score_adj: int | None = None
     no_new_privs: bool = False
+    capabilities: Sequence[int] | None = None
+    """What its bounding set keeps; None: everything."""
+    read_only_root: bool = False
+    """All but the writable mounts, /dev and /proc."""
     mounts: Sequence[Mount] = ()
     staging: str = ''
     """An empty directory for the driver's use while it arranges the mounts."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from knode.pods.launch import Paths
 
 DEFAULT_MODE = 0o644
+TOKEN_AGE = 0.8
+TOKEN_AGE_MAX_S = 86_400.0
 CONTENT_KINDS = ('configMap', 'secret', 'downwardAPI', 'projected')
 
 
@@ -35,6 +37,7 @@ class Volumes:
     def __init__(self, host: Host, paths: Paths) -> None:
         self._host, self._paths = host, paths
         self._address = ''
+        self._tokens: dict[tuple[str, int], tuple[str, float]] = {}
 
     def path(self, name: str) -> Path:
         return self._paths.volumes / name
@@ -120,11 +123,18 @@ class Volumes:
             return self._downward(pod, source['downwardAPI'], mode)
         if 'serviceAccountToken' in source:
             ref = source['serviceAccountToken']
-            token = await self._host.objects.token(
-                pod, ref.get('audience') or '', int(ref.get('expirationSeconds') or 3600)
-            )
+            token = await self._token(pod, ref.get('audience') or '', int(ref.get('expirationSeconds') or 3600))
             return {payload.check_path(ref['path']): (token.encode(), 0o600 if mode == DEFAULT_MODE else mode)}
         raise VolumeError(f'projected source {next(iter(source), "")} is not supported by this node')
+
+    async def _token(self, pod: Obj, audience: str, expires_s: int) -> str:
+        """The one it has until TOKEN_AGE of its life (a day at most) is over. Source: pkg/kubelet/token."""
+        now = self._host.env.clock.monotonic()
+        token, until = self._tokens.get((audience, expires_s), ('', 0.0))
+        if now >= until:
+            token = await self._host.objects.token(pod, audience, expires_s)
+            self._tokens[audience, expires_s] = token, now + min(TOKEN_AGE * expires_s, TOKEN_AGE_MAX_S)
+        return token
 
     def _downward(self, pod: Obj, source: Obj, mode: int) -> dict[str, tuple[bytes, int]]:
         facts = self._host.facts(self._address)
@@ -149,14 +159,21 @@ class Volumes:
             source = self._sub_path(m, self.path(m['name']), spec.env)
             env[f'KUBELING_MOUNT_{m["name"].upper().replace("-", "_")}'] = str(source)
             mounts.append(Mount(str(source), m['mountPath'], bool(m.get('readOnly'))))
-        if not mounts:
-            return spec
         if not self._host.driver_for(pod).capabilities.isolates_fs:
             return replace(spec, env={**env, **spec.env})
+        mounts.append(self._last_words(c, spec))
         staging = self._paths.root / 'staging' / spec.id
-        self._host.env.disk.mkdir(staging)
+        staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         meta = {**spec.meta, 'mounts': len(mounts)}
         return replace(spec, env={**env, **spec.env}, mounts=tuple(mounts), staging=str(staging), meta=meta)
+
+    def _last_words(self, c: Obj, spec: ContainerSpec) -> Mount:
+        """The termination message's file, at the path that the container's program knows."""
+        file = self._paths.termination(spec.name, spec.attempt)
+        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        file.touch(mode=0o666)
+        file.chmod(0o666)  # whoever the container runs as may write it
+        return Mount(str(file), c.get('terminationMessagePath') or '/dev/termination-log')
 
     def _sub_path(self, m: Obj, root: Path, env: Mapping[str, str]) -> Path:
         sub = expand(m['subPathExpr'], env) if m.get('subPathExpr') else m.get('subPath') or ''

@@ -111,7 +111,13 @@ def pod(name: str, *command: str, **spec) -> dict:
     container = {'name': 'c', 'image': 'busybox', 'command': list(command)}
     return {
         'metadata': {'name': name, 'namespace': 'default'},
-        'spec': {'nodeName': NODE, 'terminationGracePeriodSeconds': 1, 'containers': [container], **spec},
+        'spec': {
+            'nodeName': NODE,
+            'terminationGracePeriodSeconds': 1,
+            'automountServiceAccountToken': False,
+            'containers': [container],
+            **spec,
+        },
     }
 
 
@@ -149,8 +155,11 @@ async def test_a_pod_serves_on_its_own_address_and_leaves_nothing(client, world,
         assert address.startswith('127.64.201.')
         async with aiohttp.ClientSession() as http, http.get(f'http://{address}:8080/') as answer:
             assert f'Hello from {name}' in await answer.text()
-    response = await client.request('GET', '/api/v1/namespaces/default/pods/a/log', params={'tailLines': '1'})
-    assert 'HTTP/1.1' in await response.text()
+    log = ''
+    async with asyncio.timeout(10):
+        while 'GET / HTTP/1.1' not in log:
+            log = await (await client.request('GET', '/api/v1/namespaces/default/pods/a/log')).text()
+    assert '/healthz' not in log
     for name in ('a', 'b'):
         await client.delete(PODS, name, 'default')
         await wait_for(client, name, lambda p: p is None)

@@ -27,7 +27,7 @@ class StartError(Exception):
 
 
 def spawn(spec: Mapping[str, Any], stdio: Sequence[int], *, tty: bool) -> int:
-    """Start `spec` (argv, env, cwd, uid, gid, groups, rlimits, oom_score_adj, no_new_privs). Returns the pid.
+    """Start `spec` (a driver's ContainerSpec as JSON; only argv, env and cwd must be there). Returns the pid.
 
     stdio:   three descriptors for the child; all its other descriptors are close-on-exec.
     Raises:  StartError with the text for people.
@@ -108,8 +108,8 @@ def _limit(spec: Mapping[str, Any]) -> None:
 
 def _arrange_mounts(spec: Mapping[str, Any]) -> None:
     try:
-        if spec.get('mounts'):
-            mounts.mount_all(spec['mounts'], str(spec['staging']))
+        if spec.get('mounts') or spec.get('read_only_root'):
+            mounts.mount_all(spec['mounts'], str(spec['staging']), read_only_root=bool(spec.get('read_only_root')))
         elif spec.get('mount_pid'):
             mounts.enter(int(spec['mount_pid']))
     except (mounts.MountError, OSError) as e:
@@ -118,9 +118,11 @@ def _arrange_mounts(spec: Mapping[str, Any]) -> None:
 
 def _change_user(spec: Mapping[str, Any]) -> None:
     uid, gid = spec.get('uid'), spec.get('gid')
-    if uid is None and gid is None:
-        return
     try:
+        if spec.get('capabilities') is not None:
+            host.bound_capabilities(spec['capabilities'])
+        if uid is None and gid is None:
+            return
         if os.geteuid() == 0:
             os.setgroups(spec.get('groups') or [])
         if gid is not None:

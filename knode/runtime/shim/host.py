@@ -11,6 +11,7 @@ import os
 import time
 
 PR_SET_PDEATHSIG = 1
+PR_CAPBSET_READ, PR_CAPBSET_DROP = 23, 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
@@ -38,6 +39,15 @@ def prctl(option: int, value: int) -> bool:
     if not hasattr(_libc, 'prctl'):
         return False
     return bool(_libc.prctl(option, value, 0, 0, 0) == 0)
+
+
+def bound_capabilities(kept: list[int]) -> None:
+    """Drop every other capability from the bounding set: no later `exec` can bring it back."""
+    number = 0
+    while (known := _libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:
+        if known and number not in kept and _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f'capability {number} cannot be dropped')
+        number += 1
 
 
 def read_file(path: str) -> bytes:

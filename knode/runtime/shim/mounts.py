@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 1, 32, 4096, 8192, 16384, 1 << 18
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -23,7 +24,7 @@ class MountError(Exception):
     """The text is for the container's StartError."""
 
 
-def mount_all(mounts: Sequence[dict[str, Any]], staging: str) -> None:
+def mount_all(mounts: Sequence[dict[str, Any]], staging: str, *, read_only_root: bool = False) -> None:
     """Enter a new mount namespace and put every mount in its place. Only for a child that will exec.
 
     mounts:   source, target, read_only; targets are absolute.
@@ -37,6 +38,23 @@ def mount_all(mounts: Sequence[dict[str, Any]], staging: str) -> None:
         _mount(source, target, MS_BIND | MS_REC)
         if m.get('read_only'):
             _mount('none', target, MS_REMOUNT | MS_BIND | MS_RDONLY)
+    if read_only_root:
+        _set_read_only('/', value=True)
+        kept = [os.path.realpath(m['target']) for m in mounts if not m.get('read_only')]
+        for target in ('/dev', '/proc', *kept):
+            _set_read_only(target, value=False)
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_uint64) for n in ('attr_set', 'attr_clr', 'propagation', 'userns_fd')]
+
+
+def _set_read_only(path: str, *, value: bool) -> None:
+    """Of a mount and everything mounted below it. Raises MountError before Linux 5.12."""
+    attr = _MountAttr(attr_set=MOUNT_ATTR_RDONLY if value else 0, attr_clr=0 if value else MOUNT_ATTR_RDONLY)
+    call = (SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), AT_RECURSIVE, ctypes.byref(attr), ctypes.sizeof(attr))
+    if _libc.syscall(*call) != 0:
+        raise MountError(f'changing "{path}" to read-{"only" if value else "write"}: {os.strerror(ctypes.get_errno())}')
 
 
 def unshare() -> None:
