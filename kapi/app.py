@@ -52,6 +52,8 @@ async def run(config: ApiConfig, env: Env, ready: Ready) -> None:
         async with asyncio.TaskGroup() as group:
             tasks.start_essential(group, 'watch cache', server.cache.run())
             await _bootstrap(server)
+            for name, background in server.background():
+                tasks.start_restarting(group, name, background, env)
             await _serve(server, tls, ready)
     finally:
         await server.close()

@@ -25,6 +25,10 @@ class ApiConfig(Config):
     client_ca: Path = Field(description='CA whose client certificates are believed: CN is the user, O the groups.')
     kubelet_client_cert: Path | None = Field(None, description='Certificate shown to node agents.')
     kubelet_client_key: Path | None = Field(None, description='Key of --kubelet-client-cert.')
+    proxy_client_cert_file: Path | None = Field(
+        None, description='Certificate shown to aggregated servers; default: --kubelet-client-cert.'
+    )
+    proxy_client_key_file: Path | None = Field(None, description='Key of --proxy-client-cert-file.')
     kubelet_ca: Path | None = Field(None, description='CA of the node agents; default: --client-ca.')
     service_cidr: str = Field('127.96.0.0/16', description='Addresses for Services; the first is the API itself.')
     node_port_min: int = Field(30000, ge=1, le=65535, description='First port for NodePort Services.')
@@ -50,6 +54,7 @@ class ApiConfig(Config):
     oidc_username_prefix: str = Field('', description='Put before user names.')
     oidc_groups_claim: str = Field('', description='Claim that lists the groups.')
     oidc_groups_prefix: str = Field('', description='Put before group names.')
+    admission_modules: tuple[str, ...] = Field((), description='Python modules with admission plugins.')
     encryption_key_file: Path | None = Field(None, description='Keys that encrypt Secrets at rest; none: clear text.')
     audit_policy_file: Path | None = Field(None, description='Audit policy (YAML).')
     audit_log_path: Path | None = Field(None, description='File for audit events, one JSON object a line.')
@@ -65,10 +70,21 @@ class ApiConfig(Config):
             raise ValueError('must hold at least 16 addresses')
         return value
 
+    @property
+    def proxy_client_pair(self) -> tuple[str, str] | None:
+        """(certificate, key) files by which aggregated servers know us."""
+        if self.proxy_client_cert_file is not None and self.proxy_client_key_file is not None:
+            return str(self.proxy_client_cert_file), str(self.proxy_client_key_file)
+        if self.kubelet_client_cert is not None and self.kubelet_client_key is not None:
+            return str(self.kubelet_client_cert), str(self.kubelet_client_key)
+        return None
+
     @model_validator(mode='after')
     def _relations(self) -> Self:
         if (self.kubelet_client_cert is None) != (self.kubelet_client_key is None):
             raise ValueError('kubelet-client-cert and kubelet-client-key belong together')
+        if (self.proxy_client_cert_file is None) != (self.proxy_client_key_file is None):
+            raise ValueError('proxy-client-cert-file and proxy-client-key-file belong together')
         if self.node_port_min > self.node_port_max:
             raise ValueError('node-port-min must not exceed node-port-max')
         return self

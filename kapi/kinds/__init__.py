@@ -97,6 +97,8 @@ KINDS: tuple[Kind, ...] = (
     clusterrolebinding.KIND,
     certificatesigningrequest.KIND,
     runtimeclass.KIND,
+    customresourcedefinition.KIND,
+    apiservice.KIND,
 )
 """Stored kinds, served by the generic registry."""
 
@@ -112,14 +114,12 @@ VIRTUAL: tuple[Kind, ...] = (
 """Kinds that are answered, never stored; each needs a handler of its own."""
 
 GOVERNING: tuple[Kind, ...] = (
-    customresourcedefinition.KIND,
     mutatingwebhookconfiguration.KIND,
     validatingwebhookconfiguration.KIND,
     validatingadmissionpolicy.KIND,
     validatingadmissionpolicybinding.KIND,
     flowschema.KIND,
     prioritylevelconfiguration.KIND,
-    apiservice.KIND,
 )
 """Kinds that change how the server itself behaves. To be served only by a server that honours them: a webhook
 configuration that is stored and never called would be a hole, not a feature."""

@@ -59,7 +59,8 @@ def select(kind: Kind, options: ListOptions) -> Selection:
         if requirement.field not in paths:
             raise BadRequest(_unsupported(kind, requirement.field))
     matches = _matches(labels, fields, paths)
-    asks = bool(kind.conversion and not kind.conversion.simple and any(r.field in kind.selectable for r in fields.requirements))
+    custom = any(r.field in kind.selectable for r in fields.requirements)
+    asks = kind.conversion is not None and not kind.conversion.simple and custom
     return Selection(labels, fields, fields.exact('metadata.name'), _seen(kind.conversion, matches), asks)
 
 

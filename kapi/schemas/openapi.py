@@ -45,6 +45,13 @@ def components(group: str, version: str, kinds: Iterable[str] | None = None) -> 
     return dict(sorted(found.items()))
 
 
+def closure(name: str) -> dict[str, Json]:
+    """A built-in definition and all that it refers to."""
+    found: dict[str, Json] = {}
+    _collect(definitions().node(name), found)
+    return found
+
+
 def _list(name: str, group: str, version: str, kind: str) -> Json:
     return {
         'type': 'object',

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from kapi.aggregation.aggregator import Aggregator
 from kapi.registry.catalog import Catalog
 from kapi.registry.kind import Kind, Subresource
 from kapi.registry.kind import Scale as ScaleSubresource
@@ -65,9 +66,10 @@ def _subresource_type(kind: Kind, sub: Subresource) -> tuple[str, str, str]:
 class Discovery:
     """The documents, by path; rebuilt when the catalog's generation has moved."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, aggregator: Aggregator) -> None:
         self._catalog = catalog
-        self._generation = -1
+        self._aggregator = aggregator
+        self._generation = (-1, -1)
         self._documents: dict[str, bytes] = {}
 
     def legacy(self, path: str) -> bytes | None:
@@ -85,10 +87,15 @@ class Discovery:
         return body, f'"{hashlib.sha512(body).hexdigest().upper()}"'
 
     def _refresh(self) -> None:
-        if self._generation == self._catalog.generation:
+        remotes = self._aggregator.remotes()
+        generation = (self._catalog.generation, self._aggregator.generation)
+        if self._generation == generation:
             return
-        self._generation = self._catalog.generation
+        self._generation = generation
         groups = groups_of(self._catalog)
+        own = {g: dict(versions) for g, versions in groups.items()}
+        for remote in remotes:
+            groups.setdefault(remote.group, {}).setdefault(remote.version, [])
         found: dict[str, Obj] = {
             '/api': {'kind': 'APIVersions', 'versions': list(groups.get('', {})), 'serverAddressByClientCIDRs': []},
             '/apis': {
@@ -100,20 +107,24 @@ class Discovery:
         for group, versions in groups.items():
             if group:
                 found[f'/apis/{group}'] = {'kind': 'APIGroup', 'apiVersion': 'v1', **_group(group, versions)}
-            for version, kinds in versions.items():
+            for version, kinds in own.get(group, {}).items():
                 path = f'/apis/{group}/{version}' if group else f'/api/{version}'
                 found[path] = _resource_list(f'{group}/{version}' if group else version, kinds)
         self._documents = {path: orjson.dumps(body) for path, body in found.items()}
 
     def _aggregated(self, *, core: bool, version: str) -> Obj:
         items = []
-        for group, versions in groups_of(self._catalog).items():
+        found: dict[str, dict[str, Obj]] = {
+            group: {v: _version(v, [_aggregated_resource(k) for k in kinds]) for v, kinds in versions.items()}
+            for group, versions in groups_of(self._catalog).items()
+        }
+        for remote in self._aggregator.remotes():
+            fresh = 'Current' if remote.available else 'Stale'
+            found.setdefault(remote.group, {})[remote.version] = _version(remote.version, remote.resources, fresh)
+        for group, versions in found.items():
             if (group == '') != core:
                 continue
-            listed = [
-                {'version': v, 'resources': [_aggregated_resource(k) for k in kinds], 'freshness': 'Current'}
-                for v, kinds in versions.items()
-            ]
+            listed = list(versions.values())
             meta: Obj = {'name': group, 'creationTimestamp': None} if group else {'creationTimestamp': None}
             items.append({'metadata': meta, 'versions': listed})
         return {
@@ -122,6 +133,10 @@ class Discovery:
             'metadata': {},
             'items': items,
         }
+
+
+def _version(version: str, resources: list[Obj], freshness: str = 'Current') -> Obj:
+    return {'version': version, 'resources': resources, 'freshness': freshness}
 
 
 def _group(name: str, versions: Iterable[str]) -> Obj:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kapi.aggregation.proxy import proxy
 from kapi.errors import MethodNotAllowed, UnknownPath
 from kapi.registry.kind import Connect, Kind, Scale, Status
 from kapi.server.context import Context
@@ -27,11 +28,19 @@ SCALE_VERBS = {'get': scales.get, 'update': scales.update, 'patch': scales.patch
 
 async def dispatch(ctx: Context) -> None:
     """Sets `ctx.reply`. Raises UnknownPath, MethodNotAllowed, and whatever the handler raises."""
-    info = ctx.info
+    info, server = ctx.info, ctx.server
+    server.custom.sync()
+    if (remote := server.aggregator.remote_of(info.path)) is not None:
+        ctx.reply = await proxy(ctx, remote)
+        return
     if not info.is_resource:
         ctx.reply = await nonresource(ctx)
         return
-    kind = ctx.server.catalog.find(info.group, info.version, info.plural)
+    kind = server.catalog.find(info.group, info.version, info.plural)
+    if kind is None and '.' in info.group:
+        # Perhaps declared through another API server a moment ago.
+        await server.custom.settle()
+        kind = server.catalog.find(info.group, info.version, info.plural)
     if kind is None:
         raise UnknownPath(info.path)
     ctx.kind = kind

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from kapi.aggregation.aggregator import Aggregator
 from kapi.registry.catalog import Catalog
 from kapi.registry.kind import Kind, Scale, Status
 from kapi.server import openapiv2
@@ -35,9 +36,10 @@ _WRITE_PARAMETERS = ('dryRun', 'fieldManager', 'fieldValidation')
 class OpenApi:
     """Documents by path below /openapi/v3/, rebuilt when the catalog has changed."""
 
-    def __init__(self, catalog: Catalog, schemas: Schemas) -> None:
+    def __init__(self, catalog: Catalog, schemas: Schemas, aggregator: Aggregator) -> None:
         self._catalog = catalog
         self._schemas = schemas
+        self._aggregator = aggregator
         self._generation = -1
         self._kinds: dict[str, list[Kind]] = {}
         self._documents: dict[str, tuple[bytes, str]] = {}
@@ -49,6 +51,9 @@ class OpenApi:
         for name in self._kinds:
             _, digest = self._document(name)
             paths[name] = {'serverRelativeURL': f'/openapi/v3/{name}?hash={digest}'}
+        for remote in self._aggregator.remotes():
+            if remote.openapi_url:
+                paths[f'apis/{remote.group}/{remote.version}'] = {'serverRelativeURL': remote.openapi_url}
         return orjson.dumps({'paths': paths})
 
     def document(self, name: str) -> tuple[bytes, str] | None:
@@ -68,12 +73,18 @@ class OpenApi:
         if self._generation == self._catalog.generation:
             return
         self._generation = self._catalog.generation
-        self._documents = {}
+        before = self._kinds
         self._v2 = None
         self._kinds = {}
         for group, versions in groups_of(self._catalog).items():
             for version, kinds in versions.items():
                 self._kinds[f'apis/{group}/{version}' if group else f'api/{version}'] = kinds
+        # A definition changes one group's document; the others are kept.
+        self._documents = {
+            name: document
+            for name, document in self._documents.items()
+            if name in self._kinds and _same(before[name], self._kinds[name])
+        }
 
     def _document(self, name: str) -> tuple[bytes, str]:
         found = self._documents.get(name)
@@ -142,6 +153,10 @@ class OpenApi:
         if self._schemas.builtin(kind.resource):
             return (APPLY, JSON_PATCH, MERGE_PATCH, STRATEGIC)
         return (APPLY, JSON_PATCH, MERGE_PATCH)
+
+
+def _same(before: list[Kind], now: list[Kind]) -> bool:
+    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
 
 
 def _path_parameter(name: str) -> Obj:

@@ -145,6 +145,8 @@ def forbidden(a: Attributes, reason: str = '') -> Forbidden:
 
 async def negotiate(ctx: Context) -> None:
     """In which form to answer. Raises NotAcceptable."""
+    if ctx.server.aggregator.remote_of(ctx.info.path) is not None:
+        return  # another server answers
     if ctx.info.is_resource and ctx.info.subresource not in requestinfo.LONG_SUBRESOURCES:
         ctx.form = negotiation.negotiate(ctx.raw.headers.get('Accept', ''))
 

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from kapi import schemas as builtin
+from kapi.crd.openapi import component_name, components
 from kapi.errors import BadRequest, InvalidObject, UnsupportedMediaType
 from kapi.registry.kind import Kind
 from kapi.registry.options import Validation
 from kapi.schemas.builtin import find
 from kapi.schemas.protobuf import ProtobufError, decode
+from kapi.schemas.structural import Structural
 from kcore.meta.gvk import Resource
 from kcore.meta.schema import ANY, Node
 
@@ -21,11 +23,27 @@ Obj = dict[str, Any]
 
 
 class Schemas:
+    def __init__(self) -> None:
+        self._custom: dict[tuple[str, str, str], Structural] = {}
+
+    def add_custom(self, resource: Resource, schema: Structural) -> None:
+        self._custom[resource.group, resource.version, resource.kind] = schema
+
+    def remove_custom(self, resource: Resource) -> None:
+        self._custom.pop((resource.group, resource.version, resource.kind), None)
+
+    def custom(self, resource: Resource) -> Structural | None:
+        """The schema of a custom resource."""
+        return self._custom.get((resource.group, resource.version, resource.kind))
+
     def find(self, resource: Resource) -> builtin.Schema | None:
         return find(resource.group, resource.version, resource.kind)
 
     def node(self, resource: Resource) -> Node:
         """The structural schema, `ANY` where none is known."""
+        custom = self.custom(resource)
+        if custom is not None:
+            return custom.node
         schema = self.find(resource)
         return schema.root if schema is not None else ANY
 
@@ -43,10 +61,13 @@ class Schemas:
 
         Raises BadRequest: wrong type, or unknown fields under Strict; the latter InvalidObject when `patched`.
         """
-        schema = self.find(resource)
-        if schema is None:
+        schema, custom = self.find(resource), self.custom(resource)
+        if schema is None and custom is None:
             return obj, []
         try:
+            if custom is not None:
+                return custom.conform(obj, validation)
+            assert schema is not None
             return builtin.conform(obj, schema, validation)
         except builtin.StrictError as e:
             raise (InvalidObject.plain(str(e)) if patched else BadRequest(str(e))) from e
@@ -61,21 +82,30 @@ class Schemas:
             raise UnsupportedMediaType(str(e)) from e
 
     def known(self, resource: Resource) -> bool:
-        return self.find(resource) is not None
+        return self.custom(resource) is not None or self.find(resource) is not None
 
     def name(self, resource: Resource) -> str:
         """Component name of a kind's schema."""
         schema = self.find(resource)
-        return schema.root.name if schema is not None else f'{resource.group}.{resource.version}.{resource.kind}'
+        if schema is None or self.custom(resource) is not None:
+            return component_name(resource)
+        return schema.root.name
 
     def builtin(self, resource: Resource) -> bool:
         """Whether strategic merge patches are taken: for every kind but custom resources."""
-        return '.' not in resource.group or resource.group.endswith('.k8s.io')
+        return self.custom(resource) is None
 
     def components(self, kinds: Iterable[Kind]) -> Obj:
         """The component schemas of the kinds of one group and version."""
-        listed = [k.resource for k in kinds]
+        served = tuple(kinds)
+        listed = [k.resource for k in served if self.custom(k.resource) is None]
+        custom = {
+            name: schema
+            for k in served
+            if (own := self.custom(k.resource)) is not None
+            for name, schema in components(k, own.props).items()
+        }
         if not listed:
-            return {}
+            return {**builtin.components('autoscaling', 'v1', ['Scale']), **custom}
         found = builtin.components(listed[0].group, listed[0].version, [r.kind for r in listed])
-        return {**builtin.components('autoscaling', 'v1', ['Scale']), **found}
+        return {**builtin.components('autoscaling', 'v1', ['Scale']), **found, **custom}

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 from aiohttp import web
 
 from kapi import kinds
 from kapi.admission import plugins
+from kapi.admission.webhooks.client import WebhookClient
+from kapi.aggregation.aggregator import Aggregator
+from kapi.aggregation.controller import ApiServices
+from kapi.aggregation.endpoints import Resolver, Transport
 from kapi.authn.build import build as authentication
 from kapi.authz.components import Components
 from kapi.authz.masters import Masters
@@ -13,6 +20,8 @@ from kapi.authz.node import NodeAuthorizer
 from kapi.authz.rbac import Rbac
 from kapi.authz.union import Union as Authorizers
 from kapi.config import ApiConfig
+from kapi.crd.controller import Definitions
+from kapi.crd.registrar import Registrar
 from kapi.registry.addresses import ServiceAddresses
 from kapi.registry.catalog import Catalog
 from kapi.registry.kind import Kind
@@ -45,7 +54,11 @@ class ApiServer:
         self.authn = self.authentication.union
         self.tokens = self.authentication.tokens
         authority = env.disk.read(config.client_ca)
-        needs = plugins.Needs(self.cache, env, self.authz, self.rbac, self.tokens, self.catalog.by_kind, authority)
+        self.webhooks = WebhookClient(self.cache, env)
+        needs = plugins.Needs(
+            self.cache, env, self.authz, self.rbac, self.tokens, self.catalog.by_kind, authority, self.webhooks,
+            lambda kind, obj: self.schemas.conform(kind.resource, obj, 'Ignore')[0], config.admission_modules,
+        )  # fmt: skip
         self.admission = plugins.chain(needs)
         self.registry = Registry(self.cache, env, self.admission, self.schemas.node)
         ports = range(config.node_port_min, config.node_port_max + 1)
@@ -54,9 +67,12 @@ class ApiServer:
         self.registry.ttl_s = {'events': config.event_ttl_s, 'events.events.k8s.io': config.event_ttl_s}
         self.in_flight = flow.InFlight(config.max_requests_inflight, config.max_mutating_requests_inflight)
         self.metrics = Metrics()
-        self.discovery = Discovery(self.catalog)
-        self.openapi = OpenApi(self.catalog, self.schemas)
         self.kubelets = Kubelets(config)
+        self.transport = Transport(Resolver(self.cache, env.rng), config.proxy_client_pair)
+        self.custom = Registrar(self.cache, self.catalog, self.schemas, self.transport, env.new_uid)
+        self.aggregator = Aggregator(self.cache, self.transport)
+        self.discovery = Discovery(self.catalog, self.aggregator)
+        self.openapi = OpenApi(self.catalog, self.schemas, self.aggregator)
         self.live_checks = {'ping': _ping}
         self.ready_checks = {'ping': _ping, 'storage': self._storage_check, 'watch-cache': self._cache_check}
         self.bootstrapped = False
@@ -75,8 +91,14 @@ class ApiServer:
 
     async def close(self) -> None:
         await self.kubelets.close()
+        await self.transport.close()
         await self.authentication.close()
+        await self.webhooks.close()
         await self.cache.close()
+
+    def background(self) -> tuple[tuple[str, Callable[[], Coroutine[Any, Any, object]]], ...]:
+        """(name, task) of what runs beside the requests; each is started anew when it fails."""
+        return (('definitions', Definitions(self).run), ('apiservices', ApiServices(self).run))
 
     async def _storage_check(self) -> str:
         try:

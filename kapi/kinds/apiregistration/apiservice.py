@@ -7,14 +7,17 @@ from datetime import datetime
 
 from kapi.kinds.base import PlainStrategy, put_defaults
 from kapi.kinds.printing import AGE
-from kapi.kinds.rules import invalid, required
+from kapi.kinds.rules import forbidden, invalid, required
 from kapi.registry.kind import Col, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
+from kcore.meta import names
 from kcore.meta.gvk import Resource
 from kcore.meta.objects import get_condition, get_path
 
 
 class APIServiceStrategy(PlainStrategy):
+    name_check = staticmethod(names.path_segment)
+
     def default(self, obj: Obj) -> None:
         service = get_path(obj, 'spec.service')
         if isinstance(service, dict):
@@ -25,11 +28,25 @@ class APIServiceStrategy(PlainStrategy):
         wanted = f'{spec.get("version") or ""}.{spec.get("group") or ""}'
         if name != wanted:
             yield invalid('metadata.name', name, f'must be `spec.version+"."+spec.group`: "{wanted}"')
+        if spec.get('service') is not None:
+            yield from _service_rules(spec)
+        elif spec.get('caBundle') or spec.get('insecureSkipTLSVerify'):
+            yield forbidden('spec.caBundle', 'must not be set for a local APIService')
         if not spec.get('version'):
             yield required('spec.version')
         for field in ('groupPriorityMinimum', 'versionPriority'):
             if (spec.get(field) or 0) <= 0:
                 yield invalid(f'spec.{field}', spec.get(field) or 0, 'must be positive')
+
+
+def _service_rules(spec: Obj) -> Iterator[Invalid]:
+    for field in ('namespace', 'name'):
+        if not spec['service'].get(field):
+            yield required(f'spec.service.{field}')
+    if not 1 <= int(spec['service'].get('port') or 443) <= 65535:
+        yield invalid('spec.service.port', spec['service']['port'], 'must be between 1 and 65535, inclusive')
+    if spec.get('insecureSkipTLSVerify') and spec.get('caBundle'):
+        yield invalid('spec.insecureSkipTLSVerify', True, 'may not be true if caBundle is present')
 
 
 def _service(obj: Obj, _now: datetime) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from kapi.errors import Expired, to_status
+from kapi.errors import Expired, InternalError, to_status
 from kapi.registry import table
 from kapi.registry.alias import served_entry
 from kapi.registry.kind import Conversion, Kind
@@ -92,6 +92,9 @@ async def watch(ctx: Context, kind: Kind) -> web.StreamResponse:
             late = selection.matches if selection.asks else None
             stream = _Stream(ctx, kind, options, view=view, watcher=watcher, response=response, late=late)
             await stream.run(initial)
+        await response.write_eof()
+    except InternalError as e:  # a conversion webhook failed in the middle
+        await response.write(frame('ERROR', orjson.dumps(to_status(e))))
         await response.write_eof()
     except (ConnectionResetError, Overflow):
         pass  # the client left, or was too slow and starts again
@@ -214,7 +217,8 @@ class _Stream:
 
     async def _convert(self, conversion: Conversion, taken: list[Delivery]) -> list[Delivery]:
         """Make sure that every event can be rendered in this watch's version."""
-        await conversion.served([e for _, event in taken for e in (event.entry, event.gone, event.prev) if e is not None])
+        versions = (e for _, event in taken for e in (event.entry, event.gone, event.prev) if e is not None)
+        await conversion.served(list(versions))
         return taken if self.late is None else replay(self.late, iter([event for _, event in taken]))
 
     def _arm(self) -> None:
