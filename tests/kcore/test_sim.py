@@ -177,3 +177,88 @@ def test_there_are_no_processes() -> None:
             await Env.sim(1).processes.spawn(['sh'])
 
     World(1).run(main())
+
+
+def test_a_paused_host_does_nothing_and_then_everything_in_its_order() -> None:
+    world = World(3)
+    log: list[tuple[str, float]] = []
+
+    async def ticks(name: str) -> None:
+        while True:
+            await asyncio.sleep(1)
+            log.append((name, world.clock.monotonic()))
+
+    async def main() -> None:
+        a, b = world.host('a'), world.host('b')
+        running = [a.start(ticks('a')), b.start(ticks('b'))]
+        await asyncio.sleep(2.5)
+        a.pause()
+        assert a.paused
+        await asyncio.sleep(10)
+        assert [t for n, t in log if n == 'a'] == [1, 2]
+        assert len(log) == 14
+        a.resume()
+        await asyncio.sleep(2)
+        assert [round(t, 3) for n, t in log if n == 'a'][2:] == [12.5, 13.5]
+        for task in running:
+            task.cancel()
+
+    world.run(main())
+
+
+def test_a_paused_host_keeps_its_connections_and_reads_what_came_meanwhile() -> None:
+    world = World(2)
+
+    async def main() -> None:
+        done = asyncio.Event()
+        received = bytearray()
+
+        class Sink(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                received.extend(data)
+
+        async def serve() -> None:
+            await world.host('b').env.net.listen(Sink, 'b', 1)
+            await done.wait()
+
+        server = world.host('b').start(serve())
+        await asyncio.sleep(0.1)
+        world.host('b').pause()
+        await asyncio.sleep(0)
+        transport, _ = await world.host('a').env.net.connect(asyncio.Protocol, 'b', 1)
+        transport.write(b'hello')
+        await asyncio.sleep(5)
+        assert not received
+        world.host('b').resume()
+        await asyncio.sleep(1)
+        assert received == b'hello'
+        done.set()
+        await server
+
+    world.run(main())
+
+
+def test_what_a_callback_raises_fails_the_run() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(lambda: 1 // 0)
+        await asyncio.sleep(1)
+
+    with pytest.raises(ZeroDivisionError):
+        World(1).run(main())
+
+
+def test_sending_to_an_end_that_is_gone_resets_the_connection() -> None:
+    world = World(2)
+
+    async def main() -> None:
+        client, transport, _ = await _pair(world)
+        world.net.cut('a', 'b')
+        world.net.kill('b')
+        await asyncio.sleep(1)
+        world.net.heal()
+        assert client.lost == 'open'
+        transport.write(b'anybody there?')
+        await asyncio.sleep(1)
+        assert isinstance(client.lost, ConnectionResetError)
+
+    world.run(main())

@@ -12,7 +12,7 @@ import pytest
 from kcore.tasks import Died
 from kstore.node import Node
 from kstore.raft.confchange import ConfChange, parse
-from kstore.raft.errors import LeadershipLost, LogCorrupt, NotLeader, ProposalDropped, RaftError, ReadDropped
+from kstore.raft.errors import LeadershipLost, LogCorrupt, LogFull, NotLeader, ProposalDropped, RaftError, ReadDropped
 from tests.sim.kstore.node_world import DATA, SimCluster
 
 Body = Callable[[SimCluster], Coroutine[Any, Any, None]]
@@ -248,6 +248,63 @@ def test_a_failing_sync_ends_the_member() -> None:
         assert 'bad disk' in c.died[0]
         del c.nodes[leader.config.id]
         c.fsms.pop(leader.config.id)
+
+    play(body)
+
+
+def test_a_full_disk_makes_a_lone_member_refuse_writes_and_recover() -> None:
+    async def body(c: SimCluster) -> None:
+        node = await leader_of(c)
+        await put(node, b'before')
+        disk = c.world.host('h1').disk
+        disk.capacity = disk.used
+        lost: list[Any] = []
+        node.propose(b'stuck', lost.append)  # taken in before anybody knew
+        await until(lambda: node.status().log_full)
+        with pytest.raises(LogFull, match='full'):
+            await put(node, b'refused')
+        await ask(node.read_index)
+        assert c.fsms[1].commands == [b'before']
+        assert not lost
+        disk.capacity = None
+        await until(lambda: not node.status().log_full)
+        await put(node, b'after')
+        assert c.fsms[1].commands == [b'before', b'stuck', b'after']
+        assert lost == [2]
+
+    play(body, members=1)
+
+
+def test_a_leader_with_a_full_disk_hands_over_and_nobody_misses_a_write() -> None:
+    async def body(c: SimCluster) -> None:
+        old = await leader_of(c)
+        disk = c.world.host(f'h{old.config.id}').disk
+        disk.capacity = disk.used
+        old.propose(b'on the way', lambda _: None)
+        await until(lambda: old.leader_id not in (0, old.config.id))
+        new = c.nodes[old.leader_id]
+        for i in range(50):
+            await put(new, b'%d' % i)
+        assert old.status().log_full
+        disk.capacity = None
+        await until(lambda: c.fsms[old.config.id].commands == c.fsms[new.config.id].commands)
+        assert b'on the way' in c.fsms[old.config.id].commands
+
+    play(body)
+
+
+def test_a_leader_whose_disk_is_slow_hands_over_but_not_when_all_are_slow() -> None:
+    async def body(c: SimCluster) -> None:
+        old = await leader_of(c)
+        for i in c.ids:
+            c.world.host(f'h{i}').disk.latency_s = 2.0
+        await put(old, b'all wait')
+        assert old.is_leader
+        for i in c.ids:
+            c.world.host(f'h{i}').disk.latency_s = 0.0002 if i != old.config.id else 2.0
+        old.propose(b'one waits', lambda _: None)
+        await until(lambda: not old.is_leader)
+        assert c.fsms[old.leader_id or old.config.id % 3 + 1].commands[-1] == b'one waits'
 
     play(body)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcore.env import RealDisk
+from kcore.sim import SimDisk
 from kstore.raft.messages import ConfState, Entry, HardState, SnapshotMeta
-from kstore.wal import Recovered, Wal, WalCorrupt
+from kstore.wal import DiskFull, Recovered, Wal, WalCorrupt
 
 CONF = ConfState((1, 2, 3))
 STATE = HardState(1, 1, 0)
@@ -232,3 +235,93 @@ def test_arbitrary_bytes_never_crash_the_reader(noise: bytes, behind: bool) -> N
         except WalCorrupt:
             return
         assert list(found.entries) == (entries(1, 4) if behind else [])
+
+
+def small(capacity: int, segment_bytes: int = 2_000) -> tuple[Wal, SimDisk]:
+    """A log on a simulated disk with `capacity` bytes."""
+    disk = SimDisk(random.Random(1))
+    disk.capacity = capacity
+    wal = Wal(Path('/wal'), disk, segment_bytes=segment_bytes)
+    wal.open(CONF)
+    return wal, disk
+
+
+def reopened(disk: SimDisk) -> Recovered:
+    return Wal(Path('/wal'), disk, segment_bytes=2_000).open(CONF)
+
+
+def test_a_batch_that_does_not_fit_leaves_no_trace_and_fits_once_there_is_room() -> None:
+    wal, disk = small(600)
+    wal.append(STATE, entries(1, 5))
+    wal.flush()
+    before = disk.used
+    wal.append(STATE, entries(6, 40))
+    batch = wal.take()
+    for _ in range(3):
+        with pytest.raises(DiskFull):
+            wal.write(batch)
+        assert disk.used == before
+    assert wal.crowded
+    disk.crash()
+    assert reopened(disk).entries == entries(1, 5)
+    wal = Wal(Path('/wal'), disk, segment_bytes=2_000)
+    wal.open(CONF)
+    disk.capacity = None
+    wal.write(batch)
+    assert reopened(disk).entries == entries(1, 40)
+
+
+def test_a_full_disk_is_told_while_half_a_segment_is_left() -> None:
+    wal, disk = small(1 << 20)
+    i = 0
+    while disk.used < 1_200:
+        i += 1
+        wal.append(STATE, entries(i, i))
+        wal.flush()
+    assert not wal.crowded
+    assert len(disk.listdir(Path('/wal'))) == 2, 'the next segment is reserved'
+    disk.capacity = 2_100  # this segment can be filled, its successor not begun
+    while not wal.crowded:
+        i += 1
+        wal.append(STATE, entries(i, i))
+        wal.flush()
+    assert disk.used < disk.capacity
+    disk.capacity = None
+    for _ in range(40):
+        i += 1
+        wal.append(STATE, entries(i, i))
+        wal.flush()
+    assert not wal.crowded
+    wal.close()
+    assert reopened(disk).entries == entries(1, i)
+
+
+def test_a_failed_sync_is_not_taken_for_a_full_disk() -> None:
+    wal, disk = small(1 << 20)
+    disk.sync_error = OSError(errno.EIO, 'bad disk')
+    wal.append(STATE, entries(1, 1))
+    with pytest.raises(OSError, match='bad disk'):
+        wal.flush()
+
+
+def test_a_torn_tail_before_a_reserved_segment_is_cut() -> None:
+    wal, disk = small(1 << 20)
+    for i in range(1, 30):
+        wal.append(STATE, entries(i, i))
+        wal.flush()
+        if len(names := disk.listdir(Path('/wal'))) == 2:
+            break
+    file = disk.open_append(Path('/wal') / names[0])
+    file.append(b'half a record')
+    found = reopened(disk)
+    assert found.entries == entries(1, i)
+    assert found.cut == len(b'half a record')
+    assert disk.listdir(Path('/wal')) == names[:1]
+
+
+def test_a_log_opens_on_a_full_disk() -> None:
+    wal, disk = small(1 << 20)
+    wal.append(STATE, entries(1, 3))
+    wal.flush()
+    disk.capacity = 0
+    assert reopened(disk).entries == entries(1, 3)

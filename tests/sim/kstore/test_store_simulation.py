@@ -1,0 +1,52 @@
+"""Seeded histories of whole members and clients; `python -m tests.sim --only store` runs many more."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.kstore.history import NEVER
+from tests.sim.kstore.store_world import FAULTS, StoreWorld, simulate
+
+FOUND_BUGS = {
+    12: 'a status request during recovery broke its connection',
+    36: 'a write was refused for want of space although an earlier try of it had been applied',
+    252: 'the same, by way of a follower that had forwarded it before',
+}
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize('start', range(0, 60, 10))
+def test_no_history_breaks_a_promise(start: int) -> None:
+    for seed in range(start, start + 10):
+        try:
+            simulate(seed)
+        except Exception as e:
+            e.add_note(f'seed {seed}: python -m tests.sim --only store --seeds 1 --start {seed}')
+            raise
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize('seed', FOUND_BUGS)
+def test_a_seed_that_once_found_a_bug_stays_clean(seed: int) -> None:
+    simulate(seed)
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_each_fault_strikes_and_is_survived(fault: str) -> None:
+    worlds = [simulate(seed, 5.0, members=3, faults=(fault,)) for seed in range(3)]
+    assert any(w.done.get(fault) for w in worlds)
+
+
+def test_a_store_history_replays_bit_for_bit_and_does_something() -> None:
+    first, second = simulate(5), simulate(5)
+    assert [str(op) for op in first.history.operations] == [str(op) for op in second.history.operations]
+    assert first.world.clock.monotonic() == second.world.clock.monotonic()
+    assert sum(op.end != NEVER for op in first.history.operations) > 100
+    assert first.ledger.revision > 100
+    assert sum(len(events) for run in first.history.watches for _, events in run.batches) > 100
+    assert first.history.leases
+
+
+def test_without_faults_nothing_is_uncertain() -> None:
+    world: StoreWorld = simulate(3, 5.0, members=3, faults=())
+    assert all(op.end != NEVER for op in world.history.operations)
