@@ -46,7 +46,7 @@ class ApiServer:
         self.config = config
         self.env = env
         self.cache = Cache(storage, env)
-        self.catalog = Catalog((*kinds.KINDS, *kinds.VIRTUAL))
+        self.catalog = Catalog((*kinds.KINDS, *kinds.GOVERNING, *kinds.VIRTUAL))
         self.schemas = Schemas()
         self.rbac = Rbac(self.cache)
         self.authz = Authorizers((Masters(), NodeAuthorizer(self.cache), Components(), self.rbac))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kapi.admission.cel import Expressions
 from kapi.admission.chain import Chain
 from kapi.admission.plugins.certificates import CertificateRequests
 from kapi.admission.plugins.default_storage_class import DefaultStorageClass
 from kapi.admission.plugins.default_toleration_seconds import DefaultTolerationSeconds
+from kapi.admission.plugins.in_process import InProcess
 from kapi.admission.plugins.limit_ranger import LimitRanger
 from kapi.admission.plugins.namespace_lifecycle import NamespaceLifecycle
 from kapi.admission.plugins.node_restriction import NodeRestriction
@@ -20,6 +22,9 @@ from kapi.admission.plugins.runtime_class import RuntimeClass
 from kapi.admission.plugins.service_account import ServiceAccount
 from kapi.admission.plugins.taint_nodes import TaintNodesByCondition
 from kapi.admission.plugins.token_secret import TokenSecret
+from kapi.admission.plugins.validating_policy import ValidatingPolicies
+from kapi.admission.plugins.webhooks import Conform, MutatingWebhooks, ValidatingWebhooks
+from kapi.admission.webhooks.client import WebhookClient
 from kapi.authn.tokens import Tokens
 from kapi.authz.rbac import Rbac
 from kapi.authz.union import Union
@@ -39,11 +44,16 @@ class Needs:
     find_kind: Find
     authority: bytes
     """The client CA (PEM), which token Secrets carry as `ca.crt`."""
+    webhooks: WebhookClient
+    conform: Conform
+    """An object as its schema wants it, after a webhook changed it. Raises BadRequest."""
+    modules: tuple[str, ...] = ()
+    """Python modules with plugins of the operator's own."""
 
 
 def chain(needs: Needs) -> Chain:
     cache = needs.cache
-    authz = needs.authz
+    authz, expressions = needs.authz, Expressions()
     return Chain((
         NamespaceLifecycle(cache),
         LimitRanger(cache),
@@ -59,5 +69,9 @@ def chain(needs: Needs) -> Chain:
         CertificateRequests(authz),
         RbacEscalation(authz, needs.rbac),
         OwnerReferences(authz, needs.find_kind),
+        InProcess.load(needs.modules),
+        MutatingWebhooks(cache, needs.env, needs.webhooks, expressions, needs.conform),
+        ValidatingPolicies(cache, expressions, needs.find_kind),
+        ValidatingWebhooks(cache, needs.env, needs.webhooks, expressions),
         ResourceQuota(cache, needs.env),
     ))  # fmt: skip

@@ -1,0 +1,1 @@
+"""Admission webhooks: how they are reached, and what is said to them."""
