@@ -20,7 +20,7 @@ ANYTHING: Props = {'type': 'object', PRESERVE: True}
 """Stands in for a version without a schema (status of an old object; new ones must have one)."""
 
 
-TERMINATING_VERBS = ('delete', 'deletecollection', 'get', 'list', 'watch')
+TERMINATING_VERBS = tuple(v for v in STANDARD_VERBS if v != 'create')
 """What is left while the definition is being deleted."""
 
 
