@@ -50,9 +50,15 @@ class ControlConfig(Config):
     node_startup_grace_period_s: float = Field(60.0, gt=0, description='The same, for a node that never reported.')
     terminated_pod_gc_threshold: int = Field(12_500, ge=0, description='Finished pods kept; 0 keeps all.')
 
+    cluster_signing_cert_file: Path | None = Field(None, description='Authority that signs certificate requests.')
+    cluster_signing_key_file: Path | None = Field(None, description='Its private key.')
+    cluster_signing_duration_s: float = Field(365 * 86400.0, gt=0, description='How long certificates are valid.')
+
     @model_validator(mode='after')
     def _relations(self) -> Self:
         self.timing()
+        if (self.cluster_signing_cert_file is None) != (self.cluster_signing_key_file is None):
+            raise ValueError('cluster_signing_cert_file and cluster_signing_key_file belong together')
         if self.node_monitor_grace_period_s <= self.node_monitor_period_s:
             raise ValueError('node_monitor_grace_period_s must be greater than node_monitor_period_s')
         return self

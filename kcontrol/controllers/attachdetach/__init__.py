@@ -1,0 +1,1 @@
+"""Attach and detach: VolumeAttachments for the volumes of drivers that need them."""

@@ -1,0 +1,60 @@
+"""Which volumes should be attached where. Pure. Source: pkg/controller/volume/attachdetach, pkg/volume/csi."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+
+from kclient.model import Obj
+from kcontrol.controllers.volumeprotection.reconcile import claims_of
+from kcontrol.kinds import VOLUMEATTACHMENTS
+from kcore.meta.objects import get_path, is_pod_finished, name_of, namespace_of
+
+Lookup = Callable[[str], Obj | None]
+"""key → claim, or name → volume."""
+
+
+def attachment_name(driver: str, handle: str, node: str) -> str:
+    """Follows from what it says, so that creating it twice is harmless."""
+    return f'csi-{hashlib.sha256(f"{handle}{driver}{node}".encode()).hexdigest()}'
+
+
+def wanted(pods: Iterable[Obj], claim: Lookup, volume: Lookup, drivers: Mapping[str, Obj]) -> dict[str, Obj]:
+    """Name → VolumeAttachment, for every CSI volume that a pod on some node uses. drivers: CSIDrivers by name."""
+    found: dict[str, Obj] = {}
+    for pod in pods:
+        node = (pod.get('spec') or {}).get('nodeName')
+        if not node or is_pod_finished(pod):
+            continue
+        for name in claims_of(pod):
+            bound = claim(f'{namespace_of(pod)}/{name}')
+            held = volume(str(get_path(bound, 'spec.volumeName') or '')) if bound is not None else None
+            source = get_path(held, 'spec.csi') if held is not None else None
+            if held is None or not source:
+                continue
+            driver = drivers.get(str(source.get('driver')))
+            if driver is not None and get_path(driver, 'spec.attachRequired') is False:
+                continue
+            made = _attachment(str(source['driver']), str(source['volumeHandle']), str(node), name_of(held))
+            found[name_of(made)] = made
+    return found
+
+
+def _attachment(driver: str, handle: str, node: str, volume: str) -> Obj:
+    spec = {'attacher': driver, 'nodeName': node, 'source': {'persistentVolumeName': volume}}
+    api, kind = VOLUMEATTACHMENTS.api_version, VOLUMEATTACHMENTS.kind
+    return {'apiVersion': api, 'kind': kind, 'metadata': {'name': attachment_name(driver, handle, node)}, 'spec': spec}
+
+
+def attached(node: str, attachments: Iterable[Obj], volume: Lookup) -> list[Obj]:
+    """`node.status.volumesAttached` as the attachments tell it."""
+    found: list[Obj] = []
+    for one in attachments:
+        if get_path(one, 'spec.nodeName') != node or not get_path(one, 'status.attached'):
+            continue
+        held = volume(str(get_path(one, 'spec.source.persistentVolumeName') or ''))
+        source = get_path(held, 'spec.csi') if held is not None else None
+        if source:
+            unique = f'kubernetes.io/csi/{source["driver"]}^{source["volumeHandle"]}'
+            found.append({'name': unique, 'devicePath': ''})
+    return sorted(found, key=lambda v: str(v['name']))

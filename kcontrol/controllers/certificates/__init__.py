@@ -1,0 +1,1 @@
+"""CertificateSigningRequests: approve those of nodes, sign what is approved, clear away what is old."""

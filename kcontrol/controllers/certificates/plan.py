@@ -1,0 +1,127 @@
+"""Which requests a signer may sign, which are approved without a person, and which are too old. Pure.
+
+Source: pkg/controller/certificates (approver/sarapprove.go, signer/signer.go, cleaner/cleaner.go).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from kclient.model import Obj
+from kcore.meta.times import parse_time
+
+CLIENT = 'kubernetes.io/kube-apiserver-client'
+KUBELET_CLIENT = 'kubernetes.io/kube-apiserver-client-kubelet'
+KUBELET_SERVING = 'kubernetes.io/kubelet-serving'
+LEGACY = 'kubernetes.io/legacy-unknown'
+SIGNERS = frozenset({CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY})
+APPROVED_S, DENIED_S, PENDING_S = 3600.0, 3600.0, 86400.0
+"""Ages after which a request is cleared away."""
+_CLIENT_USAGES = (
+    frozenset({'key encipherment', 'digital signature', 'client auth'}),
+    frozenset({'digital signature', 'client auth'}),
+)
+_SERVING_USAGES = (
+    frozenset({'key encipherment', 'digital signature', 'server auth'}),
+    frozenset({'digital signature', 'server auth'}),
+)
+NODE_PREFIX, NODE_GROUP = 'system:node:', 'system:nodes'
+
+
+class NotSignable(ValueError):
+    """The request breaks a rule of its signer; the text says which."""
+
+
+def has_condition(csr: Obj, kind: str) -> bool:
+    held = (csr.get('status') or {}).get('conditions') or ()
+    return any(c.get('type') == kind and c.get('status', 'True') == 'True' for c in held)
+
+
+def decided(csr: Obj) -> bool:
+    return has_condition(csr, 'Approved') or has_condition(csr, 'Denied')
+
+
+def names(request: x509.CertificateSigningRequest) -> tuple[str, list[str]]:
+    """(common name, organizations)."""
+    common = [str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    groups = [str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    return (common[0] if common else ''), groups
+
+
+def alternatives(request: x509.CertificateSigningRequest) -> x509.SubjectAlternativeName | None:
+    try:
+        return request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def check(csr: Obj, request: x509.CertificateSigningRequest) -> None:
+    """Raises NotSignable."""
+    signer, usages = csr['spec']['signerName'], frozenset(csr['spec'].get('usages') or ())
+    common, groups = names(request)
+    if signer == CLIENT:
+        if (
+            not usages <= frozenset({'digital signature', 'key encipherment', 'client auth'})
+            or 'client auth' not in usages
+        ):
+            raise NotSignable('usages must include client auth, and nothing but that and the key usages')
+        if 'system:masters' in groups:
+            raise NotSignable('subject organization system:masters is not allowed')
+        return
+    if signer in (KUBELET_CLIENT, KUBELET_SERVING):
+        if groups != [NODE_GROUP]:
+            raise NotSignable(f'subject organization is not {NODE_GROUP}')
+        if not common.startswith(NODE_PREFIX):
+            raise NotSignable(f'subject common name does not begin with {NODE_PREFIX}')
+        held = alternatives(request)
+        if signer == KUBELET_CLIENT and held is not None:
+            raise NotSignable('a kubelet client certificate has no subject alternative names')
+        if signer == KUBELET_SERVING and held is None:
+            raise NotSignable('at least one DNS name or IP address is required')
+        allowed = _CLIENT_USAGES if signer == KUBELET_CLIENT else _SERVING_USAGES
+        if usages not in allowed:
+            raise NotSignable('usages did not match those of a kubelet')
+
+
+def asked_permission(csr: Obj, request: x509.CertificateSigningRequest) -> Obj | None:
+    """Resource attributes that the requestor must hold to be approved without a person; None: a person decides."""
+    if csr['spec']['signerName'] != KUBELET_CLIENT:
+        return None
+    try:
+        check(csr, request)
+    except NotSignable:
+        return None
+    common, _ = names(request)
+    own = csr['spec'].get('username') == common
+    return {
+        'group': 'certificates.k8s.io', 'resource': 'certificatesigningrequests', 'verb': 'create', 'version': '*',
+        'subresource': 'selfnodeclient' if own else 'nodeclient',
+    }  # fmt: skip
+
+
+def expired_in_s(csr: Obj, now: datetime) -> float:
+    """Seconds until the request is cleared away; 0 or less for now."""
+    waits: list[float] = []
+    created = parse_time(csr['metadata']['creationTimestamp'])
+    conditions = (csr.get('status') or {}).get('conditions') or ()
+    if not conditions:
+        waits.append(_left(created, PENDING_S, now))
+    for condition in conditions:
+        at = condition.get('lastUpdateTime') or condition.get('lastTransitionTime')
+        moment = parse_time(at) if at else created
+        kind = condition.get('type')
+        waits.append(_left(moment, {'Approved': APPROVED_S, 'Denied': DENIED_S}.get(str(kind), DENIED_S), now))
+    return min(waits)
+
+
+def _left(since: datetime, seconds: float, now: datetime) -> float:
+    return (since + timedelta(seconds=seconds) - now).total_seconds()
+
+
+def lifetime_s(csr: Obj, most_s: float) -> float:
+    """How long the certificate is to be valid."""
+    wanted = csr['spec'].get('expirationSeconds')
+    return min(most_s, max(600.0, float(wanted))) if wanted is not None else most_s

@@ -1,0 +1,1 @@
+"""EndpointSlice mirroring: Endpoints that a person wrote appear as slices too."""

@@ -1,0 +1,1 @@
+"""Ephemeral volumes: claims that live as long as their pod."""

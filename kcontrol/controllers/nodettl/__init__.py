@@ -1,0 +1,1 @@
+"""Node TTL: how long a node may keep Secrets and ConfigMaps before it asks again; longer in large clusters."""

@@ -1,0 +1,1 @@
+"""Token Secrets of ServiceAccounts: filled on request, gone with their account."""

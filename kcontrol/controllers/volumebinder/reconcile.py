@@ -1,0 +1,119 @@
+"""The binder's two controllers: one looks at claims, one at volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kclient.errors import NotFound
+from kclient.model import Obj
+from kcontrol.controller import Ctx, Result, Watching, controller
+from kcontrol.controllers.volumebinder import plan as p
+from kcontrol.kinds import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES
+from kcore.meta.objects import annotations_of, get_path, key_of, name_of
+
+RETRY_S = 15.0
+"""Claims that wait are looked at again after this, as upstream's resync does."""
+
+
+def claims_for_volume(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """The claim that a volume is for; every waiting claim when it is for nobody."""
+    volume = new if new is not None else old
+    ref = get_path(volume, 'spec.claimRef') if volume is not None else None
+    if ref:
+        return (f'{ref.get("namespace")}/{ref.get("name")}',)
+    return (key_of(x) for x in c.list(PERSISTENTVOLUMECLAIMS) if get_path(x, 'status.phase') != 'Bound')
+
+
+def claims_of_class(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    found = new if new is not None else old
+    name = name_of(found) if found is not None else ''
+    return (key_of(x) for x in c.list(PERSISTENTVOLUMECLAIMS) if p.class_of(x) == name)
+
+
+def volume_of_claim(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    claim = new if new is not None else old
+    name = get_path(claim, 'spec.volumeName') if claim is not None else None
+    return (str(name),) if name else ()
+
+
+@controller(
+    'persistentvolumeclaimbinder',
+    primary=PERSISTENTVOLUMECLAIMS,
+    watches=[Watching(PERSISTENTVOLUMES, claims_for_volume), Watching(STORAGECLASSES, claims_of_class)],
+)
+async def bind_claims(c: Ctx, key: str) -> Result | None:
+    """One worker: two claims must not choose one volume."""
+    claim = c.get(PERSISTENTVOLUMECLAIMS, key)
+    if claim is None:
+        return None
+    storage = c.get(STORAGECLASSES, p.class_of(claim)) if p.class_of(claim) else None
+    volumes = {name_of(v): v for v in c.list(PERSISTENTVOLUMES)}
+    step = p.plan_claim(claim, volumes, storage)
+    if step.phase is None:
+        return None
+    if step.note is not None:
+        kind, reason, message = step.note
+        c.event(claim, 'Normal' if kind == 'Normal' else 'Warning', reason, message)
+    if step.provisioner and annotations_of(claim).get(p.PROVISIONER) != step.provisioner:
+        asked = {p.PROVISIONER: step.provisioner, p.OLD_PROVISIONER: step.provisioner}
+        claim = await c.patch(PERSISTENTVOLUMECLAIMS, claim, {'metadata': {'annotations': asked}})
+    if step.bind is not None:
+        claim = await _bind(c, claim, step.bind)
+    await c.patch_status(PERSISTENTVOLUMECLAIMS, claim, p.claim_status(claim, step.bind, step.phase))
+    if p.needs_growth(claim) and storage is not None and storage.get('allowVolumeExpansion'):
+        text = 'waiting for an external controller to expand this PVC'
+        c.event(claim, 'Normal', 'ExternalExpanding', text)
+    return None if step.phase in ('Bound', 'Lost') else Result(RETRY_S)
+
+
+async def _bind(c: Ctx, claim: Obj, volume: Obj) -> Obj:
+    """First the volume, which decides, then the claim. Raises Conflict when either changed meanwhile."""
+    ref = get_path(volume, 'spec.claimRef') or {}
+    if ref.get('uid') != claim['metadata']['uid']:
+        # A reservation that a person made stays theirs: it is not dropped when the claim chooses otherwise.
+        mark = {} if ref else {'metadata': {'annotations': {p.BY_CONTROLLER: 'yes'}}}
+        volume = await c.patch(PERSISTENTVOLUMES, volume, {'spec': {'claimRef': p.claim_ref(claim)}, **mark})
+    await c.patch_status(PERSISTENTVOLUMES, volume, {**(volume.get('status') or {}), 'phase': 'Bound'})
+    notes = annotations_of(claim)
+    if get_path(claim, 'spec.volumeName') == name_of(volume) and notes.get(p.COMPLETED):
+        return claim
+    change: Obj = {'metadata': {'annotations': {p.COMPLETED: 'yes'}}}
+    if not get_path(claim, 'spec.volumeName'):
+        change['spec'] = {'volumeName': name_of(volume)}
+        change['metadata']['annotations'][p.BY_CONTROLLER] = 'yes'
+    return await c.patch(PERSISTENTVOLUMECLAIMS, claim, change)
+
+
+@controller(
+    'persistentvolumebinder',
+    primary=PERSISTENTVOLUMES,
+    watches=[Watching(PERSISTENTVOLUMECLAIMS, volume_of_claim)],
+)
+async def keep_volumes(c: Ctx, key: str) -> Result | None:
+    volume = c.get(PERSISTENTVOLUMES, key)
+    if volume is None:
+        return None
+    ref = get_path(volume, 'spec.claimRef')
+    claim = await _claim(c, volume, ref) if ref else None
+    step = p.plan_volume(volume, claim)
+    if step.note is not None and get_path(volume, 'status.phase') != step.phase:
+        c.event(volume, 'Warning', step.note[1], step.note[2])
+    if step.unbind:
+        change = {'spec': {'claimRef': None}, 'metadata': {'annotations': {p.BY_CONTROLLER: None}}}
+        volume = await c.patch(PERSISTENTVOLUMES, volume, change)
+    status = {k: v for k, v in (volume.get('status') or {}).items() if k not in ('message', 'reason')}
+    status |= {'phase': step.phase} | ({'message': step.note[2]} if step.note is not None else {})
+    await c.patch_status(PERSISTENTVOLUMES, volume, status)
+    return None
+
+
+async def _claim(c: Ctx, volume: Obj, ref: Obj) -> Obj | None:
+    """The claim of a reference. Before it counts as gone the server is asked: data may depend on it."""
+    name, namespace = str(ref.get('name')), str(ref.get('namespace'))
+    held = c.get(PERSISTENTVOLUMECLAIMS, f'{namespace}/{name}')
+    if held is not None or get_path(volume, 'status.phase') == 'Released':
+        return held
+    try:
+        return await c.client.get(PERSISTENTVOLUMECLAIMS, name, namespace)
+    except NotFound:
+        return None
