@@ -179,6 +179,16 @@ class StoreClient(Calls):
         """Ask that `member` lead; `status` shows when it does. Raises Refused."""
         await self._call(Op.ADMIN, 'move-leader', member)
 
+    async def content_hash(self, revision: int = 0) -> tuple[int, int]:
+        """Revision and checksum of the connected member's contents then (0: now). Raises Compacted, FutureRevision."""
+        at, crc = await self._call(Op.HASH, revision)
+        return int(at), int(crc)
+
+    async def defragment(self) -> tuple[int, int]:
+        """Shrink the connected member's file; bytes before and after. Raises Refused."""
+        before, after = await self._call(Op.DEFRAG)
+        return int(before), int(after)
+
     async def snapshot(self) -> AsyncIterator[bytes]:
         """A consistent copy of the whole state, in chunks: see `kstore.backup`. Raises BadRequest when cut off."""
         chunk = 0

@@ -15,6 +15,9 @@ from kstore.errors import StoreError
 from kstore.output import Output, UsageError
 from kstore.raft.errors import LogCorrupt
 
+SLOW_S = 60.0
+"""Least deadline of what looks at a whole store."""
+
 __all__ = ['OFFLINE', 'LogCorrupt', 'add_verbs', 'each']
 
 
@@ -67,6 +70,41 @@ async def move_leader(client: StoreClient, args: argparse.Namespace, out: Output
     return 0
 
 
+async def defrag(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
+    """Each endpoint in turn, online. Never needed for room inside the quota: freed pages are used again anyway."""
+    rows = []
+    for host, port in args.endpoints:
+        async with _one(args, host, port) as one:
+            before, after = await one.defragment()
+        rows.append((f'{host}:{port}', before, after))
+    out.rows(('endpoint', 'before_bytes', 'after_bytes'), rows)
+    return 0
+
+
+async def content_hash(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
+    """Every endpoint's contents at one revision; exit code 1 when they differ."""
+    revision = args.rev or await client.revision()
+    rows = []
+    for host, port in args.endpoints:
+        async with _one(args, host, port) as one:
+            await one.revision()  # it has caught up with us
+            rows.append((f'{host}:{port}', revision, f'{(await one.content_hash(revision))[1]:08x}'))
+    out.rows(('endpoint', 'revision', 'hash'), rows)
+    return int(len({row[2] for row in rows}) > 1)
+
+
+async def alarm(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
+    """What is wrong now, by member; alarms end by themselves. Exit code 1 when there is one."""
+    found, code = await each(args)
+    rows = [(s['endpoint'], s['member'], name) for s in found for name in s['alarms']]
+    out.rows(('endpoint', 'member', 'alarm'), rows)
+    return code or int(bool(rows))
+
+
+def _one(args: argparse.Namespace, host: str, port: int) -> StoreClient:
+    return StoreClient([(host, port)], Env.real(), tls=args.tls, deadline_s=max(args.timeout, SLOW_S))
+
+
 async def snapshot_save(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
     env = Env.real()
     size = await backup.save(client.snapshot(), args.file, env)
@@ -102,6 +140,9 @@ def add_verbs(verb: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     sub.add_argument('action', nargs='?', default='list', choices=('list', 'add', 'promote', 'remove'))
     sub.add_argument('member', nargs='?', type=int, default=0, metavar='ID')
     sub.add_argument('address', nargs='?', metavar='HOST:PORT')
+    verb('defrag', defrag, 'give unused space of each member back to the disk')
+    verb('hash', content_hash, "compare all members' contents").add_argument('--rev', type=int, default=0)
+    verb('alarm', alarm, 'what is wrong now').add_argument('action', nargs='?', default='list', choices=('list',))
     sub = verb('move-leader', move_leader, 'hand leadership to a member')
     sub.add_argument('member', type=int, metavar='ID')
     sub = verb('snapshot-save', snapshot_save, 'write a consistent backup while serving')

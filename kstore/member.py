@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import structlog
@@ -23,7 +24,7 @@ from kstore.config import StoreConfig
 from kstore.connection import Connection
 from kstore.contention import Contention
 from kstore.engine.layers import Engine
-from kstore.errors import BadRequest, ProtocolError, Stopped, StoreError, TooLarge
+from kstore.errors import BadRequest, ProtocolError, Refused, Stopped, StoreError, TooLarge
 from kstore.fsm import COMMAND_BYTES_MAX, Command, StoreFsm, encode
 from kstore.leasekeeper import LeaseKeeper
 from kstore.model import RangeFlag, RangeQuery
@@ -34,6 +35,8 @@ from kstore.node import Node, NodeConfig
 from kstore.peers import Peers
 from kstore.proposals import SWEEP_S, Proposals, Ticket
 from kstore.raft.messages import Message
+from kstore.space import RETRY_S, Space
+from kstore.verify import Verifier
 from kstore.wire import Hello, Op, Peer, Role, failure, pack, success
 
 log = structlog.get_logger('kstore.member')
@@ -75,6 +78,9 @@ class Member:
         self.proposals.lead = self._lead
         self.contention = Contention(self.fsm, self.proposals)
         self.admin = Admin(self)
+        self.space = Space(config.quota_mb << 20)
+        self.verifier = Verifier(self.store, self.node, self.proposals, config.hash_check_s)
+        self._defrags: list[Callable[[bytes], None]] = []
         self.leases = LeaseKeeper(self.fsm, self.node, self.proposals, env)
         self.connections: set[Connection] = set()
         self.leader_changes = 0
@@ -97,6 +103,7 @@ class Member:
                 start_essential(group, 'leases', self.leases.run())
                 start_essential(group, 'progress', self._progress())
                 start_essential(group, 'compaction', self._compact())
+                start_essential(group, 'hash check', self.verifier.run())
                 start_essential(group, 'peers', self.peers.run(tls))
         finally:
             for connection in tuple(self.connections):
@@ -107,6 +114,8 @@ class Member:
         """After `run` has ended: write what is in memory, so that the next start replays nothing, and let go."""
         try:
             await self.fsm.flush()
+        except OSError as e:  # the log has it
+            log.warning('state was not flushed at the end', err=str(e))
         finally:
             self.fsm.close()
 
@@ -161,6 +170,7 @@ class Member:
     def request(self, connection: Connection, request: list[Any]) -> None:
         """Dispatch `[id, op, ...]`; each operation answers through `connection.answer`."""
         number, op, *arguments = request
+        self.verifier.guard(op)
         handler = _HANDLERS.get(op)
         if handler is None:
             raise BadRequest(f'unknown operation {op!r}')
@@ -239,6 +249,13 @@ class Member:
     def _snapshot(self, connection: Connection, number: int, chunk: Any) -> None:
         self.admin.snapshot(connection, number, chunk)
 
+    def _hash(self, connection: Connection, number: int, revision: Any) -> None:
+        self.verifier.serve(txn.check_int(revision, 'revision'), lambda result: connection.answer(number, result))
+
+    def _defrag(self, connection: Connection, number: int) -> None:
+        self._defrags.append(lambda result: connection.answer(number, result))
+        self._flush_now.set()
+
     def _status(self, connection: Connection, number: int) -> None:
         connection.answer(number, success(pack(self.status())))
 
@@ -273,13 +290,22 @@ class Member:
             'feeds': len(self.hub),
             'db_bytes': backend.size_bytes,
             'db_used_bytes': backend.used_bytes,
+            'quota_bytes': self.space.quota_bytes,
+            'alarms': self.space.alarms + (['CORRUPT'] if self.verifier.corrupt else []),
         }
 
     # -- the leader's part ---------------------------------------------------------------------------------------
 
     def _lead(self, ticket: Ticket) -> None:
         if ticket.op == Op.WRITE:
+            try:
+                self.space.admit(ticket.body)
+            except StoreError as e:
+                self.proposals.finish(ticket, failure(e))
+                return
             self.contention.submit(ticket)
+        elif ticket.op == Op.HASH:
+            self.verifier.lead(ticket)
         elif ticket.op in (Op.KEEPALIVE, Op.LEASE_TTL):
             self.leases.serve(ticket)
         elif ticket.op == Op.ADMIN:
@@ -320,8 +346,34 @@ class Member:
             if self.store.sweeping:
                 self.store.sweep()
                 self._flush_now.set()
-            if self.fsm.applied_index > self.fsm.durable_index or self.fsm.engine.dirty:
+            await self._flush_once()
+            if self._defrags:
+                await self._defrag_now()
+
+    async def _flush_once(self) -> None:
+        if self.fsm.applied_index > self.fsm.durable_index or self.fsm.engine.dirty or self.space.disk_full:
+            try:
                 await self.fsm.flush()
+            except OSError as e:
+                if e.errno != errno.ENOSPC:
+                    raise
+                self.space.refused(e)
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.space.flushed(self.fsm.engine.backend.used_bytes)
+
+    async def _defrag_now(self) -> None:
+        waiting, self._defrags = self._defrags, []
+        backend = self.fsm.engine.backend
+        before = backend.size_bytes
+        try:
+            await self.fsm.engine.compact()
+            result = success(pack([before, backend.size_bytes]))
+            log.info('state was defragmented', before=before, after=backend.size_bytes)
+        except OSError as e:
+            result = failure(Refused(f'not defragmented: {e}'))
+        for respond in waiting:
+            respond(result)
 
     async def _sweep(self) -> NoReturn:
         while True:
@@ -336,6 +388,7 @@ class Member:
     async def _compact(self) -> NoReturn:
         """By age and by count; only the leader proposes, and a compaction that others made first is fine."""
         age, count = self.config.compact_age_s, self.config.compact_count
+        before = 0
         while True:
             await asyncio.sleep(min(COMPACT_CHECK_S, age / COMPACT_SAMPLES or COMPACT_CHECK_S))
             now, revision = self._env.clock.monotonic(), self.store.revision
@@ -345,10 +398,13 @@ class Member:
                 target = self._samples.popleft()[1]
             if count:
                 target = max(target, revision - count)
+            if self.space.over_quota:  # deletes only make room once the past is gone
+                target = max(target, before)
+            before = revision
             if (
                 self.node.is_leader
                 and target > self.store.compacted
-                and target - self.store.compacted >= min(1000, count or 1000)
+                and (self.space.over_quota or target - self.store.compacted >= min(1000, count or 1000))
             ):
                 self.node.propose(encode(0, 0, 0, False, Command.COMPACT, target), lambda _: None)
 
@@ -366,4 +422,6 @@ _HANDLERS: dict[int, Any] = {
     Op.PROGRESS: Member._ask_progress,
     Op.ADMIN: Member._admin,
     Op.SNAPSHOT: Member._snapshot,
+    Op.HASH: Member._hash,
+    Op.DEFRAG: Member._defrag,
 }

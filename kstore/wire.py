@@ -60,6 +60,7 @@ class Op(IntEnum):
     SNAPSHOT = 11
     PROGRESS = 12
     ADMIN = 13
+    DEFRAG = 14
 
 
 class Stream(IntEnum):

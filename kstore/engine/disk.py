@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,13 @@ class LmdbBackend:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._map_bytes = MAP_BYTES_MIN
+        self._open()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix='state')
+        self._views = 0
+        self._applied = self._read_applied()
+
+    def _open(self) -> None:
+        directory = self._directory
         size = directory / 'data.mdb'
         while size.exists() and size.stat().st_size * 2 > self._map_bytes:
             self._map_bytes *= 2
@@ -57,10 +67,7 @@ class LmdbBackend:
         except lmdb.Error as e:
             raise Corrupt(f'state in {directory} cannot be opened: {e}; restore a snapshot or join as new') from e
         self._env.reader_check()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix='state')
         self._read = self._env.begin()
-        self._views = 0
-        self._applied = self._read_applied()
 
     @property
     def applied(self) -> int:
@@ -103,6 +110,8 @@ class LmdbBackend:
         except BaseException as e:
             with contextlib.suppress(lmdb.Error):
                 await loop.run_in_executor(self._thread, txn.abort)
+            if isinstance(e, lmdb.DiskError):
+                raise OSError(errno.ENOSPC, f'state was not written: {e}') from e
             if isinstance(e, lmdb.Error):
                 raise OSError(f'state was not written: {e}') from e
             raise
@@ -134,6 +143,39 @@ class LmdbBackend:
         self._renew()
         self._applied = 0
 
+    async def compact(self) -> None:
+        """Copy what is in use to a new file and take that one. Raises OSError, also while a view is open."""
+        if self._views:
+            raise OSError(errno.EBUSY, 'a snapshot is under way')
+        twin = self._directory / 'compact'
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._copy, twin)
+            if self._views:
+                raise OSError(errno.EBUSY, 'a snapshot is under way')
+            self._read.abort()
+            self._env.close()
+            try:
+                (twin / 'data.mdb').replace(self._directory / 'data.mdb')
+                _sync_directory(self._directory)
+            finally:
+                self._open()
+        finally:
+            await loop.run_in_executor(self._thread, shutil.rmtree, twin, True)
+
+    def _copy(self, twin: Path) -> None:
+        shutil.rmtree(twin, ignore_errors=True)
+        twin.mkdir(mode=0o700)
+        try:
+            self._env.copy(str(twin), compact=True)
+        except lmdb.Error as e:
+            raise OSError(errno.ENOSPC, f'the tables were not copied: {e}') from e
+        fd = os.open(twin / 'data.mdb', os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     def close(self) -> None:
         self._read.abort()
         self._thread.shutdown(wait=True)
@@ -160,6 +202,14 @@ class LmdbBackend:
         self._read.abort()
         self._env.set_mapsize(self._map_bytes)
         self._read = self._env.begin()
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class LmdbView:

@@ -81,6 +81,9 @@ class Backend(Protocol):
     async def clear(self) -> None:
         """Forget everything, `applied` included."""
 
+    async def compact(self) -> None:
+        """Give unused space back to the disk. Not during `write`. Raises OSError; then nothing has changed."""
+
     def close(self) -> None: ...
 
 
@@ -218,6 +221,16 @@ class Engine:
             for key, value in self._active.values[table].items():
                 self._frozen.set(table, key, value)
         self._active = Layer()
+
+    async def compact(self) -> None:
+        """Give unused space back to the disk; writes meanwhile stay in memory. Not during `flush`. Raises OSError."""
+        if self._flushing:
+            raise AssertionError('a flush is running')
+        self._flushing = True
+        try:
+            await self.backend.compact()
+        finally:
+            self._flushing = False
 
     async def replace(self) -> None:
         """Forget everything, layers included."""

@@ -64,6 +64,9 @@ class MemoryBackend:
         self._image.applied = 0
         self._keys = [[] for _ in Table]
 
+    async def compact(self) -> None:
+        """There is no file."""
+
     def close(self) -> None:
         """Nothing to let go of."""
 

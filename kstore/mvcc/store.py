@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from itertools import islice
 from struct import Struct
 from typing import NamedTuple
 
@@ -172,6 +173,13 @@ class Store:
         return RangeResult(
             self.revision, 1, False, [select.without_value(kv) if query.flags & RangeFlag.KEYS_ONLY else kv], False
         )
+
+    def page(self, start: bytes, revision: int, limit: int) -> list[bytes]:
+        """At most `limit` packed key-values from `start` on, at `revision`. Raises FutureRevision, Compacted."""
+        self.check_revision(revision)
+        query = RangeQuery(start, NO_END, revision=revision)
+        found = self._past(query) if revision < self.revision else self._now(query)
+        return [self._record(log_key)[_HEAD:] for log_key in islice(found, limit)]
 
     def keys(self, key: bytes, end: bytes | None) -> list[bytes]:
         """Existing keys of a range, ascending."""
