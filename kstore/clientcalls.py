@@ -297,7 +297,7 @@ class Calls:
             try:
                 link = await self._dial(target)
                 self._hint = await self._leader_elsewhere(link)
-            except (OSError, TimeoutError, ssl.SSLError) as e:
+            except (OSError, TimeoutError, ssl.SSLError, StoreError) as e:
                 log.debug('endpoint unreachable', endpoint=f'{target[0]}:{target[1]}', err=str(e))
                 self._shunned = target  # its peers may still take it for the leader
                 if link is not None:

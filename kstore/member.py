@@ -82,7 +82,7 @@ class Member:
         self.verifier = Verifier(self.store, self.node, self.proposals, config.hash_check_s)
         self._defrags: list[Callable[[bytes], None]] = []
         self.leases = LeaseKeeper(self.fsm, self.node, self.proposals, env)
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}  # in order of arrival: a simulation replays it
         self.leader_changes = 0
         self._flush_now = asyncio.Event()
         self._samples: deque[tuple[float, int]] = deque()
@@ -142,10 +142,10 @@ class Member:
         if len(self.connections) >= CONNECTIONS_MAX:
             log.warning('connection refused', client=connection.name, err=f'more than {CONNECTIONS_MAX} connections')
             connection.close()
-        self.connections.add(connection)
+        self.connections[connection] = None
 
     def closed(self, connection: Connection) -> None:
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         self.admin.closed(connection)
 
     def peer_frame(self, peer: int, frame: list[Any]) -> None:

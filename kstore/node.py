@@ -88,6 +88,8 @@ class Node:
         self._full = False
         self._writing_since: float | None = None
         self._compacted: SnapshotMeta | None = None
+        self._taking_over = False
+        """A complete snapshot waits for `drive`: its files must stay."""
         self._chunks: asyncio.Queue[Message] = asyncio.Queue(CHUNKS_WAITING_MAX)
         self._senders: dict[int, Sender] = {}
         self._listeners: list[Callable[[int, int], None]] = []
@@ -443,6 +445,7 @@ class Node:
             if received:
                 await disk.offload(self._snapshots.clear)
                 self._receiver.reset()
+                self._taking_over = False
             if compacted is not None:
                 self._compacted = None
                 await disk.offload(self._wal.drop, compacted.index)
@@ -505,6 +508,8 @@ class Node:
         core = self._running()
         while True:
             m = await self._chunks.get()
+            if self._taking_over:
+                continue  # a newer stream has begun too early: the leader will send it again, if it is still needed
             try:
                 answer, complete = await self._receiver.take(m)
             except OSError as e:
@@ -517,7 +522,8 @@ class Node:
                 epoch = core.log.epoch
                 core.step(m._replace(index=0, context=b'', hint=0))
                 self._schedule()
-                if core.log.epoch == epoch:  # our own log already proves what the snapshot says
+                self._taking_over = core.log.epoch != epoch
+                if not self._taking_over:  # our own log already proves what the snapshot says
                     self._receiver.reset()
                     await self._env.disk.offload(self._snapshots.clear)
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kcore.env import Env
-from kstore.errors import NoLeader, NotLeader, Overloaded, StoreError, Timeout
+from kstore.errors import NoLeader, NoSpace, NotLeader, Overloaded, StoreError, Timeout
 from kstore.node import Node
 from kstore.peers import Peers
-from kstore.raft.errors import LeadershipLost
+from kstore.raft.errors import LeadershipLost, LogFull
 from kstore.wire import Op, failure, pack, unpack
 
 INFLIGHT_MAX = 20_000
@@ -108,6 +108,8 @@ class Proposals:
         def done(result: Any) -> None:
             if isinstance(result, bytes):
                 self.finish(ticket, result)
+            elif isinstance(result, LogFull) and not _may_be_applied(ticket):
+                self.finish(ticket, failure(NoSpace(str(result))))
             else:
                 self.retry(ticket, uncertain=isinstance(result, LeadershipLost))
             after()
@@ -199,6 +201,11 @@ class Proposals:
         if ticket.uncertain:
             return Timeout('the write was not confirmed in time; retrying the same request is safe')
         return NoLeader('no leader was elected in time')
+
+
+def _may_be_applied(ticket: Ticket) -> bool:
+    """A try before this one, here or by way of another member, may have been applied: no refusal is certain."""
+    return ticket.uncertain or bool(unpack(ticket.body)[3])
 
 
 def as_retry(command: bytes) -> bytes:

@@ -80,6 +80,17 @@ class _ReadyQueue(deque[asyncio.Handle]):
             held.append(handle)
 
 
+class _SimTask(asyncio.Task[Any]):
+    """Hashed by order of birth: sets of tasks, such as a TaskGroup's, have the same order in every run of a seed."""
+
+    def __init__(self, number: int, coro: Any, **options: Any) -> None:
+        self._number = number
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class SimLoop(asyncio.SelectorEventLoop):
     """Virtual time on `clock`; interleavings from `rng`."""
 
@@ -93,6 +104,12 @@ class SimLoop(asyncio.SelectorEventLoop):
         self.errors: list[BaseException] = []
         """What callbacks raised; `World.run` raises the first of them."""
         self.set_exception_handler(self._note)
+        self._tasks_made = 0
+        self.set_task_factory(self._make_task)
+
+    def _make_task(self, _: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> _SimTask:
+        self._tasks_made += 1
+        return _SimTask(self._tasks_made, coro, loop=self, **options)
 
     def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if 'handle' in context and 'exception' in context:

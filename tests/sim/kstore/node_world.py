@@ -20,7 +20,7 @@ import msgpack
 from kcore import tasks
 from kcore.sim import Host, World
 from kstore.node import Node, NodeConfig
-from kstore.raft.messages import Entry, EntryKind, Message, SnapshotMeta
+from kstore.raft.messages import Entry, EntryKind, Message, MessageType, SnapshotMeta
 from tests.sim.kstore.raft_world import Violation
 
 CHUNK = 200
@@ -98,6 +98,8 @@ class Wire:
     def send(self, messages: Sequence[Message]) -> None:
         c = self._cluster
         for m in messages:
+            if m.type == MessageType.VOTE_RESP and not m.reject and c.votes.setdefault((m.frm, m.term), m.to) != m.to:
+                raise Violation(f'{m.frm} votes for {m.to} and {c.votes[m.frm, m.term]} in term {m.term}')
             if (self._source, m.to) in c.cut or c.rng.random() < c.drop:
                 continue
             for _ in range(2 if c.rng.random() < c.duplicate else 1):
@@ -124,6 +126,7 @@ class SimCluster:
         self.sequence: list[bytes] = []
         self.acked: set[bytes] = set()
         self.reads = 0
+        self.votes: dict[tuple[int, int], int] = {}
 
     # --- members ------------------------------------------------------------------------------------------------------
 
@@ -228,6 +231,7 @@ class SimCluster:
                     self.nodes[i].transfer_leader(self.rng.choice(self.ids))
             await self._bury()
             self.check_prefixes()
+            self.check_votes()
 
     async def _bury(self) -> None:
         """Members whose disk failed are gone until they are started again."""
@@ -236,6 +240,13 @@ class SimCluster:
                 task.result()
                 self.world.host(f'h{i}').disk.crash()
                 del self.running[i], self.nodes[i]
+
+    def check_votes(self) -> None:
+        """A vote that was given is remembered, also by a member that has just been started again."""
+        for i, node in self.nodes.items():
+            core = node._core
+            if core is not None and self.votes.get((i, core.term), core.vote) != core.vote:
+                raise Violation(f'{i} voted for {self.votes[i, core.term]} in term {core.term}, and forgot it')
 
     def check_prefixes(self) -> None:
         for i, fsm in self.fsms.items():

@@ -33,6 +33,8 @@ from tests.sim.kstore.workload import Workload
 
 PORT = 2390
 FAULTS = ('kill', 'pause', 'cut', 'slow disk', 'sync error', 'full disk', 'transfer', 'reset', 'membership', 'wall clock')
+SLOWEST_S = 2.0
+"""Mean time of a disk operation on the slowest of disks."""
 MIX = 5
 """Kinds of faults that one seed mixes."""
 
@@ -196,7 +198,7 @@ class StoreWorld:
         elif kind == 'pause':
             victim.host.pause()
         elif kind == 'slow disk':
-            disk.latency_s = rng.choice([0.05, 0.5, 2.0])
+            disk.latency_s = rng.choice([0.05, 0.5, SLOWEST_S])
         elif kind == 'sync error':
             disk.sync_error = OSError(errno.EIO, 'sync failed')
         elif kind == 'full disk':
@@ -338,7 +340,8 @@ class StoreWorld:
         judges.glimpses(history, ledger)
         judges.watch_guarantees(history, ledger)
         judges.previous_values(history, ledger, dumps[1]['compacted'])
-        judges.lease_safety(history, ledger, self.changes, self.dark_s, self.world.clock.monotonic())
+        slow_s = self.dark_s + 2 * SLOWEST_S * ('slow disk' in self.faults)
+        judges.lease_safety(history, ledger, self.changes, slow_s, self.world.clock.monotonic())
 
 
 def simulate(seed: int, seconds: float = 8.0, **options: Any) -> StoreWorld:
