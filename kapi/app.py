@@ -13,6 +13,7 @@ from kapi.config import ApiConfig
 from kapi.server import bootstrap
 from kapi.server.service import ApiServer
 from kapi.storage.base import StorageUnavailable
+from kapi.storage.encryption import EncryptedStorage, encrypted
 from kapi.storage.urls import open_storage
 from kcore import tasks
 from kcore.config import split_address
@@ -46,12 +47,15 @@ def tls_context(config: ApiConfig) -> ssl.SSLContext:
 async def run(config: ApiConfig, env: Env, ready: Ready) -> None:
     """Serve until cancelled. Raises OSError when the address is taken or a certificate cannot be read."""
     tls = tls_context(config)
-    server = ApiServer(config, env, open_storage(config.storage, env))
+    storage = encrypted(open_storage(config.storage, env), config.encryption_key_file, env)
+    server = ApiServer(config, env, storage)
     try:
         await _start_cache(server)
         async with asyncio.TaskGroup() as group:
             tasks.start_essential(group, 'watch cache', server.cache.run())
             await _bootstrap(server)
+            if isinstance(storage, EncryptedStorage):
+                tasks.start(group, 'reseal secrets', _reseal(storage))
             for name, background in server.background():
                 tasks.start_restarting(group, name, background, env)
             await _serve(server, tls, ready)
@@ -75,6 +79,17 @@ async def _bootstrap(server: ApiServer) -> None:
         except StorageUnavailable as e:
             log.info('first objects were not written yet', err=str(e))
             await asyncio.sleep(STORAGE_RETRY_S)
+
+
+async def _reseal(storage: EncryptedStorage) -> None:
+    while True:
+        try:
+            await storage.reseal()
+        except StorageUnavailable as e:
+            log.info('secrets were not sealed anew yet', err=str(e))
+            await asyncio.sleep(STORAGE_RETRY_S)
+        else:
+            return
 
 
 async def _serve(server: ApiServer, tls: ssl.SSLContext, ready: Ready) -> NoReturn:

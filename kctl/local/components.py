@@ -139,6 +139,7 @@ class Plan:
             'kubelet-client-key': str(kubelet_key),
             'kubelet-ca': self._ca,
             'service-account-signing-key-file': str(self._authority.signing_key('sa')),
+            'encryption-key-file': str(self._authority.secret_keys('encryption.keys')),
             'requestheader-client-ca-file': str(self._front_proxy.file),
             'requestheader-allowed-names': FRONT_PROXY.user,
             'service-cidr': lay.service_cidr,

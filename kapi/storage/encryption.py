@@ -1,0 +1,230 @@
+"""Secrets at rest: a storage driver over a driver that seals what lies under certain prefixes.
+
+Envelope: a data key seals values (AES-256-GCM, a fresh nonce each, the storage key as associated data, so that a value
+cannot be moved to another name); the data key itself is sealed by a key of the operator's file and travels with every
+value. A new data key is drawn at every start and after DATA_KEY_USES_MAX values. Rotation: put a new key on the first
+line and restart; every line may open, the first one seals, and `reseal` writes anew what it has not sealed.
+Source of the scheme: apiserver storage/value/encrypt/envelope (KMS v2), reduced to a local key file.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kapi.storage.base import Batch, Change, Check, Event, KeyMissing, Page, Storage, StorageError, Versioned
+from kcore.env import Env
+
+log = structlog.get_logger('kapi.encryption')
+PREFIXES = ('/registry/secrets/',)
+MAGIC = b'kubeling:aesgcm:v1:'
+NONCE_BYTES, KEY_BYTES, TAG_BYTES = 12, 32, 16
+DATA_KEY_USES_MAX = 1 << 24
+"""Values sealed with one data key, far below what random nonces allow; then a new one is drawn."""
+OPENED_KEYS_MAX = 1_024
+"""Data keys kept open, so that a list opens each once."""
+RESEAL_PAGE_KEYS = 500
+
+
+class BadKeyFile(Exception):
+    """A key file that cannot be used; the text names the line, never the key."""
+
+
+class Sealed(StorageError):
+    """A value that none of our keys opens."""
+
+
+def _nonce() -> bytes:
+    return AESGCM.generate_key(bit_length=128)[:NONCE_BYTES]
+
+
+def load_keys(path: Path, env: Env) -> dict[str, bytes]:
+    """`name base64` a line, the sealing key first. Raises BadKeyFile, OSError."""
+    found: dict[str, bytes] = {}
+    for number, line in enumerate(env.disk.read(path).decode().splitlines(), 1):
+        if not line.strip() or line.startswith('#'):
+            continue
+        name, _, text = line.partition(' ')
+        try:
+            key = base64.b64decode(text.strip(), validate=True)
+        except binascii.Error:
+            key = b''
+        if len(key) != KEY_BYTES or not name or ':' in name or name in found:
+            raise BadKeyFile(f'{path}: line {number}: NAME and {KEY_BYTES} bytes in base64 expected, names unique')
+        found[name] = key
+    if not found:
+        raise BadKeyFile(f'{path}: no key')
+    return found
+
+
+@dataclass(slots=True)
+class _DataKey:
+    cipher: AESGCM
+    wrapped: bytes
+    uses: int = 0
+
+
+class Sealer:
+    """Seals and opens values. Pure but for the randomness of keys."""
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        self._keys = {name: AESGCM(key) for name, key in keys.items()}
+        self._name = next(iter(keys))
+        self._data_key = self._draw()
+        self._opened: dict[tuple[str, bytes], AESGCM] = {}
+
+    def _draw(self) -> _DataKey:
+        key, nonce = AESGCM.generate_key(bit_length=256), _nonce()
+        wrapped = nonce + self._keys[self._name].encrypt(nonce, key, MAGIC + self._name.encode())
+        return _DataKey(AESGCM(key), wrapped)
+
+    @property
+    def _head(self) -> bytes:
+        return MAGIC + self._name.encode() + b':'
+
+    def current(self, value: bytes) -> bool:
+        """Whether the value is sealed by the first key."""
+        return value.startswith(self._head)
+
+    def seal(self, key: str, value: bytes) -> bytes:
+        if self._data_key.uses >= DATA_KEY_USES_MAX:
+            self._data_key = self._draw()
+        self._data_key.uses += 1
+        nonce = _nonce()
+        return self._head + self._data_key.wrapped + nonce + self._data_key.cipher.encrypt(nonce, value, key.encode())
+
+    def open(self, key: str, value: bytes) -> bytes:
+        """Values in clear text pass. Raises Sealed."""
+        if not value.startswith(MAGIC):
+            return value
+        name, _, body = value[len(MAGIC) :].partition(b':')
+        size = NONCE_BYTES + KEY_BYTES + TAG_BYTES
+        wrapped, nonce, sealed = body[:size], body[size : size + NONCE_BYTES], body[size + NONCE_BYTES :]
+        try:
+            return self._unwrap(name.decode(), wrapped).decrypt(nonce, sealed, key.encode())
+        except (InvalidTag, UnicodeDecodeError, ValueError):
+            raise Sealed(f'{key}: the stored value is damaged or was sealed for another name') from None
+
+    def _unwrap(self, name: str, wrapped: bytes) -> AESGCM:
+        found = self._opened.get((name, wrapped))
+        if found is None:
+            if name not in self._keys:
+                raise Sealed(f'a stored value needs the encryption key "{name}", which is not in the key file')
+            key = self._keys[name].decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], MAGIC + name.encode())
+            if len(self._opened) >= OPENED_KEYS_MAX:
+                self._opened.pop(next(iter(self._opened)))
+            found = self._opened[name, wrapped] = AESGCM(key)
+        return found
+
+
+class EncryptedStorage:
+    """A `Storage` whose values under PREFIXES are sealed below it and clear above it."""
+
+    def __init__(self, inner: Storage, sealer: Sealer) -> None:
+        self._inner = inner
+        self._sealer = sealer
+
+    def _clear(self, found: Versioned) -> Versioned:
+        return replace(found, value=self._sealer.open(found.key, found.value)) if _covered(found.key) else found
+
+    async def start(self) -> None:
+        await self._inner.start()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+    async def get(self, key: str) -> Versioned:
+        return self._clear(await self._inner.get(key))
+
+    async def list(self, prefix: str, *, rv: int = 0, limit: int = 0, after: str = '') -> Page:
+        page = await self._inner.list(prefix, rv=rv, limit=limit, after=after)
+        return Page([self._clear(item) for item in page.items], page.rv, page.remaining)
+
+    async def create(self, key: str, value: bytes, *, ttl_s: int = 0) -> Versioned:
+        if not _covered(key):
+            return await self._inner.create(key, value, ttl_s=ttl_s)
+        stored = await self._inner.create(key, self._sealer.seal(key, value), ttl_s=ttl_s)
+        return replace(stored, value=value)
+
+    async def update(self, key: str, change: Change, *, ttl_s: int = 0, origin: Versioned | None = None) -> Versioned:
+        if not _covered(key):
+            return await self._inner.update(key, change, ttl_s=ttl_s, origin=origin)
+
+        async def sealed(current: Versioned) -> bytes:
+            clear = self._clear(current)
+            new = await change(clear)
+            # An equal value is not written. `origin` comes in clear text, and is then compared as such.
+            return current.value if new == clear.value else self._sealer.seal(key, new)
+
+        return self._clear(await self._inner.update(key, sealed, ttl_s=ttl_s, origin=origin))
+
+    async def delete(self, key: str, *, check: Check | None = None, origin: Versioned | None = None) -> Versioned:
+        def clear_check(current: Versioned) -> None:
+            if check is not None:
+                check(self._clear(current))
+
+        return self._clear(await self._inner.delete(key, check=clear_check, origin=origin))
+
+    async def watch(self, prefix: str, *, from_rv: int) -> AsyncIterator[Batch]:
+        async for batch in self._inner.watch(prefix, from_rv=from_rv):
+            if any(_covered(e.key) for e in batch.events):
+                yield Batch(batch.rv, [self._clear_event(e) if _covered(e.key) else e for e in batch.events])
+            else:
+                yield batch
+
+    def _clear_event(self, event: Event) -> Event:
+        prev = self._sealer.open(event.key, event.prev) if event.prev is not None else None
+        return replace(event, value=self._sealer.open(event.key, event.value), prev=prev)
+
+    async def current_revision(self) -> int:
+        return await self._inner.current_revision()
+
+    def nudge(self) -> None:
+        self._inner.nudge()
+
+    async def reseal(self) -> int:
+        """Write anew what the first key has not sealed; returns how many values. Raises StorageUnavailable."""
+        count = 0
+        for prefix in PREFIXES:
+            after = ''
+            while True:
+                page = await self._inner.list(prefix, limit=RESEAL_PAGE_KEYS, after=after)
+                for item in page.items:
+                    count += await self._reseal_one(item)
+                if not page.remaining:
+                    break
+                after = page.items[-1].key
+        if count:
+            log.info('values were sealed with the first key', count=count)
+        return count
+
+    async def _reseal_one(self, item: Versioned) -> int:
+        if self._sealer.current(item.value):
+            return 0
+
+        async def again(current: Versioned) -> bytes:
+            if self._sealer.current(current.value):
+                return current.value
+            return self._sealer.seal(current.key, self._sealer.open(current.key, current.value))
+
+        try:
+            await self._inner.update(item.key, again)
+        except KeyMissing:
+            return 0
+        return 1
+
+
+def _covered(key: str) -> bool:
+    return key.startswith(PREFIXES)
+
+
+def encrypted(storage: Storage, key_file: Path | None, env: Env) -> Storage:
+    """`storage`, sealed when there is a key file. Raises BadKeyFile, OSError."""
+    return storage if key_file is None else EncryptedStorage(storage, Sealer(load_keys(key_file, env)))
