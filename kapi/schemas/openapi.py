@@ -25,7 +25,8 @@ _PLAIN: dict[str, Json] = {
     'micro-time': {'type': 'string', 'format': 'date-time'},
     'quantity': {'oneOf': [{'type': 'string'}, {'type': 'number'}]},
     'int-or-string': {'format': 'int-or-string', 'oneOf': [{'type': 'integer'}, {'type': 'string'}]},
-    'any': {},
+    # Clients' templates take an empty schema for a missing one.
+    'any': {'description': 'Any JSON value.'},
 }
 
 
@@ -85,12 +86,15 @@ def render(node: Node, todo: list[Node] | None = None) -> Json:
     """One field; named objects become references, and are added to `todo`."""
     match node.type:
         case 'array':
-            shape: Json = {'type': 'array', 'items': render(node.items, todo) if node.items else {}}
+            shape: Json = {'type': 'array', 'items': render(node.items, todo) if node.items else dict(_PLAIN['any'])}
             shape['x-kubernetes-list-type'] = node.list_type
             if node.keys:
                 shape['x-kubernetes-list-map-keys'] = list(node.keys)
         case 'map':
-            shape = {'type': 'object', 'additionalProperties': render(node.items, todo) if node.items else {}}
+            shape = {
+                'type': 'object',
+                'additionalProperties': render(node.items, todo) if node.items else dict(_PLAIN['any']),
+            }
         case 'object' if node.name:
             if todo is not None:
                 todo.append(node)

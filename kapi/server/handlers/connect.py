@@ -8,7 +8,7 @@ from aiohttp import web
 
 from kapi.registry.kind import Kind
 from kapi.server.context import Context, Reply
-from kapi.server.handlers import binding, eviction, finalize, get, log, partial, patch, streams, token, update
+from kapi.server.handlers import binding, eviction, finalize, get, log, partial, patch, proxy, streams, token, update
 
 Handler = Callable[[Context, Kind], Awaitable[Reply | web.StreamResponse]]
 
@@ -27,6 +27,9 @@ HANDLERS: Mapping[tuple[str, str], Handler] = {
     ('pods', 'exec'): streams.stream,
     ('pods', 'attach'): streams.stream,
     ('pods', 'portforward'): streams.stream,
+    ('pods', 'proxy'): proxy.proxy,
+    ('services', 'proxy'): proxy.proxy,
+    ('nodes', 'proxy'): proxy.proxy,
     ('pods', 'ephemeralcontainers'): partial.ephemeral_containers,
     ('pods', 'resize'): partial.resize,
     ('namespaces', 'finalize'): finalize.finalize,

@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from kapi.storage import watchers
 
@@ -137,3 +138,25 @@ async def test_a_watcher_that_never_reads_is_cut_and_the_others_go_on(world, api
         assert len(world.server.cache.resource('/registry/configmaps/').hub) == 1, 'only the reader is left'
         with pytest.raises(aiohttp.ClientError):
             await deaf.read()
+
+
+async def test_a_proxied_request_reaches_the_pod_and_leaves_credentials_behind(api):
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(text=f'{request.method} {request.raw_path} {request.headers.get("Authorization")}')
+
+    runner = web.ServerRunner(web.Server(answer), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, '127.0.0.1', 0).start()
+    port = runner.addresses[0][1]
+    base = '/api/v1/namespaces/default/pods'
+    await api.post('/api/v1/namespaces/default/serviceaccounts', {'metadata': {'name': 'default'}})
+    made = await api.post(base, {'metadata': {'name': 'p'}, 'spec': {'containers': [{'name': 'c', 'image': 'i'}]}})
+    assert made.status == 201, made.text
+    none = await api.get(f'{base}/p:{port}/proxy/')
+    assert (none.status, none.json['message']) == (400, 'pod p has no address yet')
+    await api.patch(f'{base}/p/status', {'status': {'podIP': '127.0.0.1'}})
+    reply = await api.call('POST', f'{base}/p:{port}/proxy/a/b?c=d', b'x')
+    assert reply.text == 'POST /a/b?c=d None'
+    assert (await api.get(f'{base}/ftp:p:{port}/proxy/')).status == 400
+    await runner.cleanup()
+    assert (await api.get(f'{base}/p:{port}/proxy/')).status == 503
