@@ -7,10 +7,9 @@ from datetime import datetime
 
 from kapi.kinds.base import PlainStrategy
 from kapi.kinds.rules import invalid
-from kapi.registry.kind import Col, Kind, Obj
+from kapi.registry.kind import Col, Kind, Obj, TextOf
 from kapi.registry.strategy import Invalid
 from kcore.meta import gvk, names
-from kcore.meta.gvk import Resource
 from kcore.meta.objects import get_path
 from kcore.meta.times import age
 
@@ -74,13 +73,14 @@ _COLUMNS = (
     Col('Name', 'metadata.name', format='name', priority=1, description='Name of the event.'),
 )
 
+
 def source_text(event: Obj) -> str:
     """The value of the field selector `source`."""
     return str(get_path(event, 'source.component') or event.get('reportingComponent') or '')
 
 
 INVOLVED = ('kind', 'namespace', 'name', 'uid', 'apiVersion', 'resourceVersion', 'fieldPath')
-_SELECTABLE = {f'involvedObject.{field}': f'involvedObject.{field}' for field in INVOLVED} | {
+_SELECTABLE: dict[str, str | TextOf] = {f'involvedObject.{field}': f'involvedObject.{field}' for field in INVOLVED} | {
     'reason': 'reason',
     'reportingComponent': 'reportingComponent',
     'source': source_text,

@@ -1,0 +1,291 @@
+"""The API server over real TLS: requests per second by clients, a large list, watch fan-out, cold start.
+
+The generator is a bare HTTP/1.1 client on ready-made bytes, in a process of its own, so that what is measured is the
+server; `cpu_us` is the server process's own time for one request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import uvloop
+
+from bench.common import Figures, Settings, emit, kstore, latencies, now, percentile, rss_mb
+from kcore.env import Env
+from kctl.local.pki import Authority, Leaf
+
+CLIENTS = (1, 10, 100)
+LIST_PODS = 10_000
+WATCHERS = 1_000
+FANOUT_WRITES = 300
+TICKS = os.sysconf('SC_CLK_TCK')
+PODS = '/api/v1/namespaces/default/pods'
+
+
+@dataclass(frozen=True)
+class Server:
+    port: int
+    pid: int
+    tls: ssl.SSLContext
+
+    def cpu_s(self) -> float:
+        fields = Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def pod(name: str) -> bytes:
+    container = {
+        'name': 'c', 'image': 'busybox', 'command': ['sleep', '1'], 'ports': [{'containerPort': 80}],
+        'resources': {'requests': {'cpu': '10m', 'memory': '16Mi'}}, 'env': [{'name': 'A', 'value': 'b'}],
+    }  # fmt: skip
+    return orjson.dumps({
+        'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': name, 'labels': {'app': 'bench'}},
+        'spec': {'containers': [container]},
+    })  # fmt: skip
+
+
+def request(method: str, path: str, body: bytes = b'', media: str = 'application/json') -> bytes:
+    return (
+        f'{method} {path} HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\nUser-Agent: bench/1\r\n'
+        f'Content-Type: {media}\r\nContent-Length: {len(body)}\r\n\r\n'
+    ).encode() + body
+
+
+class Connection:
+    """One keep-alive connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def call(self, data: bytes) -> tuple[int, bytes]:
+        """(status, body)."""
+        self._writer.write(data)
+        head = await self._reader.readuntil(b'\r\n\r\n')
+        at = head.index(b'Content-Length: ') + 16
+        return int(head[9:12]), await self._reader.readexactly(int(head[at : head.index(b'\r', at)]))
+
+    async def stream(self, data: bytes) -> asyncio.StreamReader:
+        self._writer.write(data)
+        head = await self._reader.readuntil(b'\r\n\r\n')
+        assert b' 200 ' in head, head
+        return self._reader
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(server: Server, count: int) -> AsyncIterator[list[Connection]]:
+    opened = [
+        Connection(*await asyncio.open_connection('127.0.0.1', server.port, ssl=server.tls, limit=1 << 26))
+        for _ in range(count)
+    ]
+    try:
+        yield opened
+    finally:
+        for connection in opened:
+            connection.close()
+
+
+@contextlib.contextmanager
+def serving(storage: str, directory: Path) -> Iterator[tuple[Server, float]]:
+    """A server process, and the seconds from its start to its readiness."""
+    authority = Authority(directory / 'pki', Env.real())
+    admin_cert, admin_key = authority.ensure(Leaf('admin', 'kubernetes-admin', groups=('system:masters',)))
+    cert, key = authority.ensure(Leaf('apiserver', 'kube-apiserver', serves=('127.0.0.1', 'localhost')))
+    tls = ssl.create_default_context(cafile=str(authority.file))
+    tls.load_cert_chain(admin_cert, admin_key)
+    argv = [sys.executable, '-m', 'kapi', '--listen', '127.0.0.1:0', '--storage', storage, '--tls-cert', str(cert)]
+    argv += ['--tls-key', str(key), '--client-ca', str(authority.file), '--max-requests-inflight', '4000']
+    argv += ['--max-mutating-requests-inflight', '4000']
+    began = now()
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = next((line for line in process.stderr if '"serving"' in line), '')
+        took = now() - began
+        address = orjson.loads(line)['address']
+        try:
+            yield Server(int(address.rpartition(':')[2]), process.pid, tls), took
+        finally:
+            process.terminate()
+            process.stderr.read()
+
+
+async def _load(
+    server: Server, clients: int, seconds: float, make: Callable[[int, int], tuple[bytes, int]]
+) -> tuple[list[float], float, float]:
+    """(latencies, seconds, server CPU seconds) of `make(client, turn)` called in a loop by each client."""
+    times: list[float] = []
+    async with connected(server, clients) as connections:
+        cpu, began = server.cpu_s(), now()
+        end = began + seconds
+
+        async def client(number: int, connection: Connection) -> None:
+            turn = 0
+            while (start := now()) < end:
+                data, wanted = make(number, turn)
+                status, body = await connection.call(data)
+                if status != wanted:
+                    raise RuntimeError(f'{status}: {body[:300]!r}')
+                times.append(now() - start)
+                turn += 1
+
+        async with asyncio.TaskGroup() as group:
+            for number, connection in enumerate(connections):
+                group.create_task(client(number, connection))
+        return times, now() - began, server.cpu_s() - cpu
+
+
+def _requests(clients: int) -> dict[str, Callable[[int, int], tuple[bytes, int]]]:
+    def name(client: int, turn: int) -> str:
+        return f'b{clients}-{client}-{turn}'
+
+    change = b'{"metadata":{"annotations":{"turn":"%d"}}}'
+    merge = 'application/merge-patch+json'
+    return {
+        'create': lambda c, t: (request('POST', PODS, pod(name(c, t))), 201),
+        'get': lambda c, t: (request('GET', f'{PODS}/{name(c, 0)}'), 200),
+        'list': lambda c, t: (
+            request('GET', f'{PODS}?resourceVersion=0&fieldSelector=metadata.name%3D{name(c, 0)}'),
+            200,
+        ),
+        'patch': lambda c, t: (request('PATCH', f'{PODS}/{name(c, 0)}', change % t, merge), 200),
+    }
+
+
+async def _rates(server: Server, settings: Settings, storage: str) -> None:
+    for clients in CLIENTS[:2] if settings.smoke else CLIENTS:
+        created = 0
+        for verb, make in _requests(clients).items():
+            times, seconds, cpu = await _load(server, clients, settings.seconds, make)
+            figures = latencies(seconds, times)
+            figures.add(cpu_us=cpu / max(len(times), 1) * 1e6)
+            emit('api', f'{storage}/{verb}/{clients}', figures)
+            created = len(times) if verb == 'create' else created
+        await _delete_all(server, clients, created, storage)
+
+
+async def _delete_all(server: Server, clients: int, created: int, storage: str) -> None:
+    async with connected(server, clients) as connections:
+        _, body = await connections[0].call(request('GET', f'{PODS}?resourceVersion=0'))
+        names = [i['metadata']['name'] for i in orjson.loads(body)['items']]
+        times: list[float] = []
+        cpu, began = server.cpu_s(), now()
+
+        async def client(connection: Connection) -> None:
+            while names:
+                start = now()
+                status, _ = await connection.call(request('DELETE', f'{PODS}/{names.pop()}?gracePeriodSeconds=0'))
+                assert status == 200, status
+                times.append(now() - start)
+
+        async with asyncio.TaskGroup() as group:
+            for connection in connections:
+                group.create_task(client(connection))
+        figures = latencies(now() - began, times)
+        figures.add(cpu_us=(server.cpu_s() - cpu) / max(len(times), 1) * 1e6)
+    emit('api', f'{storage}/delete/{clients}', figures)
+
+
+async def _large_list(server: Server, settings: Settings, storage: str) -> None:
+    count = 200 if settings.smoke else LIST_PODS
+    names = iter(range(count))
+    async with connected(server, 32) as connections:
+
+        async def fill(connection: Connection) -> None:
+            for i in names:
+                await connection.call(request('POST', PODS, pod(f'list-{i}')))
+
+        async with asyncio.TaskGroup() as group:
+            for connection in connections:
+                group.create_task(fill(connection))
+        figures = Figures()
+        before = rss_mb(server.pid)
+        for path in (f'{PODS}?resourceVersion=0', PODS):
+            took = []
+            for _ in range(3):
+                start = now()
+                status, body = await connections[0].call(request('GET', path))
+                took.append(now() - start)
+                assert status == 200
+            kind = 'cached' if 'resourceVersion' in path else 'fresh'
+            figures.add(**{f'{kind}_first_ms': took[0] * 1000, f'{kind}_best_ms': min(took) * 1000})
+        figures.add(bytes=len(body), rss_before_mb=before, rss_after_mb=rss_mb(server.pid))
+    emit('api', f'{storage}/list-{count}', figures)
+
+
+async def _fanout(server: Server, settings: Settings, storage: str) -> None:
+    watchers, writes = (20, 20) if settings.smoke else (WATCHERS, FANOUT_WRITES)
+    path = '/api/v1/namespaces/default/configmaps'
+    sent: dict[int, float] = {}
+    delays: list[float] = []
+
+    async def watch(reader: asyncio.StreamReader) -> None:
+        marker, seen = b'"n":"', 0
+        while seen < writes:
+            data = await reader.readuntil(b'}\n')
+            at = data.index(marker) + len(marker)
+            delays.append(now() - sent[int(data[at : data.index(b'"', at)])])
+            seen += 1
+
+    async with connected(server, watchers + 1) as (writer, *readers):
+        opening = request('GET', f'{path}?watch=true&resourceVersion={await _rv(writer)}')
+        streams = [await r.stream(opening) for r in readers]
+        async with asyncio.TaskGroup() as group:
+            for stream in streams:
+                group.create_task(watch(stream))
+            began, cpu = now(), server.cpu_s()
+            for i in range(writes):
+                sent[i] = now()
+                body = orjson.dumps({'metadata': {'name': f'f{i}'}, 'data': {'n': str(i)}})
+                status, _ = await writer.call(request('POST', path, body))
+                assert status == 201
+        seconds = now() - began
+    figures = Figures()
+    delays.sort()
+    figures.add(
+        events_per_s=len(delays) / seconds, p99_ms=percentile(delays, 0.99) * 1000,
+        server_us_per_event=(server.cpu_s() - cpu) / len(delays) * 1e6,
+    )  # fmt: skip
+    emit('api', f'{storage}/watch-{watchers}', figures)
+
+
+async def _rv(connection: Connection) -> str:
+    _, body = await connection.call(request('GET', '/api/v1/namespaces/default/configmaps'))
+    return str(orjson.loads(body)['metadata']['resourceVersion'])
+
+
+async def _measure(server: Server, settings: Settings, storage: str) -> None:
+    await _rates(server, settings, storage)
+    await _large_list(server, settings, storage)
+    await _fanout(server, settings, storage)
+
+
+def _storages(smoke: bool, stack: contextlib.ExitStack) -> Iterator[tuple[str, str]]:
+    """(name, URL); the store is started when its turn comes."""
+    yield 'memory', 'memory://'
+    if not smoke:
+        target = stack.enter_context(kstore())
+        yield 'kstore', 'kstore://' + ','.join(f'{h}:{p}' for h, p in target.endpoints)
+
+
+def run(settings: Settings) -> None:
+    with contextlib.ExitStack() as stack:
+        for name, url in _storages(settings.smoke, stack):
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix='bench-api-'))
+            with serving(url, Path(directory)) as (server, took):
+                cold = Figures()
+                cold.add(ready_ms=took * 1000)
+                emit('api', f'{name}/cold-start', cold)
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(_measure(server, settings, name))
