@@ -6,13 +6,13 @@ at run time, so that everything below the declaration is shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
+from kapi.registry.conversion import Conversion
 from kapi.registry.strategy import Strategy
-from kapi.storage.entries import Entry
 from kcore.meta.gvk import Resource
 
 Obj = dict[str, Any]
@@ -41,23 +41,6 @@ class Col:
     priority: int = 0
     """0 is always shown, 1 only with `-o wide`."""
     description: str = ''
-
-
-class Conversion(Protocol):
-    """How objects that are stored in one version are seen in another (custom resources)."""
-
-    @property
-    def simple(self) -> bool:
-        """Whether `seen` always knows."""
-
-    def seen(self, entry: Entry) -> Entry | None:
-        """The entry in this version; None when somebody must be asked first."""
-
-    async def served(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The entries in this version. Raises InternalError."""
-
-    async def stored(self, obj: Obj) -> Obj:
-        """An object of this version as it is to be stored. Raises InternalError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kapi.errors import BadRequest
-from kapi.registry.kind import Conversion, Kind, TextOf
+from kapi.registry.conversion import Conversion
+from kapi.registry.kind import Kind, TextOf
 from kapi.registry.options import ListOptions
 from kapi.storage.entries import Entry
 from kapi.storage.watchers import Matches

@@ -17,7 +17,8 @@ from aiohttp import web
 from kapi.errors import Expired, InternalError, to_status
 from kapi.registry import table
 from kapi.registry.alias import served_entry
-from kapi.registry.kind import Conversion, Kind
+from kapi.registry.conversion import Conversion
+from kapi.registry.kind import Kind
 from kapi.registry.listing import scope_of, settle
 from kapi.registry.options import ListOptions, list_options, text
 from kapi.registry.selection import Selection, select

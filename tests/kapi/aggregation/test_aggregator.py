@@ -153,7 +153,7 @@ async def test_a_certificate_that_is_not_the_services_is_refused(aggregated: Any
 
 
 def test_only_the_proxy_says_who_the_caller_is() -> None:
-    from multidict import CIMultiDict  # noqa: PLC0415 — beside its only use
+    from multidict import CIMultiDict
 
     given = CIMultiDict(
         [('X-Remote-Extra-Scopes', 'all'), ('Impersonate-User', 'root'), ('Accept', 'x'), ('Connection', 'close')]
@@ -161,5 +161,6 @@ def test_only_the_proxy_says_who_the_caller_is() -> None:
     user = User('bob', ('dev', 'ops'), 'u1', {'example.com/scope': ('a', 'b')})
     assert list(forwarded_headers(given, user).items()) == [
         ('Accept', 'x'), ('X-Remote-User', 'bob'), ('X-Remote-Uid', 'u1'), ('X-Remote-Group', 'dev'),
-        ('X-Remote-Group', 'ops'), ('X-Remote-Extra-example.com%2Fscope', 'a'), ('X-Remote-Extra-example.com%2Fscope', 'b'),
+        ('X-Remote-Group', 'ops'), ('X-Remote-Extra-example.com%2Fscope', 'a'),
+        ('X-Remote-Extra-example.com%2Fscope', 'b'),
     ]  # fmt: skip

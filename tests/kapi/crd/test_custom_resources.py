@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
+from kapi.storage.urls import open_storage
+
 CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
 STR, INT = {'type': 'string'}, {'type': 'integer'}
 
 
 def fields(**properties: Any) -> dict[str, Any]:
     return {'type': 'object', 'properties': properties}
+
+
+def terminating(crd: dict[str, Any]) -> bool:
+    return any(c['type'] == 'Terminating' and c['status'] == 'True' for c in crd['status'].get('conditions') or ())
 
 
 async def test_creating_and_deleting_custom_resource_definition_objects_works(custom: Any, define: Any) -> None:
@@ -206,8 +214,9 @@ async def test_a_strategic_merge_patch_is_refused_and_apply_merges_keyed_lists(c
 
 
 async def test_columns_scale_and_warnings_of_a_deprecated_version(custom: Any, define: Any) -> None:
+    path = '.status.conditions[?(@.type=="Ready")].status'
     columns = [{'name': 'Replicas', 'type': 'integer', 'jsonPath': '.spec.replicas'},
-               {'name': 'Ready', 'type': 'string', 'jsonPath': '.status.conditions[?(@.type=="Ready")].status'}]  # fmt: skip
+               {'name': 'Ready', 'type': 'string', 'jsonPath': path}]  # fmt: skip
     scale = {'specReplicasPath': '.spec.replicas', 'statusReplicasPath': '.status.replicas',
              'labelSelectorPath': '.status.selector'}  # fmt: skip
     root = fields(spec=fields(replicas=INT), status={'type': 'object', 'x-kubernetes-preserve-unknown-fields': True})
@@ -255,8 +264,7 @@ async def test_a_definition_that_goes_waits_for_custom_resources_with_finalizers
     body['metadata']['finalizers'] = ['example.com/wait']
     assert (await custom.api.post(custom.path, body)).status == 201
     await custom.api.delete(f'{CRDS}/crontabs.stable.example.com')
-    await custom.until('crontabs.stable.example.com',
-                       lambda c: any(x['type'] == 'Terminating' and x['status'] == 'True' for x in c['status']['conditions']))  # fmt: skip
+    await custom.until('crontabs.stable.example.com', terminating)
     assert (await custom.create({}, 'late')).status == 405
     async with custom.api.watch(f'{CRDS}?watch=true&resourceVersion=0') as event:
         await custom.api.patch(f'{custom.path}/x', {'metadata': {'finalizers': None}})
@@ -282,3 +290,62 @@ async def test_openapi_follows_the_definitions(custom: Any, define: Any) -> None
     index = (await custom.api.get('/openapi/v3')).json['paths']
     assert 'apis/stable.example.com/v1' in index
     assert 'apis/stable.example.com/v2' not in index
+
+
+async def test_custom_resources_outlive_the_api_server(serve: Any, crd_tools: Any, env: Any) -> None:
+    storage = open_storage('memory://', env)
+    async with serve(storage) as first, crd_tools.acting(first.server):
+        custom = crd_tools.Custom(await first.user('admin', 'system:masters'))
+        await custom.declare(crd_tools.definition())
+        await custom.create({'a': 1})
+    async with serve(storage) as second:
+        again = crd_tools.Custom(await second.user('admin', 'system:masters'))
+        assert (await again.api.get(f'{again.path}/x')).json['spec'] == {'a': 1}
+
+
+async def test_kopfs_example_definition_works(custom: Any) -> None:
+    root = {'type': 'object', 'properties': {
+        'spec': {'type': 'object', 'x-kubernetes-preserve-unknown-fields': True},
+        'status': {'type': 'object', 'x-kubernetes-preserve-unknown-fields': True},
+    }}  # fmt: skip
+    columns = [{'name': 'Duration', 'type': 'string', 'priority': 0, 'jsonPath': '.spec.duration'},
+               {'name': 'Children', 'type': 'string', 'jsonPath': '.status.create_fn.children'}]  # fmt: skip
+    version = {'name': 'v1', 'served': True, 'storage': True, 'schema': {'openAPIV3Schema': root},
+               'additionalPrinterColumns': columns, 'subresources': {'status': {}}}  # fmt: skip
+    names = {
+        'kind': 'KopfExample',
+        'plural': 'kopfexamples',
+        'singular': 'kopfexample',
+        'shortNames': ['kopfexes', 'kex'],
+    }
+    spec = {'scope': 'Namespaced', 'group': 'kopf.dev', 'names': names, 'versions': [version]}
+    await custom.declare({'apiVersion': 'apiextensions.k8s.io/v1', 'kind': 'CustomResourceDefinition',
+                          'metadata': {'name': 'kopfexamples.kopf.dev'}, 'spec': spec})  # fmt: skip
+    path = '/apis/kopf.dev/v1/namespaces/default/kopfexamples'
+    body = {'apiVersion': 'kopf.dev/v1', 'kind': 'KopfExample', 'metadata': {'name': 'one'}, 'spec': {'duration': '1m'}}
+    assert (await custom.api.post(path, body)).status == 201
+    done = await custom.api.patch(f'{path}/one/status', {'status': {'create_fn': {'children': ['a']}}})
+    assert done.json['status'] == {'create_fn': {'children': ['a']}}
+    touched = await custom.api.patch(
+        f'{path}/one', {'metadata': {'finalizers': ['kopf.zalando.org/KopfFinalizerMarker']}}
+    )
+    assert touched.status == 200
+
+
+async def test_a_schema_of_certificate_size_is_taken_and_published(custom: Any, define: Any) -> None:
+    def deep(levels: int) -> dict[str, Any]:
+        if not levels:
+            return {'type': 'string', 'description': 'A leaf with some words about it. ' * 4, 'maxLength': 253}
+        item = {**fields(name=STR, weight={'type': 'integer', 'default': 1}), 'required': ['name']}
+        keyed = {'type': 'array', 'items': item, 'x-kubernetes-list-type': 'map'}
+        keyed['x-kubernetes-list-map-keys'] = ['name']
+        return fields(solvers=keyed, **{f'f{i}': deep(levels - 1) for i in range(9)})
+
+    crd = define(deep(3))
+    assert len(orjson.dumps(crd)) > 150_000
+    await custom.declare(crd)
+    made = await custom.create({'f0': {'f1': {'f2': 'x'}, 'solvers': [{'name': 'a'}]}})
+    assert made.json['spec']['f0']['solvers'] == [{'name': 'a', 'weight': 1}]
+    assert (await custom.create({'f0': {'f1': {'f2': 5}}}, 'bad')).status == 422
+    document = (await custom.api.get('/openapi/v3/apis/stable.example.com/v1')).json
+    assert 'com.example.stable.v1.CronTab' in document['components']['schemas']

@@ -196,7 +196,7 @@ SCHEMA = fields(
 
 @given(VALUES)
 def test_pruning_and_defaulting_are_idempotent_and_the_fast_judge_agrees_with_the_slow(value: Any) -> None:
-    from kapi.crd.values import walk  # noqa: PLC0415 — beside its only use
+    from kapi.crd.values import walk
 
     obj = {'a': value, 'b': value, 'c': value, 'd': value}
     schema = Structural(SCHEMA, 'v1', 'K')
