@@ -13,10 +13,12 @@ import orjson
 import structlog
 
 from kapi.authn.user import SYSTEM
-from kapi.authz import policy
+from kapi.authz import flow_defaults, policy
+from kapi.authz.reconcile import mended
 from kapi.errors import AlreadyExists, ApiError, NotFound
 from kapi.registry.store import Write
 from kapi.storage.base import KeyExists, KeyMissing, StorageError, Versioned
+from kapi.storage.codec import clone
 from kcore.config import split_address
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ MASTER_LEASES = '/registry/masterleases/'
 MASTER_LEASE_TTL_S = 15
 MASTER_LEASE_REFRESH_S = 5.0
 API_PORT = 443
+FLOW_GROUP = 'flowcontrol.apiserver.k8s.io'
 LABELS = {'component': 'apiserver', 'provider': 'kubernetes'}
 
 
@@ -59,11 +62,33 @@ async def bootstrap(server: ApiServer) -> None:
     await ensure(
         server, '', 'services', 'default', {'metadata': {'name': 'kubernetes', 'labels': LABELS}, 'spec': spec}
     )
-    for role in policy.cluster_roles():
-        await ensure(server, policy.GROUP, 'clusterroles', '', role)
-    for binding in policy.cluster_role_bindings():
-        await ensure(server, policy.GROUP, 'clusterrolebindings', '', binding)
+    roles = [('clusterroles', o) for o in policy.cluster_roles()]
+    roles += [('clusterrolebindings', o) for o in policy.cluster_role_bindings()]
+    await asyncio.gather(
+        *(_mend(server, policy.GROUP, plural, obj) for plural, obj in roles),
+        *(ensure(server, FLOW_GROUP, 'prioritylevelconfigurations', '', clone(o)) for o in flow_defaults.LEVELS),
+        *(ensure(server, FLOW_GROUP, 'flowschemas', '', clone(o)) for o in flow_defaults.SCHEMAS),
+    )
     server.bootstrapped = True
+
+
+async def _mend(server: ApiServer, group: str, plural: str, wanted: Obj) -> None:
+    """Create, or add what is missing. Raises StorageUnavailable."""
+    kind = server.catalog.find(group, 'v1', plural)
+    if kind is None:
+        return
+    name = wanted['metadata']['name']
+    entry = server.cache.peek(server.registry.key(kind, '', name))
+    if entry is None:
+        await ensure(server, group, plural, '', wanted)
+        return
+    if mended(clone(entry.obj), wanted) == entry.obj:
+        return
+
+    async def transform(old: Obj) -> Obj:
+        return mended(old, wanted)
+
+    await server.registry.update(kind, '', name, transform, Write(SYSTEM))
 
 
 async def keep_endpoints(server: ApiServer, address: str) -> NoReturn:

@@ -42,6 +42,11 @@ class Context:
     warnings: list[str] = field(default_factory=list)
     reply: Reply | web.StreamResponse | None = None
     deadline: asyncio.Timeout | None = None
+    answer_headers: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    """For the audit log."""
+    audit_event: Obj | None = None
+    audit_omitted: frozenset[str] = frozenset()
     on_exit: list[Callable[[], None]] = field(default_factory=list)
 
     @property

@@ -17,7 +17,7 @@ from kapi.authn.user import AUTHENTICATED, User
 from kapi.authz.union import Attributes
 from kapi.errors import ApiError, BadRequest, DeadlineExceeded, Forbidden, UnknownPath, known
 from kapi.registry.options import text
-from kapi.server import flow, negotiation, requestinfo
+from kapi.server import audit, flow, negotiation, requestinfo
 from kapi.server.context import Context, Reply
 from kapi.server.dispatch import dispatch
 from kapi.server.respond import error_reply, finish, not_found_text
@@ -74,6 +74,19 @@ async def in_flight_limit(ctx: Context) -> None:
     ctx.on_exit.append(lambda: server.in_flight.leave(kind))
 
 
+async def fairness(ctx: Context) -> None:
+    """Wait for a seat of the request's priority level. Raises TooManyRequests."""
+    info = ctx.info
+    if info.long_running or flow.exempt(info, ctx.user):
+        return
+    ticket = ctx.server.fairness.classify(info, ctx.user)
+    await ticket.level.enter(ticket.flow)
+    ctx.on_exit.append(ticket.level.leave)
+    if ticket.schema_uid:
+        ctx.answer_headers['X-Kubernetes-PF-FlowSchema-UID'] = ticket.schema_uid
+        ctx.answer_headers['X-Kubernetes-PF-PriorityLevel-UID'] = ticket.level.uid
+
+
 async def impersonate(ctx: Context) -> None:
     """`kubectl --as`: act as another user, if allowed."""
     headers = ctx.raw.headers
@@ -83,13 +96,21 @@ async def impersonate(ctx: Context) -> None:
         if groups:
             raise BadRequest('requested impersonation without impersonating a user')
         return
-    await _may_impersonate(ctx, '', 'users', name)
+    account = name.split(':') if name.startswith('system:serviceaccount:') else []
+    if len(account) == 4:
+        await _may_impersonate(ctx, '', 'serviceaccounts', account[3], namespace=account[2])
+    else:
+        await _may_impersonate(ctx, '', 'users', name)
+    if uid := headers.get('Impersonate-Uid', ''):
+        await _may_impersonate(ctx, 'authentication.k8s.io', 'uids', uid)
     for group in groups:
         await _may_impersonate(ctx, '', 'groups', group)
     extra: dict[str, tuple[str, ...]] = {}
     for header in {h for h in headers if h.lower().startswith('impersonate-extra-')}:
         extra[unquote(header[len('impersonate-extra-') :]).lower()] = tuple(headers.getall(header))
-        await _may_impersonate(ctx, 'authentication.k8s.io', 'userextras', header)
+        for value in extra[unquote(header[len('impersonate-extra-') :]).lower()]:
+            key = unquote(header[len('impersonate-extra-') :]).lower()
+            await _may_impersonate(ctx, 'authentication.k8s.io', 'userextras', value, sub=key)
     kept = tuple(groups)
     if name.startswith('system:serviceaccount:') and not groups:
         namespace = name.split(':')[2]
@@ -99,8 +120,10 @@ async def impersonate(ctx: Context) -> None:
     ctx.user = User(name, kept, headers.get('Impersonate-Uid', ''), extra)
 
 
-async def _may_impersonate(ctx: Context, group: str, resource: str, name: str) -> None:
-    question = Attributes(ctx.user, 'impersonate', group, 'v1', resource, name=name)
+async def _may_impersonate(
+    ctx: Context, group: str, resource: str, name: str, *, namespace: str = '', sub: str = ''
+) -> None:
+    question = Attributes(ctx.user, 'impersonate', group, 'v1', resource, sub, namespace, name)
     if (await ctx.server.authz.decide(question)).verdict != 'allow':
         what = f'resource "{resource}" in API group "{group}" at the cluster scope'
         why = f'User "{ctx.user.name}" cannot impersonate {what}'
@@ -154,6 +177,8 @@ async def negotiate(ctx: Context) -> None:
 PIPELINE: tuple[Stage, ...] = (
     deadline,
     authenticate,
+    audit.audit,
+    fairness,
     in_flight_limit,
     impersonate,
     authorize,
@@ -194,6 +219,7 @@ async def serve(ctx: Context) -> web.StreamResponse:
         reply = error_reply(e)
     took = clock.monotonic() - begun
     _account(ctx, reply, took)
+    audit.answered(ctx, reply.status)
     return await finish(ctx, reply) if isinstance(reply, Reply) else reply
 
 

@@ -125,7 +125,7 @@ async def finish(ctx: Context, reply: Reply) -> web.Response:
     headers['Content-Type'] = reply.content_type
     headers['Audit-Id'] = ctx.audit_id
     headers['Cache-Control'] = 'no-cache, private'
-    for name, value in reply.headers.items():
+    for name, value in (*ctx.answer_headers.items(), *reply.headers.items()):
         headers[name] = value
     for message in ctx.warnings:
         headers.add('Warning', warning_header(message))

@@ -13,6 +13,7 @@ from kapi.admission.webhooks.client import WebhookClient
 from kapi.aggregation.aggregator import Aggregator
 from kapi.aggregation.controller import ApiServices
 from kapi.aggregation.endpoints import Resolver, Transport
+from kapi.audit.audit import audit_log
 from kapi.authn.build import build as authentication
 from kapi.authz.components import Components
 from kapi.authz.masters import Masters
@@ -29,6 +30,7 @@ from kapi.registry.store import Registry
 from kapi.server import flow, requestinfo
 from kapi.server.context import Context, Reply
 from kapi.server.discovery import Discovery
+from kapi.server.fairness import Fairness
 from kapi.server.kubelet import Kubelets
 from kapi.server.metrics import Metrics
 from kapi.server.openapi import OpenApi
@@ -66,6 +68,8 @@ class ApiServer:
         self.registry.hooks['services'] = self.addresses
         self.registry.ttl_s = {'events': config.event_ttl_s, 'events.events.k8s.io': config.event_ttl_s}
         self.in_flight = flow.InFlight(config.max_requests_inflight, config.max_mutating_requests_inflight)
+        self.fairness = Fairness(self.cache, config.max_requests_inflight + config.max_mutating_requests_inflight)
+        self.audit_log = audit_log(config.audit_policy_file, config.audit_log_path, env)
         self.metrics = Metrics()
         self.kubelets = Kubelets(config)
         self.transport = Transport(Resolver(self.cache, env.rng), config.proxy_client_pair)
@@ -94,6 +98,8 @@ class ApiServer:
         await self.transport.close()
         await self.authentication.close()
         await self.webhooks.close()
+        if self.audit_log is not None:
+            self.audit_log.close()
         await self.cache.close()
 
     def background(self) -> tuple[tuple[str, Callable[[], Coroutine[Any, Any, object]]], ...]:

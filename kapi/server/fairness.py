@@ -1,0 +1,232 @@
+"""API Priority and Fairness: who is served first when everybody asks at once. Sans-IO but for the futures that wait.
+
+A request is classified by the FlowSchema that matches first, which names a priority level and tells flows apart (by
+user or namespace). A level has so many seats; what finds none waits in one of the level's queues, which flows share by
+shuffle sharding: each flow is dealt a hand of queues and takes the shortest, so a flood fills its own hand and leaves
+the queues of others empty. Seats that become free go round the queues. Full queues and long waits are 429.
+Differs from upstream: seats are not lent between levels, and every request takes one seat.
+Source: apiserver pkg/util/flowcontrol, KEP-1040.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kapi.authn.user import User
+from kapi.authz.flow_defaults import LEVELS, SCHEMAS
+from kapi.errors import TooManyRequests
+from kapi.server.requestinfo import RequestInfo
+from kapi.storage.cache import Cache
+
+Obj = dict[str, Any]
+GROUP = '/registry/flowcontrol.apiserver.k8s.io/'
+SCHEMA_PREFIX, LEVEL_PREFIX = f'{GROUP}flowschemas/', f'{GROUP}prioritylevelconfigurations/'
+QUEUE_WAIT_S_MAX = 15.0
+"""A request that found no seat by then gets 429 (a quarter of the request deadline, as upstream)."""
+RETRY_AFTER_S = 1
+CATCH_ALL = 'catch-all'
+
+
+@dataclass(slots=True)
+class Level:
+    """One priority level at run time."""
+
+    name: str
+    uid: str
+    seats: int
+    exempt: bool = False
+    queues: list[deque[asyncio.Future[None]]] = field(default_factory=list)
+    hand: int = 8
+    length_max: int = 50
+    busy: int = 0
+    turn: int = 0
+
+    def waiting(self) -> int:
+        return sum(map(len, self.queues))
+
+    async def enter(self, flow: str) -> None:
+        """Take a seat, waiting for one if need be. Raises TooManyRequests."""
+        if self.exempt:
+            self.busy += 1
+            return
+        if self.busy < self.seats and not self.waiting():
+            self.busy += 1
+            return
+        if not self.queues:
+            raise _too_many()
+        queue = min((self.queues[i] for i in dealt(flow, len(self.queues), self.hand)), key=len)
+        if len(queue) >= self.length_max:
+            raise _too_many()
+        seat: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(seat)
+        try:
+            async with asyncio.timeout(QUEUE_WAIT_S_MAX):
+                await seat
+        except BaseException as e:
+            if seat.done() and not seat.cancelled():
+                self.leave()  # given a seat and gone at the same moment
+            elif seat in queue:
+                queue.remove(seat)
+            if isinstance(e, TimeoutError):
+                raise _too_many() from None
+            raise
+
+    def leave(self) -> None:
+        self.busy -= 1
+        while not self.exempt and self.busy < self.seats:
+            seat = self._next()
+            if seat is None:
+                return
+            self.busy += 1
+            seat.set_result(None)
+
+    def _next(self) -> asyncio.Future[None] | None:
+        """The head of the next queue in turn that has one."""
+        for step in range(len(self.queues)):
+            queue = self.queues[(self.turn + step) % len(self.queues)]
+            while queue:
+                seat = queue.popleft()
+                if not seat.done():
+                    self.turn = (self.turn + step + 1) % len(self.queues)
+                    return seat
+        return None
+
+
+def _too_many() -> TooManyRequests:
+    return TooManyRequests('Too many requests, please try again later.', retry_after_s=RETRY_AFTER_S)
+
+
+def dealt(flow: str, queues: int, hand: int) -> list[int]:
+    """The queues of a flow: `hand` different ones of `queues`, always the same for the same flow."""
+    value = int.from_bytes(hashlib.blake2b(flow.encode(), digest_size=16).digest())
+    left = list(range(queues))
+    found = []
+    for _ in range(min(hand, queues)):
+        value, at = divmod(value, len(left))
+        found.append(left.pop(at))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Where a request belongs."""
+
+    schema_uid: str
+    level: Level
+    flow: str
+
+
+class Fairness:
+    def __init__(self, cache: Cache, seats: int) -> None:
+        self._cache = cache
+        self._seats = seats
+        self._seen: tuple[int, int] = (-1, -1)
+        self._levels: dict[str, Level] = {}
+        self._schemas: list[Obj] = []
+
+    def classify(self, info: RequestInfo, user: User) -> Ticket:
+        self._refresh()
+        for schema in self._schemas:
+            spec = schema['spec']
+            if any(_rule(r, info, user) for r in spec.get('rules') or ()):
+                level = self._levels.get(spec['priorityLevelConfiguration']['name'])
+                if level is not None:
+                    name = schema['metadata']['name']
+                    flow = f'{name}/{_distinguished(spec.get("distinguisherMethod"), info, user)}'
+                    return Ticket(schema['metadata'].get('uid', ''), level, flow)
+        return Ticket('', self._levels[CATCH_ALL], f'{CATCH_ALL}/{user.name}')
+
+    def _refresh(self) -> None:
+        caches = [self._cache.resource(p) for p in (SCHEMA_PREFIX, LEVEL_PREFIX)]
+        seen = (caches[0].changes, caches[1].changes)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        # The defaults hold under whatever is stored, so that a server is never without a catch-all.
+        schemas = {s['metadata']['name']: s for s in SCHEMAS}
+        schemas |= {e.obj['metadata']['name']: e.obj for e in caches[0].select(SCHEMA_PREFIX)}
+        order = sorted(schemas.values(), key=_precedence)
+        levels = {o['metadata']['name']: o for o in LEVELS}
+        levels |= {e.obj['metadata']['name']: e.obj for e in caches[1].select(LEVEL_PREFIX)}
+        total = sum(_shares(o) for o in levels.values()) or 1
+        self._levels = {n: self._level(n, o, total) for n, o in levels.items()}
+        self._schemas = order
+
+    def _level(self, name: str, obj: Obj, total: int) -> Level:
+        spec, uid = obj['spec'], obj['metadata'].get('uid', '')
+        level = self._levels.get(name) or Level(name, uid, 0)
+        level.uid, level.exempt = uid, spec.get('type') == 'Exempt'
+        level.seats = max(1, -(-self._seats * _shares(obj) // total))
+        response = (spec.get('limited') or {}).get('limitResponse') or {}
+        queuing = (response.get('queuing') or {}) if response.get('type') == 'Queue' else None
+        wanted = int(queuing.get('queues') or 64) if queuing is not None else 0
+        while len(level.queues) < wanted:
+            level.queues.append(deque())
+        while len(level.queues) > wanted and not level.queues[-1]:
+            level.queues.pop()  # one with somebody in it stays until the next change
+        if queuing is not None:
+            level.hand, level.length_max = int(queuing.get('handSize') or 8), int(queuing.get('queueLengthLimit') or 50)
+        return level
+
+
+def _precedence(schema: Obj) -> tuple[int, str]:
+    return int(schema['spec'].get('matchingPrecedence') or 1000), schema['metadata']['name']
+
+
+def _shares(level: Obj) -> int:
+    limited = level['spec'].get('limited') or {}
+    return int(limited.get('nominalConcurrencyShares', 30)) if level['spec'].get('type') == 'Limited' else 0
+
+
+def _distinguished(method: Mapping[str, str] | None, info: RequestInfo, user: User) -> str:
+    match (method or {}).get('type'):
+        case 'ByUser':
+            return user.name
+        case 'ByNamespace':
+            return info.namespace
+    return ''
+
+
+def _rule(rule: Obj, info: RequestInfo, user: User) -> bool:
+    if not any(_subject(s, user) for s in rule.get('subjects') or ()):
+        return False
+    if info.is_resource:
+        return any(_resource(r, info) for r in rule.get('resourceRules') or ())
+    return any(
+        _has(r.get('verbs'), info.verb) and any(_path(p, info.path) for p in r.get('nonResourceURLs') or ())
+        for r in rule.get('nonResourceRules') or ()
+    )
+
+
+def _subject(subject: Obj, user: User) -> bool:
+    match subject.get('kind'):
+        case 'User':
+            return subject['user']['name'] in {'*', user.name}
+        case 'Group':
+            return subject['group']['name'] == '*' or subject['group']['name'] in user.groups
+        case 'ServiceAccount':
+            account = subject['serviceAccount']
+            prefix = f'system:serviceaccount:{account["namespace"]}:'
+            return user.name.startswith(prefix) and account['name'] in {'*', user.name.removeprefix(prefix)}
+    return False
+
+
+def _resource(rule: Obj, info: RequestInfo) -> bool:
+    full = f'{info.plural}/{info.subresource}' if info.subresource else info.plural
+    if not (_has(rule.get('verbs'), info.verb) and _has(rule.get('apiGroups'), info.group)
+            and _has(rule.get('resources'), full)):  # fmt: skip
+        return False
+    return _has(rule.get('namespaces'), info.namespace) if info.namespace else bool(rule.get('clusterScope'))
+
+
+def _has(values: Sequence[str] | None, wanted: str) -> bool:
+    return any(v in {'*', wanted} for v in values or ())
+
+
+def _path(pattern: str, path: str) -> bool:
+    return pattern in {'*', path} or (pattern.endswith('*') and path.startswith(pattern[:-1]))
