@@ -44,6 +44,10 @@ class MemberCollector:
             'etcd_debugging_mvcc_current_revision': ('Revision of the store', status['revision']),
             'etcd_debugging_mvcc_compact_revision': ('Oldest readable revision', status['compacted']),
             'etcd_debugging_mvcc_watcher_total': ('Watches', status['watches']),
+            'etcd_server_quota_backend_bytes': ('Quota of the state, 0 for none', status['quota_bytes']),
+            'etcd_server_is_learner': ('1 on a learner', int(status['member'] in status['learners'])),
+            'etcd_server_id': ('Member id', status['member']),
+            'kstore_alarms': ('Alarms raised here: see `python -m kstore alarm`', len(status['alarms'])),
             'kstore_durable_index': ('Log index that the state on disk holds', status['durable_index']),
             'kstore_connections': ('Open connections', status['connections']),
             'kstore_leases': ('Live leases', status['leases']),
@@ -52,6 +56,9 @@ class MemberCollector:
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value)
+        yield CounterMetricFamily(
+            'kstore_hash_checks', 'Comparisons without a difference', self._member.verifier.checks
+        )
         yield CounterMetricFamily('etcd_debugging_mvcc_events', 'Events given to watches', self._member.hub.events)
         yield CounterMetricFamily(
             'etcd_server_leader_changes_seen', 'Changes of leader seen', self._member.leader_changes
@@ -82,6 +89,12 @@ class Probes:
         return _answer(str(error) if error else '')
 
     async def ready(self, _: web.Request) -> web.Response:
+        if self._member.verifier.corrupt:
+            return _answer(self._member.verifier.corrupt)
+        if not self._member.node.running:
+            return _answer('this member is starting')
+        if self._member.config.id in self._member.node.status().conf.learners:
+            return _answer('this member is a learner')
         return _answer('' if self._member.node.leader_id else 'no leader is known')
 
     async def metrics(self, _: web.Request) -> web.Response:

@@ -21,6 +21,8 @@ from kstore.wire import Op, failure, pack, unpack
 
 INFLIGHT_MAX = 20_000
 """Requests under way at one member; one more is refused as Overloaded."""
+ORDINARY_INFLIGHT_MAX = 18_000
+"""The same for ordinary requests: the rest is the lane of whatever keeps leases alive and of operators."""
 SWEEP_S = 0.05
 """How often deadlines are looked at, and waiting requests tried again."""
 
@@ -72,8 +74,8 @@ class Proposals:
 
     def submit(self, op: int, body: Any, respond: Respond, guard: bytes | None = None) -> None:
         """Do `op` at the leader, wherever it is. Raises Overloaded."""
-        if self.inflight >= INFLIGHT_MAX:
-            raise Overloaded(f'more than {INFLIGHT_MAX} requests under way')
+        if self.inflight >= _most(op):
+            raise Overloaded(f'more than {_most(op)} requests under way')
         self.inflight += 1
         self._route(Ticket(op, body, respond, self._clock.monotonic() + self._timeout_s, guard))
 
@@ -123,7 +125,7 @@ class Proposals:
         def respond(result: bytes) -> None:
             self._peers.answer(peer, [number, result])
 
-        if not self._node.is_leader or self.inflight >= INFLIGHT_MAX:
+        if not self._node.is_leader or self.inflight >= _most(op):
             error = NotLeader('leadership has moved') if not self._node.is_leader else Overloaded('too many requests')
             respond(failure(error))
             return
@@ -201,6 +203,10 @@ class Proposals:
         if ticket.uncertain:
             return Timeout('the write was not confirmed in time; retrying the same request is safe')
         return NoLeader('no leader was elected in time')
+
+
+def _most(op: int) -> int:
+    return ORDINARY_INFLIGHT_MAX if op == Op.WRITE else INFLIGHT_MAX
 
 
 def _may_be_applied(ticket: Ticket) -> bool:

@@ -33,7 +33,7 @@ def test_a_benchmark_runs_and_prints_figures(name: str):
 
 
 @pytest.mark.skipif(not etcds(), reason='no etcd on this machine')
-@pytest.mark.parametrize('name', ['watch', 'cas', 'lease'])
+@pytest.mark.parametrize('name', ['watch', 'lease'])
 def test_a_comparison_names_peer_value_and_ratio(name: str):
     compared = [f for f in bench(name, '--vs', 'etcd') if 'peer' in f]
     assert compared
