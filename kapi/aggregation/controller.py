@@ -17,15 +17,15 @@ import structlog
 
 from kapi.aggregation.aggregator import PREFIX, Remote
 from kapi.aggregation.endpoints import EndpointUnknown
+from kapi.aggregation.trust import publish_trust
 from kapi.authn.user import SYSTEM
 from kapi.errors import AlreadyExists, ApiError, NotFound
 from kapi.kinds.apiregistration.apiservice import KIND
 from kapi.registry.options import DeleteOptions, WriteOptions
 from kapi.registry.store import Write
 from kapi.storage.base import StorageError
-from kapi.storage.codec import clone
 from kapi.storage.watchers import Overflow
-from kcore.meta.objects import condition_is, set_condition
+from kcore.meta.objects import condition_is, get_condition, set_condition
 
 if TYPE_CHECKING:
     from kapi.server.service import ApiServer
@@ -64,6 +64,7 @@ class ApiServices:
         self._generation = -1
 
     async def run(self) -> NoReturn:
+        await publish_trust(self._server)
         cache = self._server.cache
         while True:
             watcher = cache.subscribe(PREFIX, PREFIX, cache.revision, None)
@@ -216,14 +217,12 @@ class ApiServices:
             return
         now = self._server.env.clock.wall()
 
-        def settle(obj: Obj) -> bool:
-            return set_condition(obj, 'Available', health.status, now, reason=health.reason, message=health.message)
-
-        if not settle(clone(entry.obj)):
-            return
+        known = get_condition(entry.obj, 'Available') or {}
+        if (known.get('status'), known.get('reason')) == (health.status, health.reason):
+            return  # several servers may word the same failure differently; none overwrites another
 
         async def change(obj: Obj) -> Obj:
-            settle(obj)
+            set_condition(obj, 'Available', health.status, now, reason=health.reason, message=health.message)
             return obj
 
         write = Write(SYSTEM, WriteOptions(field_manager='kube-apiserver'), subresource='status')

@@ -152,6 +152,13 @@ async def test_a_certificate_that_is_not_the_services_is_refused(aggregated: Any
     assert found['reason'] == 'FailedDiscoveryCheck'
 
 
+async def test_aggregated_servers_can_read_whom_to_trust(aggregated: Any) -> None:
+    await available(aggregated, 'True')
+    found = await aggregated.get('/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication')
+    assert found.json['data']['requestheader-username-headers'] == '["X-Remote-User"]'
+    assert 'BEGIN CERTIFICATE' in found.json['data']['requestheader-client-ca-file']
+
+
 def test_only_the_proxy_says_who_the_caller_is() -> None:
     from multidict import CIMultiDict
 
