@@ -2,11 +2,14 @@
 
     ./scripts/chaos --seconds 120 [--seed S] [--stores 3] [--data-dir DIR]
 
-Starts its own cluster of real processes in a temporary directory. Never more than a minority is down at once. Writers
-write values that occur only once, plus a counter by compare-and-swap; a watcher follows everything from the beginning.
-At the end every member is healed and each must hold every acknowledged write exactly once, and the watcher must have
-seen exactly what is there. Exit code 0 if so, 1 if anything was lost, duplicated or missed, 2 if the cluster did not
-come up.
+Starts its own cluster of real processes in a temporary directory. Never more than a minority is disturbed at once, by
+kill -9, SIGSTOP, a cut of its links to the other members (each link passes a proxy of this process), or a file size
+limit at what it has already written (a full disk, without root). Writers write values that occur only once, plus a
+counter by compare-and-swap; a watcher follows everything from the beginning. At the end every member is healed and each
+must hold every acknowledged write exactly once, and the watcher must have seen exactly what is there. Beside them run
+the clients of the simulation (gets, puts, transactions, leases, watches), and its checkers judge their history. Exit
+code 0 if all is well, 1 if anything was lost, duplicated, missed or has no explanation, 2 if the cluster did not come
+up.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import resource
 import signal
 import socket
 import sys
@@ -28,9 +32,18 @@ from kcore.env import Env, Process
 from kstore.client import StoreClient
 from kstore.errors import StoreError
 from kstore.model import prefix_end
+from scripts.chaos_history import Witness
+from scripts.chaos_links import Links
 
 PREFIX = b'/chaos/'
 COUNTER = b'/chaos-counter'
+NAMES = {
+    'kill': 'kill -9',
+    'stop': 'SIGSTOP',
+    'cut': 'cut off',
+    'cut one way': 'cut off one way',
+    'full disk': 'full disk of',
+}
 WRITE_PAUSE_S = 0.004
 """Between two writes of one writer: enough load to be in the middle of something whenever a member dies."""
 HEAL_S = 30.0
@@ -45,10 +58,18 @@ class Member:
     log: Path
     process: Process | None = None
     stopped: bool = False
+    cut: bool = False
+    full: bool = False
 
     @property
     def down(self) -> bool:
-        return self.process is None or self.stopped
+        return self.process is None or self.stopped or self.cut or self.full
+
+    def limit_files(self, size: int) -> None:
+        """No file of the member may grow beyond `size`: writes fail as on a full disk."""
+        if self.process is not None:
+            _, hard = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (size, hard))
 
 
 @dataclass
@@ -57,6 +78,9 @@ class Record:
 
     acknowledged: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
     """Key → value and revision."""
+    violation: str = ''
+    witnessed: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
     uncertain: set[bytes] = field(default_factory=set)
     increments: int = 0
     increments_uncertain: int = 0
@@ -78,9 +102,18 @@ class Cluster:
     def __init__(self, env: Env, directory: Path, stores: int, extra: Sequence[str]) -> None:
         self._env = env
         ports = free_ports(stores)
-        peers = ','.join(f'{i}=127.0.0.1:{port}' for i, port in enumerate(ports, 1))
-        self.members = []
+        self.links = Links(env)
+        self.directory = directory
+        self.members: list[Member] = []
+        self._plan = (ports, extra)
+
+    async def prepare(self) -> None:
+        """Lay the links between the members: each reaches every other by a proxy of its own."""
+        ports, extra = self._plan
         for i, port in enumerate(ports, 1):
+            routes = {j: port if j == i else await self.links.lay(i, j, target) for j, target in enumerate(ports, 1)}
+            peers = ','.join(f'{j}=127.0.0.1:{route}' for j, route in routes.items())
+            directory = self.directory
             argv = [sys.executable, '-m', 'kstore', '--id', str(i), '--data-dir', str(directory / f'store-{i}')]
             argv += ['--listen', f'127.0.0.1:{port}', '--peers', peers, *extra]
             self.members.append(Member(i, ('127.0.0.1', port), argv, directory / f'store-{i}.log'))
@@ -97,7 +130,7 @@ class Cluster:
         if member.process is not None:
             member.process.signal(signal.SIGKILL)
             await member.process.wait()
-            member.process, member.stopped = None, False
+            member.process, member.stopped, member.full = None, False, False
 
     def stop(self, member: Member) -> None:
         if member.process is not None:
@@ -109,8 +142,25 @@ class Cluster:
             member.process.signal(signal.SIGCONT)
             member.stopped = False
 
+    def fill(self, member: Member) -> bool:
+        """Let the member's log grow no further; False when its tables' file is larger than the log's."""
+        root = self.directory / f'store-{member.id}'
+        newest = max((root / 'wal').glob('*.wal'), key=lambda p: (p.stat().st_size > 0, p.name), default=None)
+        size = 0 if newest is None else newest.stat().st_size
+        others = max((p.stat().st_size for p in (root / 'state').rglob('*') if p.is_file()), default=0)
+        if not size or others > size:
+            return False
+        member.limit_files(size)
+        member.full = True
+        return True
+
     async def heal(self) -> None:
+        self.links.heal()
         for member in self.members:
+            member.cut = False
+            if member.full:
+                member.limit_files(resource.RLIM_INFINITY)
+                member.full = False
             self.cont(member)
             if member.process is None:
                 await self.start(member)
@@ -118,6 +168,7 @@ class Cluster:
     async def close(self) -> None:
         for member in self.members:
             await self.kill(member)
+        await self.links.close()
 
 
 def free_ports(count: int) -> list[int]:
@@ -183,18 +234,26 @@ async def torment(
         healthy = [m for m in cluster.members if not m.down]
         if len(cluster.members) - len(healthy) >= max(most_down, 1) or not healthy:
             continue
-        victim, kind, pause_s = rng.choice(healthy), rng.choice(('kill', 'kill', 'stop')), rng.uniform(0.3, 4.0)
+        kinds = ('kill', 'kill', 'stop', 'cut', 'cut one way', 'full disk')
+        victim, kind, pause_s = rng.choice(healthy), rng.choice(kinds), rng.uniform(0.3, 4.0)
         if most_down == 0 and kind == 'kill':
             pause_s = 0.1
         leader = [m for m in healthy if m.address == client.endpoint]
         if leader and rng.random() < 0.5:
             victim = leader[0]
-        record.faults += 1
+        what = NAMES[kind]
         if kind == 'kill':
             await cluster.kill(victim)
-        else:
+        elif kind == 'stop':
             cluster.stop(victim)
-        what = 'kill -9' if kind == 'kill' else 'SIGSTOP'
+        elif kind == 'full disk':
+            if not cluster.fill(victim):
+                continue
+        else:
+            cluster.links.cut(victim.id, both=kind == 'cut')
+            victim.cut = True
+        record.faults += 1
+        record.by_kind[kind] = record.by_kind.get(kind, 0) + 1
         whom = f'member {victim.id}' + (' (leader)' if victim in leader else '')
         say(f'{what} {whom}, back in {pause_s:.1f} s', record)
         repair = tasks.start_detached('repair', mend(cluster, victim, pause_s))
@@ -205,7 +264,13 @@ async def torment(
 
 async def mend(cluster: Cluster, member: Member, pause_s: float) -> None:
     await asyncio.sleep(pause_s)
-    if member.stopped:
+    if member.cut:
+        cluster.links.heal(member.id)
+        member.cut = False
+    elif member.full:
+        member.limit_files(resource.RLIM_INFINITY)
+        member.full = False
+    elif member.stopped:
         cluster.cont(member)
     elif member.process is None:
         await cluster.start(member)
@@ -258,7 +323,9 @@ async def drive(args: argparse.Namespace, env: Env, directory: Path, record: Rec
     loop = asyncio.get_running_loop()
     cluster = Cluster(env, directory, args.stores, args.flag or ())
     until = asyncio.Event()
+    await cluster.prepare()
     clients = [StoreClient(cluster.endpoints, env, deadline_s=20.0) for _ in range(args.writers + 2)]
+    witness = Witness(cluster.endpoints, env, random.Random(args.seed + 1))
     workers: list[asyncio.Task[None]] = []
     try:
         for member in cluster.members:
@@ -275,6 +342,7 @@ async def drive(args: argparse.Namespace, env: Env, directory: Path, record: Rec
         workers.append(tasks.start_detached('counter', count(clients[-2], record, until)))
         faults = torment(cluster, clients[0], random.Random(args.seed), record, until)
         workers.append(tasks.start_detached('faults', faults))
+        await witness.start(args.seconds)
         await asyncio.sleep(args.seconds)
         until.set()
         await asyncio.gather(*workers)
@@ -286,10 +354,14 @@ async def drive(args: argparse.Namespace, env: Env, directory: Path, record: Rec
                 break
             await asyncio.sleep(0.05)
         await tasks.stop(watcher)
-        return judge(record, states)
+        say('looking for one order of all operations', record)
+        record.violation = await witness.judge()
+        record.witnessed = len(witness.history.operations)
+        return judge(record, states) | {'unexplained': int(bool(record.violation))}
     finally:
         until.set()
         await tasks.stop(*workers)
+        await witness.close()
         for client in clients:
             await client.close()
         await cluster.close()
@@ -321,7 +393,10 @@ def main() -> int:
             return 2
     for name, figure in figures.items():
         print(f'{name} {figure}')
-    print(f'faults {record.faults}')
+    print(f'faults {record.faults} ({", ".join(f"{kind} {n}" for kind, n in sorted(record.by_kind.items()))})')
+    print(f'operations in one order {record.witnessed}')
+    if record.violation:
+        print(record.violation)
     print(f'longest write unavailability {record.longest_gap_s:.2f} s')
     bad = {name: figure for name, figure in figures.items() if name != 'acknowledged' and figure}
     if bad or not figures['acknowledged']:

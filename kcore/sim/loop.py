@@ -142,7 +142,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         ready = self._ready
         if ready.held:
             self._put_aside()
-        at = [i for i, h in enumerate(ready) if isinstance(getattr(h._callback, '__self__', None), asyncio.Task)]
+        at = [i for i, h in enumerate(ready) if _is_step(h)]
         if len(at) > 1:
             steps = [ready[i] for i in at]
             self._rng.shuffle(steps)
@@ -165,3 +165,8 @@ class SimLoop(asyncio.SelectorEventLoop):
 
 def host_of(handle: asyncio.Handle) -> str:
     return handle._context.get(HOST, '')  # type: ignore[attr-defined,no-any-return]
+
+
+def _is_step(handle: asyncio.Handle) -> bool:
+    """Whether it runs a task on."""
+    return isinstance(getattr(handle._callback, '__self__', None), asyncio.Task)  # type: ignore[attr-defined]

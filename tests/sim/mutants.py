@@ -4,6 +4,7 @@ Every bug is planted in a copy of the packages outside the tree, where the simul
 one fails. A bug that is not found means that a checker is missing, not that the bug is harmless.
 """
 
+# ruff: noqa: E501 — planted code is quoted as it stands
 from __future__ import annotations
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ('kcore', 'kstore', 'tests/sim')
+PACKAGES = ('kcore', 'kstore', 'tests/sim', 'tests/kstore')
 
 
 class Mutant(NamedTuple):
@@ -60,9 +61,9 @@ MUTANTS = (
     Mutant('one majority is enough in a joint membership', 'raft', 'kstore/raft/quorum.py',
            'return min(reached, _agreed_by_half(conf.outgoing, value)) if conf.outgoing else reached',
            'return reached'),
-    Mutant('an old snapshot replaces a longer log', 'raft', 'kstore/raft/roles.py',
+    Mutant('an old snapshot replaces a longer log', 'unit tests/kstore/raft/test_core.py', 'kstore/raft/roles.py',
            'if m.snapshot is not None and m.snapshot.index > log.committed:', 'if m.snapshot is not None:'),
-    Mutant('a snapshot that the log proves replaces it', 'raft', 'kstore/raft/roles.py',
+    Mutant('a snapshot that the log proves replaces it', 'unit tests/kstore/raft/test_core.py', 'kstore/raft/roles.py',
            'if log.matches(m.snapshot.index, m.snapshot.term):', 'if False:'),
     Mutant('a read needs no round of its own', 'raft', 'kstore/raft/leader.py',
            'if self._round == self._round_sent:', 'if self._round == 0:'),
@@ -72,7 +73,7 @@ MUTANTS = (
     Mutant('a waiter of an old term gets the result of another command', 'store', 'kstore/node.py',
            '        if leader != self.config.id or term != self._waiters_term:\n            self._fail_waiters()',
            '        pass'),
-    Mutant('a read accepts the answer to an older question', 'store', 'kstore/reads.py',
+    Mutant('a read accepts the answer to an older question', 'node', 'kstore/reads.py',
            'if self._round and token == self._token:', 'if self._round:'),
     Mutant('a read does not wait for the state machine', 'store', 'kstore/reads.py',
            'while self._confirmed and self._confirmed[0][0] <= index:', 'while self._confirmed:'),
@@ -145,6 +146,12 @@ def hunt(seeds: int, mutant: Mutant) -> tuple[Mutant, str, str]:
     with tempfile.TemporaryDirectory(prefix='mutant-') as scratch:
         if not plant(mutant, Path(scratch)):
             return mutant, '?', 'the code has changed: plant it anew'
+        kind, _, tests = mutant.world.partition(' ')
+        if kind == 'unit':
+            argv = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', tests]
+            done = subprocess.run(argv, cwd=scratch, capture_output=True, text=True, check=False)
+            red = [line.rpartition('::')[2] for line in done.stdout.splitlines() if line.startswith('FAILED')]
+            return mutant, str(len(red)) if red else 'none', 'test ' + (red[0] if red else '')
         count = min(seeds, mutant.seeds)
         argv = [sys.executable, '-m', 'tests.sim', '--only', mutant.world, '--seeds', str(count), '--stop-at', '1']
         done = subprocess.run(argv, cwd=scratch, capture_output=True, text=True, check=False)

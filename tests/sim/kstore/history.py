@@ -37,7 +37,8 @@ class Operation:
 
     def __str__(self) -> str:
         outcome = 'unknown' if self.end == NEVER else repr(self.result)
-        return f'{self.client} [{self.call}..{"" if self.end == NEVER else self.end}] {self.kind}{self.arguments} -> {outcome}'
+        end = '' if self.end == NEVER else self.end
+        return f'{self.client} [{self.call}..{end}] {self.kind}{self.arguments} -> {outcome}'
 
 
 @dataclass

@@ -84,7 +84,9 @@ def states_agree(dumps: Mapping[int, Mapping[str, Any]], ledger: Ledger) -> None
     for member, dump in others:
         for name, part in dump.items():
             if part != first[name]:
-                raise Violation(f'hash: {name} of member {member} is {part!r:.400}, of member {one} {first[name]!r:.400}')
+                raise Violation(
+                    f'hash: {name} of member {member} is {part!r:.400}, of member {one} {first[name]!r:.400}'
+                )
     live: dict[bytes, LogEvent] = {}
     for revision in sorted(ledger.events):
         for event in ledger.events[revision]:
@@ -163,7 +165,9 @@ def _complete(run: WatchRun, ledger: Ledger, seen: list[tuple[int, Any]], low: i
             raise Violation(f'complete: expected {event} at {revision}, got {told} at {got}')
     if len(want) != len(seen):
         odd = want[len(seen) :] or seen[len(want) :]
-        raise Violation(f'{"complete: missing" if len(want) > len(seen) else "unique: too many"} {odd[:3]} up to {high}')
+        raise Violation(
+            f'{"complete: missing" if len(want) > len(seen) else "unique: too many"} {odd[:3]} up to {high}'
+        )
     seen.clear()
 
 
@@ -205,11 +209,12 @@ def lease_safety(history: History, ledger: Ledger, changes: Sequence[float], dar
     for lease in history.leases.values():
         ended = ledger.ended.get(lease.id)
         if ended is not None and not lease.revoked:
-            _not_early(lease, ended)
+            not_early(lease, ended)
         _not_late(lease, ended, changes, dark_s, finish_s)
 
 
-def _not_early(lease: LeaseRun, ended: Ended) -> None:
+def not_early(lease: LeaseRun, ended: Ended) -> None:
+    """A confirmed renewal holds for its whole time."""
     for asked, answered in lease.confirmed:
         if answered <= ended.at_s < asked + lease.ttl_s:
             raise Violation(
@@ -217,9 +222,7 @@ def _not_early(lease: LeaseRun, ended: Ended) -> None:
             )
 
 
-def _not_late(
-    lease: LeaseRun, ended: Ended | None, changes: Sequence[float], dark_s: float, finish_s: float
-) -> None:
+def _not_late(lease: LeaseRun, ended: Ended | None, changes: Sequence[float], dark_s: float, finish_s: float) -> None:
     at = finish_s if ended is None else ended.at_s
     if not lease.confirmed:
         return

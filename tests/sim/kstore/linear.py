@@ -100,7 +100,7 @@ def _cas(state: State, op: Operation, known: bool) -> State | None:
 
 def _txn(state: State, op: Operation, known: bool) -> State | None:
     compares, writes = op.arguments
-    holds = all(((v := state.get(key)) and v[2] or 0) == mod for key, mod in compares)
+    holds = all((((v := state.get(key)) and v[2]) or 0) == mod for key, mod in compares)
     after = state
     if holds:
         revision = state.revision + 1
@@ -147,8 +147,9 @@ class Verdict:
     def __str__(self) -> str:
         if self.order is not None:
             return f'linearizable, {len(self.order)} operations'
-        return f'no order explains it: after {self.longest} operations in {self.state}, none of these fits: ' + '; '.join(
-            str(op) for op in self.stuck[:6]
+        return (
+            f'no order explains it: after {self.longest} operations in {self.state}, none of these fits: '
+            + '; '.join(str(op) for op in self.stuck[:6])
         )
 
 

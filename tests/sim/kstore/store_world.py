@@ -21,7 +21,6 @@ from kstore.client import StoreClient
 from kstore.config import StoreConfig
 from kstore.engine.layers import Engine
 from kstore.engine.memory import Image, MemoryBackend
-from kstore.errors import StoreError
 from kstore.member import Member
 from kstore.raft.confchange import ConfChange, Op
 from kstore.raft.errors import RaftError
@@ -32,7 +31,19 @@ from tests.sim.kstore.raft_world import Violation
 from tests.sim.kstore.workload import Workload
 
 PORT = 2390
-FAULTS = ('kill', 'pause', 'cut', 'slow disk', 'sync error', 'full disk', 'transfer', 'reset', 'membership', 'wall clock')
+FAULTS = (
+    'kill',
+    'pause',
+    'cut',
+    'slow disk',
+    'sync error',
+    'full disk',
+    'transfer',
+    'reset',
+    'membership',
+    'wall clock',
+)
+CLIENTS = 8
 SLOWEST_S = 2.0
 """Mean time of a disk operation on the slowest of disks."""
 MIX = 5
@@ -83,6 +94,7 @@ class StoreWorld:
         self.world.net.delay_s = (0.0001, rng.choice([0.001, 0.005, 0.03]))
         for machine in self.machines:
             machine.keep_entries = rng.choice([10, 40, 1000])
+        self.clients = 0
         self.changes: list[float] = []
         self.dark_s = 0.0
         self.deaths: list[str] = []
@@ -182,7 +194,7 @@ class StoreWorld:
     async def _strike(self, kind: str, victim: Machine) -> bool:
         rng, disk, net = self.rng, victim.host.disk, self.world.net
         if kind == 'cut':
-            names = [m.host.name for m in self.machines] + ['client']
+            names = [m.host.name for m in self.machines] + [f'client {n}' for n in range(CLIENTS)]
             side = {n for n in names if rng.random() < 0.5}
             both = rng.random() < 0.6
             for a in sorted(side):
@@ -231,7 +243,8 @@ class StoreWorld:
         endpoints = [(m.host.name, PORT) for m in self.machines]
         if not follow:
             endpoints = [self.rng.choice(endpoints)]
-        env = self.world.host('client').env
+        self.clients += 1
+        env = self.world.host(f'client {self.clients - 1}').env  # each where a cut may put it
         return StoreClient(endpoints, env, deadline_s=self.deadline_s, follow_leader=follow)
 
     async def main(self, seconds: float) -> None:
@@ -241,11 +254,9 @@ class StoreWorld:
         until = loop.time() + seconds
         work = self.work = Workload(self.history, self.rng, until, self.pace)
         async with contextlib.AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(self.client(follow=n % 3 != 2)) for n in range(8)]
+            clients = [await stack.enter_async_context(self.client(follow=n % 3 != 2)) for n in range(CLIENTS)]
             async with asyncio.TaskGroup() as group:
-                workers = [
-                    tasks.start(group, f'keys {n}', work.keys(f'c{n}', c)) for n, c in enumerate(clients[:4])
-                ]
+                workers = [tasks.start(group, f'keys {n}', work.keys(f'c{n}', c)) for n, c in enumerate(clients[:4])]
                 workers.append(tasks.start(group, 'leases', work.leases('l', clients[4], self.ttls)))
                 workers.append(tasks.start(group, 'compactor', work.compactor(clients[4], self.compact_every_s)))
                 workers += [tasks.start(group, f'dark {n}', self._watch_the_dark(until)) for n in range(1)]

@@ -68,7 +68,7 @@ def test_a_whole_watch_is_accepted() -> None:
     ],
 )
 def test_a_broken_watch_is_found(what: str, batches: Any) -> None:
-    with pytest.raises(Violation, match='complete|unique|atomic|ordered|bookmark') as caught:
+    with pytest.raises(Violation, match=r'complete|unique|ordered|bookmark') as caught:
         judges.watch_guarantees(watch(*batches), ledger())
     assert what in str(caught.value)
 

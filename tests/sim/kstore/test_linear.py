@@ -20,7 +20,7 @@ def op(call: int, end: int, kind: str, *arguments: Any, result: Any = None) -> O
     return Operation('c', kind, arguments, call, end, result)
 
 
-def put(call: int, end: int, key: bytes, value: bytes, revision: int, lease: int = 0) -> Operation:
+def put(call: int, end: int, key: bytes, value: bytes, revision: int, *, lease: int = 0) -> Operation:
     return op(call, end, 'put', key, value, lease, result=revision)
 
 

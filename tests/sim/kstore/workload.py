@@ -101,9 +101,7 @@ class Workload:
     async def _cas(self, name: str, client: StoreClient, key: bytes) -> None:
         value, expected = self._value(name), self._known.get(key, 0)
         op = self.history.begin(name, 'cas', key, expected, value)
-        reply = await self._do(
-            op, client.cas(key, expected, value), lambda r: (r.revision, r.succeeded, plain(r.kv))
-        )
+        reply = await self._do(op, client.cas(key, expected, value), lambda r: (r.revision, r.succeeded, plain(r.kv)))
         if reply is not None:
             self._saw(key, reply.revision if reply.succeeded else reply.kv.mod_revision if reply.kv else 0)
 
