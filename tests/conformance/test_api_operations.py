@@ -1,0 +1,272 @@
+"""The life of an object through every verb, for the kinds whose conformance test is just that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+conformance = pytest.mark.conformance
+Obj = dict[str, Any]
+
+
+def _where(group: str, plural: str, namespace: str | None) -> str:
+    base = f'/apis/{group}' if '/' in group else f'/api/{group}'
+    return f'{base}/namespaces/{namespace}/{plural}' if namespace else f'{base}/{plural}'
+
+
+async def life(api: Any, group: str, plural: str, obj: Obj, namespace: str | None = 'default') -> Obj:
+    """Create, get, list (here and everywhere), watch, patch, update, delete, delete by label; the object as patched."""
+    path = _where(group, plural, namespace)
+    label = 'labelSelector=life%3Dyes'
+    wanted = {**obj, 'metadata': {**obj.get('metadata', {}), 'name': 'life', 'labels': {'life': 'yes'}}}
+    made = await api.post(path, wanted)
+    assert made.status == 201, made.text
+    rv = made.json['metadata']['resourceVersion']
+    assert (await api.get(f'{path}/life')).json['metadata']['uid'] == made.json['metadata']['uid']
+    for listing in (path, _where(group, plural, None)):
+        assert [o['metadata']['name'] for o in (await api.get(f'{listing}?{label}')).json['items']] == ['life']
+    async with api.watch(f'{path}?watch=true&{label}&resourceVersion={rv}') as event:
+        patched = await api.patch(f'{path}/life', {'metadata': {'annotations': {'patched': 'true'}}})
+        assert patched.status == 200, patched.text
+        seen = await event()
+        assert (seen['type'], seen['object']['metadata']['annotations']['patched']) == ('MODIFIED', 'true')
+        seen['object']['metadata']['annotations']['updated'] = 'true'
+        updated = await api.put(f'{path}/life', seen['object'])
+        assert updated.status == 200, updated.text
+        assert (await event())['object']['metadata']['annotations']['updated'] == 'true'
+        assert (await api.delete(f'{path}/life?gracePeriodSeconds=0')).status == 200
+        assert (await event())['type'] == 'DELETED'
+    assert (await api.get(f'{path}/life')).status == 404
+    for name in ('a', 'b'):
+        assert (await api.post(path, {**wanted, 'metadata': {**wanted['metadata'], 'name': name}})).status == 201
+    assert (await api.delete(f'{path}?{label}&gracePeriodSeconds=0')).status == 200
+    assert (await api.get(f'{path}?{label}')).json['items'] == []
+    return updated.json
+
+
+async def through_status(api: Any, path: str, status: Obj) -> None:
+    """Get, patch and update through /status leave spec alone."""
+    before = (await api.get(f'{path}/status')).json
+    patched = await api.patch(f'{path}/status', {'metadata': {'annotations': {'s': 'patched'}}, 'status': status})
+    assert patched.status == 200, patched.text
+    assert patched.json['metadata']['annotations']['s'] == 'patched'
+    patched.json['metadata']['annotations']['s'] = 'updated'
+    patched.json['spec'] = {}
+    updated = await api.put(f'{path}/status', patched.json)
+    assert updated.status == 200, updated.text
+    assert updated.json['metadata']['annotations']['s'] == 'updated'
+    assert updated.json.get('spec') == before.get('spec')
+
+
+TEMPLATE: Obj = {
+    'metadata': {'labels': {'x': 'y'}},
+    'spec': {'restartPolicy': 'Never', 'containers': [{'name': 'c', 'image': 'i'}]},
+}
+
+
+@conformance('ConfigMap should run through a ConfigMap lifecycle')
+async def test_config_map(api):
+    await life(api, 'v1', 'configmaps', {'data': {'a': 'b'}})
+
+
+@conformance('Secrets should patch a secret')
+async def test_secret(api):
+    await life(api, 'v1', 'secrets', {'stringData': {'a': 'b'}})
+
+
+@conformance('ServiceAccounts should run through the lifecycle of a ServiceAccount')
+async def test_service_account(api):
+    await life(api, 'v1', 'serviceaccounts', {})
+
+
+@conformance('ServiceAccounts should update a ServiceAccount')
+async def test_a_service_account_is_updated(api):
+    path = '/api/v1/namespaces/default/serviceaccounts'
+    made = (await api.post(path, {'metadata': {'name': 's'}})).json
+    updated = await api.put(f'{path}/s', {**made, 'automountServiceAccountToken': False})
+    assert updated.json['automountServiceAccountToken'] is False
+
+
+@conformance('PodTemplates should run the lifecycle of PodTemplates')
+async def test_pod_template(api):
+    await life(api, 'v1', 'podtemplates', {'template': TEMPLATE})
+
+
+@conformance('PodTemplates should replace a pod template')
+async def test_a_pod_template_is_replaced(api):
+    path = '/api/v1/namespaces/default/podtemplates'
+    made = (await api.post(path, {'metadata': {'name': 't'}, 'template': TEMPLATE})).json
+    made['template']['spec']['containers'][0]['image'] = 'other'
+    assert (await api.put(f'{path}/t', made)).json['template']['spec']['containers'][0]['image'] == 'other'
+
+
+@conformance('PodTemplates should delete a collection of pod templates')
+async def test_pod_templates_are_deleted_by_label(api):
+    await life(api, 'v1', 'podtemplates', {'template': TEMPLATE})
+
+
+@conformance('CronJob should support CronJob API operations')
+async def test_cron_job(api):
+    job = {'spec': {'template': TEMPLATE}}
+    await life(api, 'batch/v1', 'cronjobs', {'spec': {'schedule': '* * * * *', 'jobTemplate': job}})
+    path = '/apis/batch/v1/namespaces/default/cronjobs'
+    body = {'metadata': {'name': 'c'}, 'spec': {'schedule': '* * * * *', 'jobTemplate': job}}
+    await api.post(path, body)
+    await through_status(api, f'{path}/c', {'lastScheduleTime': '2026-01-01T00:00:00Z'})
+
+
+@conformance('Ingress API should support creating Ingress API operations')
+async def test_ingress(api):
+    spec = {'defaultBackend': {'service': {'name': 's', 'port': {'number': 80}}}}
+    await life(api, 'networking.k8s.io/v1', 'ingresses', {'spec': spec})
+    path = '/apis/networking.k8s.io/v1/namespaces/default/ingresses'
+    await api.post(path, {'metadata': {'name': 'i'}, 'spec': spec})
+    await through_status(api, f'{path}/i', {'loadBalancer': {'ingress': [{'ip': '169.1.1.1'}]}})
+
+
+@conformance('IngressClass API should support creating IngressClass API operations')
+async def test_ingress_class(api):
+    await life(api, 'networking.k8s.io/v1', 'ingressclasses', {'spec': {'controller': 'example.com/c'}}, None)
+
+
+@conformance('EndpointSlice should support creating EndpointSlice API operations')
+async def test_endpoint_slice(api):
+    await life(
+        api, 'discovery.k8s.io/v1', 'endpointslices',
+        {'addressType': 'IPv4', 'endpoints': [{'addresses': ['10.0.0.1']}], 'ports': [{'port': 80}]},
+    )  # fmt: skip
+
+
+@conformance('Lease lease API should be available')
+async def test_lease(api):
+    await life(api, 'coordination.k8s.io/v1', 'leases', {'spec': {'holderIdentity': 'h', 'leaseDurationSeconds': 30}})
+
+
+@conformance('RuntimeClass should support RuntimeClasses API operations')
+async def test_runtime_class(api):
+    await life(api, 'node.k8s.io/v1', 'runtimeclasses', {'handler': 'h'}, None)
+
+
+@conformance(
+    'SchedulerPreemption [Serial] PriorityClass endpoints verify PriorityClass endpoints can be operated with '
+    'different HTTP methods'
+)
+async def test_priority_class(api):
+    await life(api, 'scheduling.k8s.io/v1', 'priorityclasses', {'value': 10}, None)
+    path = '/apis/scheduling.k8s.io/v1/priorityclasses'
+    await api.post(path, {'metadata': {'name': 'p'}, 'value': 1})
+    assert (await api.patch(f'{path}/p', {'value': 2})).status == 422
+
+
+@conformance('StorageClasses CSI Conformance should run through the lifecycle of a StorageClass')
+async def test_storage_class(api):
+    await life(api, 'storage.k8s.io/v1', 'storageclasses', {'provisioner': 'example.com/p'}, None)
+
+
+@conformance('CSIInlineVolumes should run through the lifecycle of a CSIDriver')
+async def test_csi_driver(api):
+    await life(api, 'storage.k8s.io/v1', 'csidrivers', {'spec': {'attachRequired': False}}, None)
+
+
+@conformance('CSINodes CSI Conformance should run through the lifecycle of a csinode')
+async def test_csi_node(api):
+    await life(api, 'storage.k8s.io/v1', 'csinodes', {'spec': {'drivers': []}}, None)
+
+
+@conformance('CSIStorageCapacity should support CSIStorageCapacities API operations')
+async def test_csi_storage_capacity(api):
+    await life(api, 'storage.k8s.io/v1', 'csistoragecapacities', {'storageClassName': 'x', 'capacity': '1Gi'})
+
+
+ATTACHMENT = {'spec': {'attacher': 'example.com', 'nodeName': 'n', 'source': {'persistentVolumeName': 'v'}}}
+
+
+@conformance('VolumeAttachment Conformance should run through the lifecycle of a VolumeAttachment')
+async def test_volume_attachment(api):
+    await life(api, 'storage.k8s.io/v1', 'volumeattachments', ATTACHMENT, None)
+
+
+@conformance('VolumeAttachment Conformance should apply changes to a volumeattachment status')
+async def test_volume_attachment_status(api):
+    path = '/apis/storage.k8s.io/v1/volumeattachments'
+    await api.post(path, {'metadata': {'name': 'v'}, **ATTACHMENT})
+    await through_status(api, f'{path}/v', {'attached': True})
+
+
+@conformance('Namespaces [Serial] should apply changes to a namespace status')
+async def test_namespace_status(api):
+    await api.post('/api/v1/namespaces', {'metadata': {'name': 'n'}})
+    await through_status(api, '/api/v1/namespaces/n', {'phase': 'Active', 'conditions': []})
+
+
+@conformance('Namespaces [Serial] should patch a Namespace')
+async def test_a_namespace_is_patched(api):
+    await api.post('/api/v1/namespaces', {'metadata': {'name': 'n'}})
+    patched = await api.patch('/api/v1/namespaces/n', {'metadata': {'labels': {'a': 'b'}}}, 'strategic-merge-patch')
+    assert patched.json['metadata']['labels']['a'] == 'b'
+
+
+@conformance('Namespaces [Serial] should apply an update to a Namespace')
+async def test_a_namespace_is_updated(api):
+    made = (await api.post('/api/v1/namespaces', {'metadata': {'name': 'n'}})).json
+    made['metadata']['labels']['updated'] = 'yes'
+    assert (await api.put('/api/v1/namespaces/n', made)).json['metadata']['labels']['updated'] == 'yes'
+
+
+@conformance('ResourceQuota should apply changes to a resourcequota status')
+async def test_resource_quota_status(api):
+    path = '/api/v1/namespaces/default/resourcequotas'
+    await api.post(path, {'metadata': {'name': 'q'}, 'spec': {'hard': {'pods': '1'}}})
+    await through_status(api, f'{path}/q', {'hard': {'pods': '1'}, 'used': {'pods': '0'}})
+
+
+@conformance('ResourceQuota should manage the lifecycle of a ResourceQuota')
+async def test_resource_quota(api):
+    await life(api, 'v1', 'resourcequotas', {'spec': {'hard': {'pods': '1'}}})
+
+
+@conformance('LimitRange should list, patch and delete a LimitRange by collection')
+async def test_limit_range(api):
+    limits = [{'type': 'Container', 'default': {'cpu': '1'}}]
+    await life(api, 'v1', 'limitranges', {'spec': {'limits': limits}})
+
+
+@conformance('Services should delete a collection of services')
+async def test_services(api):
+    await life(api, 'v1', 'services', {'spec': {'ports': [{'port': 80}]}})
+
+
+@conformance('Services should complete a service status lifecycle')
+async def test_service_status(api):
+    path = '/api/v1/namespaces/default/services'
+    await api.post(path, {'metadata': {'name': 's'}, 'spec': {'ports': [{'port': 80}], 'type': 'LoadBalancer'}})
+    await through_status(api, f'{path}/s', {'loadBalancer': {'ingress': [{'ip': '203.0.113.1'}]}})
+
+
+@conformance('Services should test the lifecycle of an Endpoint')
+async def test_endpoints(api):
+    subsets = [{'addresses': [{'ip': '10.0.0.1'}], 'ports': [{'port': 80}]}]
+    await life(api, 'v1', 'endpoints', {'subsets': subsets})
+
+
+@conformance('Events should delete a collection of events', 'Events should manage the lifecycle of an event')
+async def test_events(api):
+    await life(api, 'v1', 'events', {'involvedObject': {'namespace': 'default'}, 'message': 'm'})
+
+
+@conformance(
+    'Events API should delete a collection of events',
+    'Events API should ensure that an event can be fetched, patched, deleted, and listed',
+)
+async def test_events_of_the_newer_group(api):
+    event = {
+        'regarding': {'namespace': 'default'}, 'reason': 'r', 'action': 'a', 'type': 'Normal', 'note': 'n',
+        'reportingController': 'c', 'reportingInstance': 'i', 'eventTime': '2026-01-01T00:00:00.000000Z',
+    }  # fmt: skip
+    await life(api, 'events.k8s.io/v1', 'events', event)
+
+
+@conformance('Node Lifecycle should run through the lifecycle of a node')
+async def test_node(api):
+    await life(api, 'v1', 'nodes', {'status': {'capacity': {'cpu': '1'}}}, None)
