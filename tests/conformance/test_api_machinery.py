@@ -170,7 +170,8 @@ async def test_what_is_immutable_stays(api, plural):
 
 
 @conformance(
-    'Pods Extended Pods Set QOS Class should be set on Pods with matching resource requests and limits for memory and cpu'
+    'Pods Extended Pods Set QOS Class should be set on Pods with matching resource requests and limits for memory '
+    'and cpu'
 )
 async def test_a_pod_has_a_quality_of_service(api):
     await api.post('/api/v1/namespaces/default/serviceaccounts', {'metadata': {'name': 'default'}})
