@@ -153,9 +153,9 @@ class Calls:
         link = self._link
 
         def began(done: asyncio.Future[Any]) -> None:
+            error = None if done.cancelled() else done.exception()
             if done.cancelled() or self._link is not link or stream.id not in self._watches.streams:
                 return
-            error = done.exception()
             if error is None:
                 stream.began(done.result())
             elif isinstance(error, StoreError) and not error.retriable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from kstore.errors import StoreError
 from kstore.output import Output, UsageError
 from kstore.raft.errors import LogCorrupt
 
+POLL_S = 0.02
 SLOW_S = 60.0
 """Least deadline of what looks at a whole store."""
 
@@ -64,9 +66,16 @@ async def members(client: StoreClient, args: argparse.Namespace, out: Output) ->
 
 
 async def move_leader(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
+    """Returns once the member leads; exit code 1 when it does not in time."""
     await client.move_leader(args.member)
-    await client.revision()  # answered by whoever leads now
-    out.object({'leader': (await client.status())['leader']})
+    try:
+        async with asyncio.timeout(args.timeout):
+            while (leader := (await client.status())['leader']) != args.member:
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        print(f'kstore: member {args.member} did not take over within {args.timeout:g} s', file=sys.stderr)
+        return 1
+    out.object({'leader': leader})
     return 0
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,3 +55,26 @@ def test_malformed_transactions_name_what_is_wrong():
         _compare(['/a', 'size', '=', '1'])
     with pytest.raises(UsageError, match='put KEY VALUE'):
         _operation(['put', '/a'])
+
+
+async def test_a_cluster_is_looked_after_from_the_command_line(stores: Stores, tmp_path: Path):
+    store = await stores(3)
+    assert (await kstore(store, 'put', '/a', '1'))[0] == 0
+    leader = await store.leader()
+    target = leader % 3 + 1
+    assert (await kstore(store, 'move-leader', str(target)))[1] == [{'leader': target}]
+    code, rows, _ = await kstore(store, 'members')
+    assert (code, [(r['member'], r['role']) for r in rows]) == (0, [(1, 'voter'), (2, 'voter'), (3, 'voter')])
+    code, rows, _ = await kstore(store, 'hash')
+    assert (code, len({r['hash'] for r in rows})) == (0, 1)
+    assert await kstore(store, 'alarm', 'list') == (0, [], '')
+    assert len((await kstore(store, 'defrag'))[1]) == 3
+    code, rows, _ = await kstore(store, 'snapshot', 'save', str(tmp_path / 'backup'))
+    assert (code, rows[0]['keys']) == (0, 1)
+    assert (await kstore(store, 'snapshot', 'status', str(tmp_path / 'backup')))[1][0]['keys'] == 1
+    target_dir = str(tmp_path / 'new')
+    assert (await kstore(store, 'snapshot', 'restore', str(tmp_path / 'backup'), '--data-dir', target_dir))[0] == 0
+    code, _, err = await kstore(store, 'members', 'remove', '7')
+    assert (code, err) == (1, 'kstore: 7 is no member\n')
+    code, _, err = await kstore(store, 'recover', '--data-dir', target_dir + 'x', '--id', '1', '--listen', 'a:1')
+    assert (code, err) == (1, f'kstore: {target_dir}x is no data directory of a member\n')
