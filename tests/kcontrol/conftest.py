@@ -225,7 +225,7 @@ class Agent:
         self.watch_label = ''
 
     async def run(self) -> None:
-        await self.client.create(NODES, {'metadata': {'name': self.node}})
+        await self._register(self.node)
         self.pods.on_change(self._changed)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.pods.run())
@@ -233,8 +233,13 @@ class Agent:
 
     async def join(self, *nodes: str) -> None:
         for node in nodes:
-            await self.client.create(NODES, {'metadata': {'name': node}})
+            await self._register(node)
             self.nodes.add(node)
+
+    async def _register(self, node: str) -> None:
+        """Without the taint that a new node carries until it is ready."""
+        await self.client.create(NODES, {'metadata': {'name': node}})
+        await self.client.patch(NODES, node, {'spec': {'taints': None}})
 
     def _changed(self, old, new) -> None:
         self._work.put_nowait(key_of(new if new is not None else old))
