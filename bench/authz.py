@@ -71,7 +71,7 @@ def cases(cache: Cache, env: Env) -> dict[str, Call]:
         return fairness.classify(info, bob)
 
     async def first_time() -> object:
-        tokens._verified.clear()  # noqa: SLF001 — the cost without the memory of signatures is what is measured
+        tokens._verified.clear()
         return await accounts.identify(token, (ISSUER,))
 
     return {
