@@ -33,8 +33,9 @@ NAMES = (
 SHAPED = st.recursive(JSON, lambda inner: st.dictionaries(st.sampled_from(NAMES), inner, max_size=4), max_leaves=10)
 QUERIES = ('labelSelector', 'fieldSelector', 'continue', 'limit', 'resourceVersion', 'resourceVersionMatch', 'dryRun',
            'fieldManager', 'fieldValidation', 'force', 'timeout', 'propagationPolicy', 'gracePeriodSeconds')  # fmt: skip
-MEDIA = ('application/json', 'application/yaml', 'application/vnd.kubernetes.protobuf', 'application/merge-patch+json',
-         'application/json-patch+json', 'application/strategic-merge-patch+json', 'application/apply-patch+yaml', 'x/y')  # fmt: skip
+PATCHES = ('merge-patch+json', 'json-patch+json', 'strategic-merge-patch+json', 'apply-patch+yaml')
+KINDS = ('json', 'yaml', 'vnd.kubernetes.protobuf', *PATCHES)
+MEDIA = (*(f'application/{kind}' for kind in KINDS), 'x/y')
 ACCEPT = ('*/*', 'application/json;as=Table;v=v1;g=meta.k8s.io', 'application/yaml', 'text/html', ';;,=')
 
 
