@@ -59,9 +59,13 @@ def test_only_what_needs_room_is_refused_and_only_while_there_is_none():
 async def test_puts_are_refused_over_the_quota_until_deletes_made_room(stores: Stores, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr('kstore.member.COMPACT_CHECK_S', 0.05)
     client = await (await stores(1, quota_mb=4, flush_ms=10, compact_age_s=0)).client()
-    with pytest.raises(NoSpace):
+
+    async def fill() -> None:
         for n in range(5_000):
             await client.put(b'/%05d' % n, bytes(100_000))
+
+    with pytest.raises(NoSpace):
+        await fill()
     await client.get(b'/00001')
     await client.delete_range(b'/', b'0')
     await alarms(client, [])
