@@ -153,6 +153,8 @@ class Plan:
             'identity': name_of('manager', n),
             'http': join(lay.address('manager', n)),
             'cluster-cidr': lay.cluster_cidr,
+            'cluster-signing-cert-file': self._ca,
+            'cluster-signing-key-file': str(lay.pki / 'ca.key'),
         }
 
     def _node_flags(self, n: int) -> dict[str, str]:
