@@ -44,6 +44,7 @@ class LmdbBackend:
         self._open()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix='state')
         self._views = 0
+        self._last: lmdb.Transaction | None = None
         self._applied = self._read_applied()
 
     def _open(self) -> None:
@@ -182,7 +183,11 @@ class LmdbBackend:
         self._env.close()
 
     def _begin(self) -> lmdb.Transaction:
-        return self._env.begin(write=True)
+        if self._last is not None:  # whoever began it may have been cancelled before he had it
+            self._last.abort()  # nothing happens to one that has ended
+        self._last = None
+        self._last = self._env.begin(write=True)
+        return self._last
 
     def _renew(self) -> None:
         self._read.abort()
