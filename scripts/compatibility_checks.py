@@ -56,7 +56,7 @@ $K apply -f f; sed -i s/\\"pr\\"/\\"pr2\\"/ f; $K apply --prune -l x=prune -f f 
 ! $K apply -f f 2>err; grep 'no matches for kind "Deploymint" in version "apps/v1"' err
 printf 'apiVersion: v1\\n kind: [' >f; ! $K apply -f f 2>err; grep -i yaml err; test $(wc -l <err) -le 2
 printf 'apiVersion: none.example/v1\\nkind: X\\nmetadata: {name: x}\\n' >f; ! $K apply -f f 2>err; grep 'no matches for kind' err""",
-    'create -f': "echo '{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"generateName\":\"g-\"}}' | $K create -f - | grep created",
+    'create -f': 'echo \'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"generateName":"g-"}}\' | $K create -f - | grep created',
     'create configmap, secret': """$K create configmap cm --from-literal=a=b; $K create secret generic se --from-literal=a=b
 $K create secret tls t --cert=/dev/null --key=/dev/null 2>/dev/null || true
 $K create secret docker-registry dr --docker-server=s --docker-username=u --docker-password=p""",

@@ -43,9 +43,9 @@ from kapi.kinds.core import (
     node as core_node,
 )
 from kapi.kinds.discovery import endpointslice
+from kapi.kinds.events import event as events_event
 from kapi.kinds.flowcontrol import flowschema, prioritylevelconfiguration
 from kapi.kinds.networking import ingress, ingressclass, networkpolicy
-from kapi.kinds.events import event as events_event
 from kapi.kinds.node import runtimeclass
 from kapi.kinds.policy import poddisruptionbudget
 from kapi.kinds.rbac import clusterrole, clusterrolebinding, role, rolebinding

@@ -68,7 +68,6 @@ class Entry:
             found = views[name] = render(self)
         return found
 
-
     def served_as(self, view: object) -> Entry | None:
         """What `keep_served` kept under this view."""
         return None if self._served is None else self._served.get(view)

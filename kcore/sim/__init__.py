@@ -79,7 +79,7 @@ class World:
         return self.hosts[name]
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run to completion in virtual time. Raises what a callback raised, Deadlock when everything waits for nothing."""
+        """Run to completion in virtual time. Raises what a callback raised; Deadlock when all wait for nothing."""
         loop = SimLoop(self.clock, self.rng)
         try:
             result = loop.run_until_complete(main)

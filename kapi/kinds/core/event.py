@@ -80,7 +80,8 @@ def source_text(event: Obj) -> str:
 
 
 INVOLVED = ('kind', 'namespace', 'name', 'uid', 'apiVersion', 'resourceVersion', 'fieldPath')
-_SELECTABLE: dict[str, str | TextOf] = {f'involvedObject.{field}': f'involvedObject.{field}' for field in INVOLVED} | {
+_SELECTABLE: dict[str, str | TextOf] = {
+    **{f'involvedObject.{field}': f'involvedObject.{field}' for field in INVOLVED},
     'reason': 'reason',
     'reportingComponent': 'reportingComponent',
     'source': source_text,

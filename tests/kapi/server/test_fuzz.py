@@ -31,8 +31,10 @@ NAMES = (
     'template',
 )
 SHAPED = st.recursive(JSON, lambda inner: st.dictionaries(st.sampled_from(NAMES), inner, max_size=4), max_leaves=10)
-QUERIES = ('labelSelector', 'fieldSelector', 'continue', 'limit', 'resourceVersion', 'resourceVersionMatch', 'dryRun',
-           'fieldManager', 'fieldValidation', 'force', 'timeout', 'propagationPolicy', 'gracePeriodSeconds')  # fmt: skip
+QUERIES = (
+    'labelSelector', 'fieldSelector', 'continue', 'limit', 'resourceVersion', 'resourceVersionMatch', 'dryRun',
+    'fieldManager', 'fieldValidation', 'force', 'timeout', 'propagationPolicy', 'gracePeriodSeconds',
+)  # fmt: skip
 PATCHES = ('merge-patch+json', 'json-patch+json', 'strategic-merge-patch+json', 'apply-patch+yaml')
 KINDS = ('json', 'yaml', 'vnd.kubernetes.protobuf', *PATCHES)
 MEDIA = (*(f'application/{kind}' for kind in KINDS), 'x/y')
