@@ -30,7 +30,8 @@ Obj = dict[str, Any]
 
 RATE_PER_S = 10
 BURST = 100
-IDLE_AT = (0, 110, 500)
+IDLE_AT = (0, 110, 250)
+"""A node has 253 pod addresses: its part of the cluster's range is a /24."""
 PORT_BASE = 11900
 NODE = 'node-1'
 ROOT = Path(__file__).resolve().parent.parent
