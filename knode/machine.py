@@ -15,7 +15,7 @@ from knode.node_status import Machine, Pressure
 from knode.runtime.shim import host
 
 MEMORY_AVAILABLE_MIN = 100 * 1024 * 1024
-DISK_AVAILABLE_MIN = 512 * 1024 * 1024
+DISK_AVAILABLE_MIN = 128 * 1024 * 1024
 """An absolute bound, not upstream's 10 %: a laptop's disk is often 95 % full and still has room for pods."""
 PIDS_FREE_MIN_SHARE = 0.05
 
