@@ -148,7 +148,15 @@ def _time(ns: int) -> str:
     return format_time(datetime.fromtimestamp(ns / NS, UTC))
 
 
-OWN_CONDITIONS = ('PodReadyToStartContainers', 'Initialized', 'Ready', 'ContainersReady', 'PodScheduled')
+OWN_CONDITIONS = (
+    'PodReadyToStartContainers',
+    'Initialized',
+    'Ready',
+    'ContainersReady',
+    'PodScheduled',
+    'DisruptionTarget',
+)
+"""What we said last counts, not the API's copy, which lags: two versions would answer each other for ever."""
 
 
 def _conditions(

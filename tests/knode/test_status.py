@@ -108,3 +108,25 @@ def test_an_unmet_readiness_gate_holds_the_pod_back(make_pod, make_view, make_re
 )
 def test_quality_of_service_follows_requests_and_limits(resources, expected):
     assert qos_class({'containers': [{'name': 'c', 'resources': resources}]}) == expected
+
+
+def test_a_condemned_pod_says_so_once_and_fails_when_nothing_runs(make_pod, make_view, make_record):
+    verdict = Verdict('Terminated', 'over', disruption='TerminationByKubelet')
+    held = status(make_view(make_pod(), make_record(), verdict=verdict), PLACE)
+    assert (held['phase'], held['reason'], condition(held, 'Ready')['status']) == ('Running', None, 'False')
+    gone = status(make_view(make_pod(), make_record(ended=0), verdict=verdict), PLACE)
+    assert (gone['phase'], gone['reason']) == ('Failed', 'Terminated')
+
+
+def test_the_status_told_last_outweighs_a_copy_in_the_api_that_lags(make_pod, make_view, make_record):
+    verdict = Verdict('Terminated', 'over', disruption='TerminationByKubelet')
+    record = make_record(ended=0)
+    first = status(make_view(make_pod(), record, verdict=verdict), PLACE)
+    told = status(make_view(make_pod(), record, verdict=verdict, now=1_800_000_100.0), PLACE)
+    assert told != first
+    place = Place(PLACE.pod_ip, PLACE.host_ip, PLACE.start_time, {}, told)
+    lagging = make_pod() | {'status': first}
+    assert (
+        status(make_view(lagging, record, verdict=verdict, now=1_800_000_200.0), place)['conditions']
+        == told['conditions']
+    )
