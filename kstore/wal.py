@@ -162,7 +162,7 @@ class Wal:
         return Recovered(self._hard_state, self._begin, entries, cut)
 
     def _remove_headless(self, names: list[str]) -> int:
-        """A last segment that is reserved or whose head was not synced: nothing was promised in it. Returns its size."""
+        """A last segment that is reserved or whose head was not synced: nothing was promised in it. Returns bytes."""
         if not names:
             return 0
         path = self._directory / names[-1]

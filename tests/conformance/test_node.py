@@ -21,7 +21,7 @@ from kclient.errors import Invalid, NotFound
 from kclient.kubeconfig import load
 from kcore.env import Env
 from kcore.meta.gvk import CONFIGMAPS, NAMESPACES, PODS, SECRETS, SERVICES
-from tests.e2e.conftest import LocalCluster
+from tests.e2e.conftest import LocalCluster, is_free
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 conformance = pytest.mark.conformance
@@ -34,7 +34,8 @@ SERVER = "import http.server,os; http.server.HTTPServer((os.environ['POD_IP'],{p
 @pytest.fixture(scope='session')
 def cluster(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[LocalCluster]:
     worker = int(worker_id.removeprefix('gw')) if worker_id.startswith('gw') else 9
-    made = LocalCluster(tmp_path_factory.mktemp('conformance') / 'cluster', 11100 + worker * 100)
+    base = next(b for b in range(11_000 + worker * 500, 19_000, 100) if is_free(b))
+    made = LocalCluster(tmp_path_factory.mktemp('conformance') / 'cluster', base)
     made.up('--stores', '1', '--nodes', '1')
     yield made
     made.down()

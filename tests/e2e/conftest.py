@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from kctl.local.layout import Layout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SDK = Path('/usr/lib/google-cloud-sdk/bin')
@@ -92,16 +95,28 @@ class LocalCluster:
         return mine
 
 
+PORT_BASES = range(20000, 30000, 100)
+
+
+def is_free(base: int) -> bool:
+    """Whether nobody listens on the addresses that a cluster with this port base would use first."""
+    layout = Layout(Path(), port_base=base)
+    for address in (layout.address('api', 1), layout.address('store', 1), layout.address('node', 1)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError:
+                return False
+    return True
+
+
 @pytest.fixture(scope='session')
 def port_bases(worker_id: str) -> Iterator[int]:
-    """Port bases of this test worker: a hundred ports and a block of addresses each, shared with nobody."""
+    """Port bases for this test worker: a hundred ports and a block of addresses each, in use by nobody."""
     worker = int(worker_id.removeprefix('gw')) if worker_id.startswith('gw') else 9
-
-    def bases() -> Iterator[int]:
-        for n in range(10):
-            yield 20000 + worker * 1000 + n * 100
-
-    return bases()
+    start = worker * 1000 % 10_000
+    return (base for base in (*PORT_BASES[start // 100 :], *PORT_BASES[: start // 100]) if is_free(base))
 
 
 @pytest.fixture
