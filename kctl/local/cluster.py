@@ -19,7 +19,7 @@ from kctl.local.layout import APIS_MAX, NODES_MAX, STORES_MAX, ClusterError, Lay
 from kctl.local.supervisor import STOP_GRACE_S, Report, Supervisor, running
 
 SUPERVISOR = 'supervisor'
-STOP_TIMEOUT_S = 4 * STOP_GRACE_S + 30.0
+STOP_TIMEOUT_S = sum(STOP_GRACE_S.values()) + 30.0
 """A stop passes four roles, each with its grace, and the pods' own grace."""
 
 
@@ -125,7 +125,7 @@ def stop_leftovers(layout: Layout, components: Iterable[Component], env: Env) ->
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    for process in psutil.wait_procs(left, timeout=STOP_GRACE_S)[1]:
+    for process in psutil.wait_procs(left, timeout=max(STOP_GRACE_S.values()))[1]:
         with contextlib.suppress(psutil.Error):
             process.kill()
             process.wait()

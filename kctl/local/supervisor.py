@@ -17,7 +17,7 @@ import os
 import selectors
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,13 +28,13 @@ from kcore import process
 from kcore.backoff import Backoff
 from kcore.env import Env
 from kctl.local.components import ENTRIES, STOP_ORDER, Component
-from kctl.local.layout import Layout
+from kctl.local.layout import Layout, Role
 
 RESTART_FIRST_S, RESTART_CAP_S = 0.2, 10.0
 STABLE_AFTER_S = 30.0
 """A component that ran this long starts its back-off anew when it dies."""
-STOP_GRACE_S = 10.0
-"""Between SIGTERM and SIGKILL at an orderly stop."""
+STOP_GRACE_S: Mapping[Role, float] = {'manager': 10.0, 'node': 20.0, 'api': 10.0, 'store': 10.0}
+"""Between SIGTERM and SIGKILL at an orderly stop; a node agent may have to end its pods first."""
 LAST_LINE_BYTES_MAX, ERROR_CHARS_MAX = 65_536, 600
 """What is looked at, and what is told, of a dead component's last words."""
 LOG_BYTES_MAX = 10 * 1024 * 1024
@@ -224,7 +224,7 @@ class Supervisor:
         for role in STOP_ORDER:
             group = [c for c in self._children.values() if c.component.role == role]
             self._signal(group, signal.SIGTERM)
-            deadline = self.env.clock.monotonic() + STOP_GRACE_S
+            deadline = self.env.clock.monotonic() + STOP_GRACE_S[role]
             while any(c.pid for c in group) and (left := deadline - self.env.clock.monotonic()) > 0:
                 self._wait(left)
             self._signal(group, signal.SIGKILL)
