@@ -57,6 +57,8 @@ def machines(new_cluster: Callable[[], LocalCluster]) -> Iterator[Machines]:
     for n in (1, 2, 3):
         three.until_ready(n)
     yield three
+    for process in three.running.values():
+        process.terminate()  # all at once: the last ones have no quorum to report to
     for n in list(three.running):
         three.stop(n, signal.SIGTERM)
 
