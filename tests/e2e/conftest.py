@@ -21,6 +21,7 @@ from kctl.local.layout import Layout
 ROOT = Path(__file__).resolve().parent.parent.parent
 SDK = Path('/usr/lib/google-cloud-sdk/bin')
 KUBECTL_VERSIONS = ('1.33', '1.32', '1.31', '1.30', '1.29', '1.28', '1.27')
+OLDEST_MINOR = 27
 COMMAND_TIMEOUT_S = 90
 
 
@@ -33,7 +34,13 @@ def kubectls() -> dict[str, str]:
         if path:
             found[version] = path
     plain = shutil.which('kubectl')
-    return found or ({'PATH': plain} if plain else {})
+    return found or ({'PATH': plain} if plain and _minor(plain) >= OLDEST_MINOR else {})
+
+
+def _minor(kubectl: str) -> int:
+    """1.20's `wait` knows no JSONPath, and it reads no OpenAPI v3: too old to speak for today's clients."""
+    done = subprocess.run([kubectl, 'version', '--client', '-o', 'json'], capture_output=True, check=False, timeout=30)
+    return int(json.loads(done.stdout)['clientVersion']['minor'].rstrip('+')) if done.returncode == 0 else 0
 
 
 class LocalCluster:
@@ -64,7 +71,7 @@ class LocalCluster:
 
     def kubectl(self, *argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         if self.kubectl_path is None:
-            pytest.skip('no kubectl on this machine')
+            pytest.skip('no kubectl from 1.27 on this machine')
         return self.run(self.kubectl_path, *argv, check=check, stdin=stdin)
 
     def up(self, *flags: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -159,7 +166,7 @@ def each_kubectl(
     """Runs a command with each kubectl version found on the machine."""
     _, path = request.param
     if not path:
-        pytest.skip('no kubectl on this machine')
+        pytest.skip('no kubectl from 1.27 on this machine')
 
     def run(*argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return cluster.run(path, *argv, check=check, stdin=stdin)
