@@ -82,9 +82,11 @@ class Rig:
     async def start(self, handle: Handle, *argv: str, **more: Any) -> Record:
         self.serial += 1
         number = self.serial
+        # Unique on the machine, as in production: leftovers are found by this mark, also by a test run beside this one.
+        container_id = f'{handle.uid}-{number}-{os.getpid()}'
         spec = ContainerSpec(
-            id=f'{handle.uid}-{number}', name=more.pop('name', 'c'), attempt=number, argv=argv,
-            env={'PATH': os.environ['PATH'], MARK: f'{handle.uid}-{number}'}, cwd=more.pop('cwd', handle.directory),
+            id=container_id, name=more.pop('name', 'c'), attempt=number, argv=argv,
+            env={'PATH': os.environ['PATH'], MARK: container_id}, cwd=more.pop('cwd', handle.directory),
             log=f'{handle.directory}/logs/{number}.log', **more,
         )  # fmt: skip
         return await self.driver.start(handle, spec)
