@@ -18,18 +18,12 @@ from kapi.aggregation.aggregator import Remote
 from kapi.aggregation.endpoints import EndpointUnknown
 from kapi.authn.user import User
 from kapi.errors import Unavailable
+from kapi.server.relay import HOP_BY_HOP, pass_back
 
 if TYPE_CHECKING:
     from kapi.server.context import Context
 
 log = structlog.get_logger('kapi.aggregation')
-
-_HOP_BY_HOP = frozenset(
-    (
-        'connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'te', 'trailer', 'transfer-encoding',
-        'upgrade', 'host', 'authorization', 'content-length',
-    )
-)  # fmt: skip
 
 
 def forwarded_headers(given: CIMultiDict[str], user: User) -> CIMultiDict[str]:
@@ -37,7 +31,7 @@ def forwarded_headers(given: CIMultiDict[str], user: User) -> CIMultiDict[str]:
     kept = CIMultiDict(
         (name, value)
         for name, value in given.items()
-        if name.lower() not in _HOP_BY_HOP and not name.lower().startswith(('x-remote-', 'impersonate-'))
+        if name.lower() not in HOP_BY_HOP and not name.lower().startswith(('x-remote-', 'impersonate-'))
     )
     kept['X-Remote-User'] = user.name
     if user.uid:
@@ -63,30 +57,7 @@ async def proxy(ctx: Context, remote: Remote) -> web.StreamResponse:
         async with ctx.server.transport.request(
             remote.backend, raw.method, raw.raw_path, headers=headers, data=body
         ) as answer:
-            return await _pass_back(ctx, answer)
+            return await pass_back(ctx, answer, {'Audit-Id': ctx.audit_id})
     except (EndpointUnknown, ssl.SSLError, aiohttp.ClientConnectionError, OSError) as e:
         log.warning('an aggregated server was not reached', apiservice=remote.name, err=str(e))
         raise Unavailable(f'error trying to reach service: {e}') from e
-
-
-async def _pass_back(ctx: Context, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, reason=answer.reason)
-    for name, value in answer.headers.items():
-        if name.lower() not in _HOP_BY_HOP:
-            response.headers.add(name, value)
-    response.headers['Audit-Id'] = ctx.audit_id
-    if answer.content_length is not None and ctx.raw.method != 'HEAD':
-        response.content_length = answer.content_length
-    elif ctx.raw.method != 'HEAD':
-        response.enable_chunked_encoding()
-    await response.prepare(ctx.raw)
-    try:
-        async for chunk in answer.content.iter_any():
-            await response.write(chunk)
-        await response.write_eof()
-    except ConnectionResetError:
-        pass  # the client left
-    except aiohttp.ClientPayloadError:
-        if ctx.raw.transport is not None:  # cut, so that the client sees that the answer is not whole
-            ctx.raw.transport.close()
-    return response

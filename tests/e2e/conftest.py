@@ -19,21 +19,20 @@ import pytest
 from kctl.local.layout import Layout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SDK = Path('/usr/lib/google-cloud-sdk/bin')
 KUBECTL_VERSIONS = ('1.33', '1.32', '1.31', '1.30', '1.29', '1.28', '1.27')
 OLDEST_MINOR = 27
 COMMAND_TIMEOUT_S = 90
 
 
 def kubectls() -> dict[str, str]:
-    """Every kubectl found: `kubectl.1.32` and the like first, else whatever the PATH has."""
+    """Every kubectl found: `kubectl.1.32` on the PATH or beside the dispatcher that a `kubectl` may be, else that."""
+    plain = shutil.which('kubectl')
     found = {}
     for version in KUBECTL_VERSIONS:
-        beside = SDK / f'kubectl.{version}'
-        path = shutil.which(f'kubectl.{version}') or (str(beside) if beside.exists() else None)
+        beside = Path(plain).resolve().parent / f'kubectl.{version}' if plain else None
+        path = shutil.which(f'kubectl.{version}') or (str(beside) if beside is not None and beside.exists() else None)
         if path:
             found[version] = path
-    plain = shutil.which('kubectl')
     return found or ({'PATH': plain} if plain and _minor(plain) >= OLDEST_MINOR else {})
 
 

@@ -20,15 +20,9 @@ from kapi.errors import BadRequest, InternalError, Unavailable
 from kapi.registry.kind import Kind
 from kapi.server.context import Context
 from kapi.server.kubelet import url_of
+from kapi.server.relay import HOP_BY_HOP, pass_back
 
 Obj = dict[str, Any]
-
-_HOP_BY_HOP = frozenset(
-    (
-        'connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'te', 'trailer', 'transfer-encoding',
-        'upgrade', 'host', 'authorization', 'content-length',
-    )
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +107,7 @@ async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
     path, _, query = raw.raw_path.partition('?')
     rest = path.partition('/proxy')[2] or '/'
     url = URL(f'{base}{rest}{"?" + query if query else ""}', encoded=True)
-    headers = CIMultiDict((k, v) for k, v in raw.headers.items() if k.lower() not in _HOP_BY_HOP)
+    headers = CIMultiDict((k, v) for k, v in raw.headers.items() if k.lower() not in HOP_BY_HOP)
     headers['X-Forwarded-Host'] = raw.headers.get('Host', '')
     if raw.can_read_body and raw.content_length is not None:
         headers['Content-Length'] = str(raw.content_length)
@@ -124,30 +118,8 @@ async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
         async with ctx.server.kubelets.session().request(
             raw.method, url, headers=headers, data=body, allow_redirects=False, auto_decompress=False, **check
         ) as answer:
-            return await _pass_back(ctx, answer)
+            return await pass_back(ctx, answer)
     except aiohttp.ClientConnectionError as e:
         raise Unavailable(f'error trying to reach service: {e}') from e
     except aiohttp.ClientError as e:
         raise InternalError(f'the proxied server answered nonsense: {e}') from e
-
-
-async def _pass_back(ctx: Context, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, reason=answer.reason)
-    for name, value in answer.headers.items():
-        if name.lower() not in _HOP_BY_HOP:
-            response.headers.add(name, value)
-    if answer.content_length is not None and ctx.raw.method != 'HEAD':
-        response.content_length = answer.content_length
-    elif ctx.raw.method != 'HEAD':
-        response.enable_chunked_encoding()
-    await response.prepare(ctx.raw)
-    try:
-        async for chunk in answer.content.iter_any():
-            await response.write(chunk)
-        await response.write_eof()
-    except ConnectionResetError:
-        pass  # the client left
-    except aiohttp.ClientPayloadError:
-        if ctx.raw.transport is not None:  # cut, so that the client sees that the answer is not whole
-            ctx.raw.transport.close()
-    return response

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,18 +12,10 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.e2e.conftest import kubectls
+
 pytestmark = pytest.mark.e2e
 VERSIONS = ('1.27', '1.30', '1.33')
-
-
-def binary(version: str) -> str | None:
-    """A versioned kubectl: on the PATH as kubectl.1.32, or beside the dispatcher that a `kubectl` may be."""
-    found = shutil.which(f'kubectl.{version}')
-    if found:
-        return found
-    plain = shutil.which('kubectl')
-    beside = Path(plain).resolve().parent / f'kubectl.{version}' if plain else None
-    return str(beside) if beside is not None and beside.exists() else None
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +46,7 @@ def kubeconfig(authority: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(params=VERSIONS)
 def kubectl(request: pytest.FixtureRequest, kubeconfig: Path, tmp_path: Path) -> Any:
-    found = binary(request.param)
+    found = kubectls().get(request.param)
     if found is None:
         pytest.skip(f'no kubectl {request.param} here')
     environment = {**os.environ, 'KUBECONFIG': str(kubeconfig), 'HOME': str(tmp_path)}

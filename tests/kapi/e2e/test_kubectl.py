@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.e2e.conftest import kubectls
 
 VERSIONS = ('1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33')
 pytestmark = pytest.mark.e2e
@@ -31,16 +32,6 @@ kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 """
-
-
-def binary(version: str) -> str | None:
-    """A versioned kubectl: on the PATH as kubectl.1.32, or beside the dispatcher that a `kubectl` may be."""
-    found = shutil.which(f'kubectl.{version}')
-    if found:
-        return found
-    plain = shutil.which('kubectl')
-    beside = Path(plain).resolve().parent / f'kubectl.{version}' if plain else None
-    return str(beside) if beside is not None and beside.exists() else None
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +66,7 @@ contexts: [{{name: x, context: {{cluster: c, user: u}}}}]
 @pytest.fixture(params=VERSIONS)
 def kubectl(request: pytest.FixtureRequest, kubeconfig: Path, tmp_path: Path) -> Callable[..., str]:
     """`kubectl('get', 'pods')` in a namespace of its own; fails on a non-zero exit unless `fails=True`."""
-    program = binary(request.param)
+    program = kubectls().get(request.param)
     if program is None:
         pytest.skip(f'no kubectl {request.param} on this machine')
     namespace = f'v{request.param.replace(".", "-")}-{tmp_path.name[-12:].strip("_-").replace("_", "-").lower()}'

@@ -1,0 +1,46 @@
+"""Passing another server's answer on: what a pod's proxy and an aggregated API server have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from kapi.server.context import Context
+
+HOP_BY_HOP = frozenset(
+    (
+        'connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'te', 'trailer', 'transfer-encoding',
+        'upgrade', 'host', 'authorization', 'content-length',
+    )
+)  # fmt: skip
+
+
+async def pass_back(
+    ctx: Context, answer: aiohttp.ClientResponse, more: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    """Stream another server's answer to our client, with `more` headers; cut short where the other one cut it."""
+    response = web.StreamResponse(status=answer.status, reason=answer.reason)
+    for name, value in answer.headers.items():
+        if name.lower() not in HOP_BY_HOP:
+            response.headers.add(name, value)
+    for name, value in (more or {}).items():
+        response.headers[name] = value
+    if answer.content_length is not None and ctx.raw.method != 'HEAD':
+        response.content_length = answer.content_length
+    elif ctx.raw.method != 'HEAD':
+        response.enable_chunked_encoding()
+    await response.prepare(ctx.raw)
+    try:
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+        await response.write_eof()
+    except ConnectionResetError:
+        pass  # the client left
+    except aiohttp.ClientPayloadError:
+        if ctx.raw.transport is not None:  # cut, so that the client sees that the answer is not whole
+            ctx.raw.transport.close()
+    return response
