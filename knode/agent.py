@@ -31,6 +31,8 @@ from knode.pods.statuses import Statuses
 from knode.runtime.registry import make_drivers
 from knode.server import NodeServer
 from knode.shutdown import shut_down
+from knode.static.mirrors import Mirrors
+from knode.static.source import StaticSource
 
 log = structlog.get_logger('knode.agent')
 
@@ -57,11 +59,12 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
     events = EventRecorder(client, env, 'kubelet', config.name)
     drivers = make_drivers(env)
     pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')
+    mirrors = Mirrors(client, env, pods, statuses, keeper.known_node)
     host = Host(
-        env, config.name, keeper.address, drivers, pool, Checkpoints(env, data_dir), objects, statuses, events,
+        env, config.name, keeper.address, drivers, pool, Checkpoints(env, data_dir), objects, mirrors, events,
         keeper.allocatable(), keeper.known_labels,
     )  # fmt: skip
-    manager = PodManager(host, pods, statuses)
+    manager = PodManager(host, pods, statuses, mirrors)
     server = NodeServer(config, env, manager, config.name)
 
     async def known() -> None:
@@ -80,6 +83,12 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
             start_restarting(group, 'watch pods', pods.run, env)
             start_restarting(group, 'statuses', statuses.run, env)
             start_restarting(group, 'events', events.run, env)
+            start_restarting(group, 'mirror pods', mirrors.run, env)
+            if (path := config.pod_manifest_path) is not None:
+                source = StaticSource(env, path.absolute(), config.name, manager.set_static)
+                start_restarting(group, 'static pods', source.run, env)
+            else:
+                manager.set_static(())
             start_essential(group, 'pods', manager.run())
             start(group, 'ready', known())
 

@@ -24,6 +24,7 @@ class NodeConfig(Config):
     tls_cert: Path | None = Field(None, description='serving certificate (PEM)')
     tls_key: Path | None = Field(None, description='its key')
     client_ca: Path | None = Field(None, description='authority of the certificates that callers must show')
+    pod_manifest_path: Path | None = Field(None, description='directory of static pod manifests')
     cpu: str = Field('', description='capacity in cores (default: the machine has)')
     memory: str = Field('', description='capacity of memory (default: the machine has)')
     pods: int = Field(110, ge=1, le=10_000, description='most pods at once')

@@ -32,6 +32,8 @@ RETRY_BASE_S = 0.2
 RETRY_CAP_S = 5.0
 PRESSURE_PERIOD_S = 10.0
 NOT_READY_TAINT = 'node.kubernetes.io/not-ready'
+CIDR_FILE = 'pod-cidr'
+"""In the data directory: the node's podCIDR."""
 SHUTTING_DOWN = 'node is shutting down'
 
 
@@ -55,6 +57,16 @@ class NodeKeeper:
         self._sent: dict[str, Any] | None = None
         self._sent_at = float('-inf')
         self._lease: Obj | None = None
+        self._remember_addresses()
+
+    def _remember_addresses(self) -> None:
+        """What the node was given before: static pods need addresses also while the API is away."""
+        try:
+            self._pool.set_cidr(self._env.disk.read(self._config.data_dir / CIDR_FILE).decode())
+        except FileNotFoundError:
+            return
+        except ValueError as e:
+            log.error('remembered pod addresses are damaged', err=str(e))
 
     def _on_node(self, old: Obj | None, new: Obj | None) -> None:
         self._node = new
@@ -65,6 +77,7 @@ class NodeKeeper:
             if cidr != self._pool.cidr:
                 log.info('pod addresses given', cidr=cidr)
                 self._pool.set_cidr(cidr)
+                self._env.disk.replace(self._config.data_dir / CIDR_FILE, cidr.encode())
             self.addressed.set()
         taints = [] if new is None else new['spec'].get('taints') or []
         if any(t['key'] == NOT_READY_TAINT and t['effect'] == 'NoSchedule' for t in taints):
@@ -203,6 +216,10 @@ class NodeKeeper:
 
     def allocatable(self) -> dict[str, str]:
         return resources(self._machine)
+
+    def known_node(self) -> Obj | None:
+        """The Node object; None while it has not been seen."""
+        return self._node
 
     def known_labels(self) -> dict[str, str] | None:
         """Of the Node object, which people add to; None while it has not been seen."""

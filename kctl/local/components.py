@@ -81,6 +81,8 @@ class Plan:
         for folder in ('logs', 'run'):
             self._env.disk.mkdir(self._layout.data / folder)
         self._write_kubeconfig(ADMIN, people=True)
+        for n in range(1, self._layout.nodes + 1):
+            self._env.disk.mkdir(self._layout.manifests(n))
         for leaf in (MANAGER, SCHEDULER, *(self._node(n) for n in range(1, self._layout.nodes + 1))):
             self._write_kubeconfig(leaf)
         for leaf in (KUBELET_CLIENT, *(self._api(n) for n in range(1, self._layout.apis + 1))):
@@ -168,6 +170,7 @@ class Plan:
             'tls-cert': str(certificate),
             'tls-key': str(key),
             'client-ca': self._ca,
+            'pod-manifest-path': str(lay.manifests(n)),
         }
 
     def _api(self, n: int) -> Leaf:

@@ -3,6 +3,7 @@
     <data>/cluster.json            what was started; `up` without flags starts the same again
     <data>/kubeconfig              for people (0600)
     <data>/pki/                    authority, certificates, component kubeconfigs
+    <data>/node-1/manifests/       static pods of a node: drop a manifest in
     <data>/store-1/ … node-1/ …    the durable state of each member and node
     <data>/logs/<component>.log    one JSON object a line
     <data>/run/<component>.pid     who runs
@@ -82,6 +83,10 @@ class Layout:
     @property
     def pki(self) -> Path:
         return self.data / 'pki'
+
+    def manifests(self, n: int) -> Path:
+        """Static pods of node `n`."""
+        return self.data / f'node-{n}' / 'manifests'
 
     @property
     def kubeconfig(self) -> Path:

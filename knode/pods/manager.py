@@ -7,6 +7,7 @@ Pods are told apart by uid, never by name. At the start the checkpoints come fir
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +16,7 @@ import orjson
 import structlog
 
 from kclient.informer import Informer
-from kcore.meta.objects import is_pod_finished
+from kcore.meta.objects import is_pod_finished, key_of
 from kcore.tasks import start
 from knode.pods.admission import PREFIX, admit
 from knode.pods.checkpoint import Checkpoint
@@ -25,6 +26,8 @@ from knode.pods.statuses import Statuses
 from knode.pods.worker import PodWorker
 from knode.runtime.process import kill_marked, kill_shim
 from knode.runtime.shim.core import STATE_FILE
+from knode.static.manifest import is_mirror, is_static
+from knode.static.mirrors import Mirrors
 
 log = structlog.get_logger('knode.pods')
 
@@ -32,14 +35,16 @@ SHUT = Verdict('NodeShutdown', 'Pod was rejected as the node is shutting down.')
 
 
 class PodManager:
-    def __init__(self, host: Host, informer: Informer, statuses: Statuses) -> None:
-        self._host, self._informer, self._statuses = host, informer, statuses
+    def __init__(self, host: Host, informer: Informer, statuses: Statuses, mirrors: Mirrors) -> None:
+        self._host, self._informer, self._statuses, self._mirrors = host, informer, statuses, mirrors
         self.workers: dict[str, PodWorker] = {}
         self.closing = False
         """The node shuts down: what is bound to it now is refused."""
         self._group: asyncio.TaskGroup | None = None
         self._adopted = asyncio.Event()
         self._old: list[PodWorker] = []
+        self._static: dict[str, Obj] | None = None
+        """By uid, what the manifests ask for; None while they have not been read."""
 
     async def run(self) -> NoReturn:
         """Adopt, then follow the API. Cancelling leaves the pods running."""
@@ -51,11 +56,13 @@ class PodManager:
                 self._host.addresses.adopt(checkpoint.uid, checkpoint.address)
                 self._old.append(self._begin(checkpoint))
             self._adopted.set()
+            self._follow_static()
             await self._informer.synced()
             self._informer.on_change(self._changed)
             known = {o['metadata']['uid'] for o in self._informer.store.list()}
-            for uid in self.workers.keys() - known:
-                self.workers[uid].remove()
+            for uid, worker in self.workers.items():
+                if uid not in known and not is_static(worker.pod):
+                    worker.remove()
             await asyncio.Event().wait()
         raise AssertionError('workers never end the manager')
 
@@ -65,6 +72,24 @@ class PodManager:
         for worker in self._old:
             await worker.published.wait()
         await self._statuses.sent({w.uid for w in self._old})
+
+    def set_static(self, pods: Sequence[Obj]) -> None:
+        """These are all the static pods that there should be."""
+        self._static = {p['metadata']['uid']: p for p in pods}
+        self._follow_static()
+
+    def _follow_static(self) -> None:
+        """End static pods without a manifest, begin those without a worker; of one name there is one at a time."""
+        if self._static is None or not self._adopted.is_set() or self.closing:
+            return
+        workers = {w.key: w for w in self.workers.values() if is_static(w.pod)}
+        for worker in workers.values():
+            if worker.uid not in self._static:
+                worker.retire()
+        for uid, pod in self._static.items():
+            if uid not in self.workers and key_of(pod) not in workers:
+                self._admit(pod)
+        self._mirrors.settle()
 
     async def terminate(self, verdict: Verdict) -> None:
         """End every pod and return once the API has been told that each of them has ended."""
@@ -78,6 +103,7 @@ class PodManager:
         await self._statuses.sent({w.uid for w in living})
 
     def _changed(self, old: Obj | None, new: Obj | None) -> None:
+        old, new = (None if o is not None and is_mirror(o) else o for o in (old, new))
         old_uid = old['metadata']['uid'] if old else ''
         new_uid = new['metadata']['uid'] if new else ''
         if old_uid and old_uid != new_uid and old_uid in self.workers:
@@ -111,6 +137,8 @@ class PodManager:
         assert self._group is not None
         worker = PodWorker(self._host, checkpoint)
         self.workers[worker.uid] = worker
+        if is_static(worker.pod):
+            self._mirrors.keep(worker.pod)
         start(self._group, f'pod {worker.key}', self._work(worker))
         return worker
 
@@ -122,6 +150,10 @@ class PodManager:
         finally:
             self.workers.pop(worker.uid, None)
             worker.published.set()
+            if is_static(worker.pod):
+                self._mirrors.drop(worker.pod)
+                if worker.gone:
+                    self._follow_static()
 
     async def _bury_strangers(self, known: set[str]) -> None:
         """Pod directories without a checkpoint: an earlier agent died while making or removing them."""

@@ -15,6 +15,7 @@ import structlog
 
 from kclient.errors import ClientError
 from kcore.backoff import Backoff
+from kcore.meta.objects import deleting
 from kcore.meta.times import format_time, parse_time
 from kcore.tasks import start
 from knode.errors import (
@@ -49,6 +50,7 @@ from knode.pods.security import announcements, merged
 from knode.pods.status import Place, status
 from knode.probes.manager import Prober
 from knode.runtime.driver import Record, Sandbox
+from knode.static.manifest import is_static
 from knode.volumes.manager import Volumes
 
 log = structlog.get_logger('knode.worker')
@@ -66,6 +68,8 @@ class PodWorker:
         self.uid = checkpoint.uid
         self.removed = self.gone = False
         """The API does not know the pod any more."""
+        self.retired = is_static(checkpoint.pod) and deleting(checkpoint.pod)
+        """A static pod whose manifest is gone."""
         self.paths = Paths(host.checkpoints.directory(self.uid))
         self.driver = host.driver_for(checkpoint.pod)
         self._wake = asyncio.Event()
@@ -99,6 +103,15 @@ class PodWorker:
         """The pod is gone from the API: forced deletion, or deleted while the agent was away."""
         self.removed = True
         self.wake()
+
+    def retire(self) -> None:
+        """The static pod's manifest is gone: it ends as a deleted pod does, with its own grace."""
+        if not self.retired:
+            self.retired = self._unsaved = True
+            grace = int(self.pod['spec'].get('terminationGracePeriodSeconds', 30))
+            stamp = format_time(self._env.clock.wall())
+            meta = {**self.pod['metadata'], 'deletionTimestamp': stamp, 'deletionGracePeriodSeconds': grace}
+            self.update({**self.pod, 'metadata': meta})
 
     def end(self, verdict: Verdict) -> None:
         """Eviction, deadline, refused admission: the pod fails, and no later agent takes it up again."""
@@ -228,7 +241,7 @@ class PodWorker:
 
     async def _dismissed(self) -> bool:
         """Wait for the API to forget a pod that has ended here."""
-        while not self.removed:
+        while not self.removed and not self.retired:
             await self._wake.wait()
             self._wake.clear()
         return True

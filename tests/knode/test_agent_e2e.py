@@ -40,6 +40,7 @@ class World:
     def __init__(self, root: Path, env: Env) -> None:
         self.root, self.env = root, env
         self.port, self.node_port = free_port(), free_port()
+        (root / 'manifests').mkdir()
         authority = pki.Authority(root / 'pki', env)
         admin = ('system:masters',)
         authority.ensure(pki.Leaf('kapi', 'kube-apiserver', (), ('127.0.0.1', 'localhost')))
@@ -75,6 +76,7 @@ class World:
             'knode', 'knode', '--name', NODE, '--kubeconfig', f'{self.root}/node.conf', '--data-dir', f'{self.root}/n1',
             '--listen', f'127.0.0.1:{self.node_port}', '--tls-cert', f'{certs}/node.crt',
             '--tls-key', f'{certs}/node.key', '--client-ca', f'{certs}/ca.crt',
+            '--pod-manifest-path', f'{self.root}/manifests',
         )  # fmt: skip
 
     async def kill(self, name: str) -> None:
@@ -266,3 +268,49 @@ async def test_exec_speaks_the_channel_protocol_both_ways(client, world):
     assert status['details']['causes'] == [{'reason': 'ExitCode', 'message': '3'}]
     await client.delete(PODS, 'x', 'default')
     await wait_for(client, 'x', lambda p: p is None)
+
+
+def manifest(root: Path, says: str) -> str:
+    command = ['sh', '-c', f'echo {says} >> {root}/said; exec sleep 1000']
+    spec = {
+        'terminationGracePeriodSeconds': 1,
+        'containers': [{'name': 'c', 'image': 'busybox', 'command': command}],
+    }
+    return orjson.dumps({'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'still'}, 'spec': spec}).decode()
+
+
+async def serving(client: Client) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await client.get(NODES, NODE)
+                return
+            except ClientError:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_static_pod_needs_no_api_and_its_mirror_comes_back(world, client, eventually, remaining):
+    name, file, said = f'still-{NODE}', world.root / 'manifests' / 'still.json', world.root / 'said'
+    file.write_text(manifest(world.root, 'first'))
+    mirror = await wait_for(client, name, running)
+    container = mirror['status']['containerStatuses'][0]['containerID']
+    assert mirror['metadata']['annotations']['kubernetes.io/config.source'] == 'file'
+    assert mirror['metadata']['ownerReferences'][0]['name'] == NODE
+
+    await client.delete(PODS, name, 'default')
+    again = await wait_for(client, name, lambda p: running(p) and p['metadata']['uid'] != mirror['metadata']['uid'])
+    assert again['status']['containerStatuses'][0]['containerID'] == container, 'the mirror went, the pod did not'
+
+    await world.kill('kapi')
+    file.write_text(manifest(world.root, 'second'))
+    await eventually(lambda: said.read_text().split() == ['first', 'second'], within_s=30)
+    await world.kill('knode')
+    await world.start_agent()  # finds its pod, and no API
+    await world.start_api()
+    await serving(client)
+    await wait_for(client, name, running)
+    assert said.read_text().split() == ['first', 'second'], 'the pod was adopted, not started again'
+
+    file.unlink()
+    await wait_for(client, name, lambda p: p is None)
+    await eventually(lambda: not (world.root / 'n1' / 'pods').exists() or not os.listdir(world.root / 'n1' / 'pods'))
