@@ -33,6 +33,8 @@ from knode.server import NodeServer
 from knode.shutdown import shut_down
 from knode.static.mirrors import Mirrors
 from knode.static.source import StaticSource
+from knode.stats.collector import Collector
+from knode.stats.handlers import StatsHandlers
 
 log = structlog.get_logger('knode.agent')
 
@@ -65,7 +67,8 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
         keeper.allocatable(), keeper.known_labels,
     )  # fmt: skip
     manager = PodManager(host, pods, statuses, mirrors)
-    server = NodeServer(config, env, manager, config.name)
+    collector = Collector(config, env, manager.workers.values)
+    server = NodeServer(config, env, manager, StatsHandlers(config, env, manager, collector, host.probe_metrics))
 
     async def known() -> None:
         await keeper.registered.wait()
@@ -82,6 +85,7 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
             start_restarting(group, 'watch services', objects.service_informer.run, env)
             start_restarting(group, 'watch pods', pods.run, env)
             start_restarting(group, 'statuses', statuses.run, env)
+            start_restarting(group, 'stats', collector.run, env)
             start_restarting(group, 'events', events.run, env)
             start_restarting(group, 'mirror pods', mirrors.run, env)
             if (path := config.pod_manifest_path) is not None:

@@ -1,4 +1,4 @@
-"""The kubelet's own HTTPS API: logs, health, pods, stats; streams are in `knode.streams`.
+"""The kubelet's own HTTPS API: logs, health, pods; streams are in `knode.streams`, figures in `knode.stats`.
 
 Callers show a client certificate of the cluster's authority; only the API server's kubelet client and members of
 system:masters may use it. Errors are plain text with kubelet's words, which the API server turns into a Status.
@@ -19,14 +19,13 @@ from aiohttp import web
 from kcore.config import split_address
 from kcore.env import Env
 from kcore.meta.times import parse_time
-from kcore.metrics import CONTENT_TYPE, CollectorRegistry, render
 from knode.config import NodeConfig
 from knode.errors import BadRequestError, NotFoundError
 from knode.logs import LogOptions, read_log
 from knode.pods.manager import PodManager
 from knode.pods.worker import PodWorker
 from knode.runtime.driver import Record
-from knode.stats import summary
+from knode.stats.handlers import StatsHandlers
 from knode.streams.handlers import StreamHandlers
 
 log = structlog.get_logger('knode.server')
@@ -38,10 +37,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class NodeServer:
-    def __init__(self, config: NodeConfig, env: Env, manager: PodManager, node_name: str) -> None:
-        self._config, self._env, self._manager, self._node_name = config, env, manager, node_name
+    def __init__(self, config: NodeConfig, env: Env, manager: PodManager, stats: StatsHandlers) -> None:
+        self._config, self._env, self._manager, self._stats = config, env, manager, stats
         self._runner: web.AppRunner | None = None
-        self.registry = CollectorRegistry()
         self.port = 0
 
     async def start(self) -> None:
@@ -49,9 +47,8 @@ class NodeServer:
         app = web.Application(middlewares=[self._guard])
         app.router.add_get('/healthz', self._healthz)
         app.router.add_get('/pods', self._pods)
-        app.router.add_get('/stats/summary', self._summary)
-        app.router.add_get('/metrics', self._metrics)
         app.router.add_get('/containerLogs/{namespace}/{pod}/{container}', self._logs)
+        self._stats.add_routes(app.router)
         StreamHandlers(self._manager).add_routes(app.router)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -90,14 +87,6 @@ class NodeServer:
     async def _pods(self, request: web.Request) -> web.Response:
         items = [dict(w.pod) for w in self._manager.workers.values()]
         return web.json_response({'kind': 'PodList', 'apiVersion': 'v1', 'metadata': {}, 'items': items})
-
-    async def _summary(self, request: web.Request) -> web.Response:
-        return web.json_response(
-            await self._env.disk.offload(summary, self._env, self._node_name, list(self._manager.workers.values()))
-        )
-
-    async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=render(self.registry), headers={'Content-Type': CONTENT_TYPE})
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         where = request.match_info

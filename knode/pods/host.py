@@ -12,6 +12,7 @@ from kcore.meta.gvk import CONFIGMAPS, SECRETS, Resource
 from knode.addresses import AddressPool
 from knode.pods.checkpoint import Checkpoints
 from knode.pods.environment import Facts, Sources
+from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import RuntimeDriver
 
 Obj = Mapping[str, Any]
@@ -52,6 +53,7 @@ class Host:
     labels: Callable[[], Mapping[str, str] | None] = lambda: None
     """Those of the Node object; None while it is not known."""
     kubelet_port: int = 0
+    probe_metrics: ProbeMetrics = field(default_factory=ProbeMetrics)
 
     def driver_for(self, pod: Obj) -> RuntimeDriver:
         """By RuntimeClass name; the default is `process`."""

@@ -33,6 +33,7 @@ KINDS = {'startupProbe': 'Startup', 'livenessProbe': 'Liveness', 'readinessProbe
 
 @dataclass(slots=True)
 class _State:
+    record: Record
     started: bool
     ready: bool
     failed: str = ''
@@ -66,7 +67,7 @@ class Prober:
 
     def _begin(self, c: Obj, r: Record) -> None:
         ready = 'readinessProbe' not in c or self._was(r, 'ready')
-        state = _State('startupProbe' not in c or self._was(r, 'started'), ready)
+        state = _State(r, 'startupProbe' not in c or self._was(r, 'started'), ready)
         self._states[r.id] = state
         if state.started:
             state.begun.set()
@@ -91,7 +92,10 @@ class Prober:
             await state.begun.wait()
         good = bad = 0
         while True:
+            begun = self._host.env.clock.monotonic()
             ok, text = await self._once(probe, c, r)
+            took = self._host.env.clock.monotonic() - begun
+            self._host.probe_metrics.observe(KINDS[key], self._identity(r), took, passed=ok)
             good, bad = (good + 1, 0) if ok else (0, bad + 1)
             if not ok:
                 message = f'{KINDS[key]} probe failed: {text}'
@@ -103,6 +107,10 @@ class Prober:
             if key == 'startupProbe' and (state.started or state.failed):
                 return
             await asyncio.sleep(float(probe.get('periodSeconds') or 10))
+
+    def _identity(self, r: Record) -> tuple[str, str, str, str]:
+        meta = self._worker.pod['metadata']
+        return r.name, meta['name'], meta['namespace'], self._worker.uid
 
     async def _verdict(self, key: str, r: Record, state: _State, *, passed: bool) -> None:
         before = (state.started, state.ready, state.failed)
@@ -166,6 +174,7 @@ class Prober:
     def _cancel(self, state: _State) -> None:
         for task in state.tasks:
             task.cancel()
+        self._host.probe_metrics.forget(self._identity(state.record))
 
     def close(self) -> None:
         for state in self._states.values():

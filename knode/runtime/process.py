@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import psutil
 import structlog
 
 from kcore.env import Env
 from knode.errors import ShimError, ShimGone
+from knode.runtime import usage
 from knode.runtime.driver import (
     Attachment,
     Capabilities,
@@ -221,29 +221,8 @@ class ProcessDriver:
             pod.connection.close()
 
     def stats(self, handle: Handle) -> Mapping[str, Stats]:
-        found = {}
-        for record in self.observe(handle):
-            if record.running and host.start_ticks(record.pid) == record.start_ticks:
-                found[record.id] = _usage(record.pid)
-        return found
-
-
-def _usage(pid: int) -> Stats:
-    cpu = rss = count = 0
-    try:
-        root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-    except psutil.Error:
-        family = []
-    for process in family:
-        try:
-            times = process.cpu_times()
-            rss += process.memory_info().rss
-        except psutil.Error:  # it has just ended
-            continue
-        cpu += int((times.user + times.system) * NS_PER_S)
-        count += 1
-    return Stats(cpu, rss, count)
+        running = {r.id: r.pid for r in self.observe(handle) if r.running and host.start_ticks(r.pid) == r.start_ticks}
+        return usage.by_container(handle.pid, running) if running else {}
 
 
 def kill_shim(state: Mapping[str, Any]) -> int:

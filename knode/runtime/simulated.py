@@ -1,8 +1,9 @@
 """The `simulated` driver: containers without processes, scripted by the pod's own annotations.
 
 `simulated.kubeling.dev/run-for: "5"` (seconds; absent: for ever), `…/exit-code: "7"`, `…/start-error: text`,
-`…/start-delay: "0.2"`, each for all containers or for one as `…/exit-code.<container>`. Thousands of such pods fit
-into one agent; under virtual time they need none. Nothing survives the agent: `recover` finds nothing alive.
+`…/start-delay: "0.2"`, `…/cpu: 250m` and `…/memory: 64Mi` (what it uses), each for all containers or for one as
+`…/exit-code.<container>`. Thousands of such pods fit into one agent; under virtual time they need none. Nothing
+survives the agent: `recover` finds nothing alive.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from kcore.env import Env
+from kcore.meta import quantity
 from knode.errors import ShimError, ShimGone
 from knode.runtime.driver import NS, Attachment, Capabilities, ContainerSpec, Handle, Record, Sandbox, Stats, Streams
 
@@ -33,7 +35,7 @@ class _Pod:
 
 class SimulatedDriver:
     name = 'simulated'
-    capabilities = Capabilities(exec=False, attach=False, stats=False, change_user=True)
+    capabilities = Capabilities(exec=False, attach=False, change_user=True)
 
     def __init__(self, env: Env) -> None:
         self._env = env
@@ -159,4 +161,10 @@ class SimulatedDriver:
             self._end(pod)
 
     def stats(self, handle: Handle) -> Mapping[str, Stats]:
-        return {}
+        pod, now = self._pods.get(handle.uid), self._now()
+        return {} if pod is None else {r.id: _usage(pod, r, now) for r in pod.records.values() if r.running}
+
+
+def _usage(pod: _Pod, r: Record, now: int) -> Stats:
+    cores = quantity.parse(pod.script('cpu', r.name) or 0)
+    return Stats(int((now - r.started_ns) * cores), quantity.value(pod.script('memory', r.name) or 0), 1)

@@ -99,6 +99,21 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def all_children(pid: int) -> list[int]:
+    """Like `children`, also those that another thread than the first has started."""
+    try:
+        threads = os.listdir(f'/proc/{pid}/task')
+    except OSError:
+        return []
+    found = []
+    for thread in threads:
+        try:
+            found += [int(p) for p in read_file(f'/proc/{pid}/task/{thread}/children').split()]
+        except OSError:
+            continue  # the thread has ended
+    return found
+
+
 def environ(pid: int) -> bytes:
     """The environment `pid` was started with, `\\0`-separated; empty when it may not be read."""
     try:

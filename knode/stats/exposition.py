@@ -1,0 +1,133 @@
+"""Snapshots as Prometheus metrics: `/metrics/resource`, `/metrics/cadvisor` and the agent's own `/metrics`.
+
+Names and labels are upstream's. Source: pkg/kubelet/metrics/collectors/resource_metrics.go, cadvisor
+metrics/prometheus.go, pkg/kubelet/metrics/metrics.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector as Exposed
+
+from knode.stats.model import NS, Snapshot, Use
+
+Latest = Callable[[], Snapshot | None]
+Family = CounterMetricFamily | GaugeMetricFamily
+CONTAINER, POD = ('container', 'pod', 'namespace'), ('pod', 'namespace')
+CADVISOR = ('container', 'id', 'image', 'name', 'namespace', 'pod')
+
+
+def _counter(name: str, text: str, labels: Sequence[str] = ()) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, labels=labels)
+
+
+def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=labels)
+
+
+class ResourceMetrics(Exposed):
+    """What metrics-server scrapes; each value carries the moment it was taken."""
+
+    def __init__(self, latest: Latest) -> None:
+        self._latest = latest
+
+    def collect(self) -> Iterable[Family]:
+        snapshot = self._latest()
+        error = _gauge('resource_scrape_error', '1 if there was an error while getting container metrics, 0 otherwise')
+        error.add_metric([], 0.0 if snapshot else 1.0)
+        yield error
+        if snapshot is not None:
+            yield from _both('node', 'the node', (), [((), snapshot.node)])
+            containers = [((c.name, p.name, p.namespace), c) for p in snapshot.pods for c in p.containers]
+            yield from _both('container', 'the container', CONTAINER, [(k, c.use) for k, c in containers])
+            yield from _both('pod', 'the pod', POD, [((p.name, p.namespace), p.use) for p in snapshot.pods])
+            started = _gauge(
+                'container_start_time_seconds', 'Start time of the container since unix epoch in seconds', CONTAINER
+            )
+            for key, c in containers:
+                started.add_metric(key, c.started_ns / NS)
+            yield started
+
+
+def _both(what: str, who: str, labels: Sequence[str], uses: Iterable[tuple[Sequence[str], Use]]) -> Iterator[Family]:
+    cpu = _counter(f'{what}_cpu_usage_seconds', f'Cumulative cpu time consumed by {who} in core-seconds', labels)
+    memory = _gauge(f'{what}_memory_working_set_bytes', f'Current working set of {who} in bytes', labels)
+    for key, use in uses:
+        cpu.add_metric(key, use.cpu_ns / NS, timestamp=use.at.timestamp())
+        memory.add_metric(key, use.memory_bytes, timestamp=use.at.timestamp())
+    yield cpu
+    yield memory
+
+
+class CadvisorMetrics(Exposed):
+    """cAdvisor's view: the machine, each pod and each container as a path of the cgroup tree that it would have."""
+
+    def __init__(self, latest: Latest, cores: float, memory_bytes: int) -> None:
+        self._latest, self._cores, self._memory_bytes = latest, cores, memory_bytes
+
+    def collect(self) -> Iterable[Family]:
+        cores = _gauge('machine_cpu_cores', 'Number of logical CPU cores.')
+        cores.add_metric([], self._cores)
+        memory = _gauge('machine_memory_bytes', 'Amount of memory installed on the machine.')
+        memory.add_metric([], self._memory_bytes)
+        snapshot = self._latest()
+        error = _gauge('container_scrape_error', '1 if there was an error while getting container metrics, 0 otherwise')
+        error.add_metric([], 0.0 if snapshot else 1.0)
+        yield from (cores, memory, error)
+        if snapshot is not None:
+            yield from _cadvisor(list(_tree(snapshot)))
+
+
+def _tree(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], Use, int]]:
+    """(labels, use, start in ns since 1970) of the root, the pods and their containers."""
+    yield ('', '/', '', '', '', ''), snapshot.node, 0
+    for pod in snapshot.pods:
+        path = f'/kubepods/pod{pod.uid}'
+        yield (
+            ('', path, '', '', pod.namespace, pod.name),
+            pod.use,
+            min((c.started_ns for c in pod.containers), default=0),
+        )
+        for c in pod.containers:
+            yield (c.name, f'{path}/{c.id}', c.image, c.id, pod.namespace, pod.name), c.use, c.started_ns
+
+
+def _cadvisor(rows: Sequence[tuple[tuple[str, ...], Use, int]]) -> Iterator[Family]:
+    cpu = _counter('container_cpu_usage_seconds', 'Cumulative cpu time consumed in seconds.', (*CADVISOR, 'cpu'))
+    usage = _gauge('container_memory_usage_bytes', 'Current memory usage in bytes.', CADVISOR)
+    working = _gauge('container_memory_working_set_bytes', 'Current working set in bytes.', CADVISOR)
+    rss = _gauge('container_memory_rss', 'Size of RSS in bytes.', CADVISOR)
+    processes = _gauge('container_processes', 'Number of processes running inside the container.', CADVISOR)
+    seen = _gauge('container_last_seen', 'Last time a container was seen by the exporter', CADVISOR)
+    started = _gauge('container_start_time_seconds', 'Start time of the container in seconds since 1970.', CADVISOR)
+    for labels, use, started_ns in rows:
+        moment = use.at.timestamp()
+        cpu.add_metric((*labels, 'total'), use.cpu_ns / NS, timestamp=moment)
+        for family in (usage, working, rss):
+            family.add_metric(labels, use.memory_bytes, timestamp=moment)
+        processes.add_metric(labels, use.processes, timestamp=moment)
+        seen.add_metric(labels, int(moment), timestamp=moment)
+        if started_ns:
+            started.add_metric(labels, started_ns / NS, timestamp=moment)
+    yield from (cpu, usage, working, rss, processes, seen, started)
+
+
+class AgentMetrics(Exposed):
+    """The kubelet's own."""
+
+    def __init__(self, node_name: str, counts: Callable[[], tuple[int, int, int]]) -> None:
+        """counts:  pods with a sandbox, containers that run, containers that have ended."""
+        self._node_name, self._counts = node_name, counts
+
+    def collect(self) -> Iterable[Family]:
+        name = _gauge('kubelet_node_name', "The node's name. The count is always 1.", ('node',))
+        name.add_metric([self._node_name], 1)
+        pods, running, exited = self._counts()
+        sandboxes = _gauge('kubelet_running_pods', 'Number of pods that have a running pod sandbox')
+        sandboxes.add_metric([], pods)
+        containers = _gauge('kubelet_running_containers', 'Number of containers by state', ('container_state',))
+        containers.add_metric(['running'], running)
+        containers.add_metric(['exited'], exited)
+        yield from (name, sandboxes, containers)

@@ -1,0 +1,97 @@
+"""The kubelet API's paths about use and health figures."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import PlatformCollector, ProcessCollector
+from prometheus_client.registry import Collector as Exposed
+
+from kcore.env import Env
+from kcore.meta import quantity
+from kcore.metrics import CONTENT_TYPE, CollectorRegistry, render
+from knode.config import NodeConfig
+from knode.pods.manager import PodManager
+from knode.probes.metrics import ProbeMetrics
+from knode.stats.collector import Collector
+from knode.stats.exposition import AgentMetrics, CadvisorMetrics, ResourceMetrics
+from knode.stats.summary import summary, with_disks
+
+Obj = dict[str, Any]
+
+
+class StatsHandlers:
+    def __init__(
+        self, config: NodeConfig, env: Env, manager: PodManager, collector: Collector, probes: ProbeMetrics
+    ) -> None:
+        self._config, self._env, self._manager, self._collector = config, env, manager, collector
+        cores = float(quantity.parse(config.cpu)) if config.cpu else float(os.cpu_count() or 1)
+
+        def latest() -> Any:
+            return collector.snapshot
+
+        agent = AgentMetrics(config.name, self._counts)
+        self.registry = _registry(agent)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._registries = {
+            '/metrics': self.registry,
+            '/metrics/resource': _registry(ResourceMetrics(latest)),
+            '/metrics/cadvisor': _registry(CadvisorMetrics(latest, cores, collector.capacity_bytes)),
+            '/metrics/probes': probes.registry,
+        }
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get('/stats/summary', self._summary)
+        router.add_get('/configz', self._configz)
+        for path in self._registries:
+            router.add_get(path, self._metrics)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        await self._collector.sampled.wait()
+        return web.Response(body=render(self._registries[request.path]), headers={'Content-Type': CONTENT_TYPE})
+
+    async def _summary(self, request: web.Request) -> web.Response:
+        await self._collector.sampled.wait()
+        snapshot = self._collector.snapshot
+        assert snapshot is not None
+        document = summary(snapshot, self._config.name, self._collector.capacity_bytes)
+        if request.query.get('only_cpu_and_memory') != 'true':
+            document = await self._env.disk.offload(with_disks, document, self._config.data_dir, snapshot.node.at)
+        return web.json_response(document)
+
+    def _counts(self) -> tuple[int, int, int]:
+        workers = list(self._manager.workers.values())
+        handles = [(w.driver, w.checkpoint.handle) for w in workers]
+        records = [r for driver, h in handles if h is not None for r in driver.observe(h)]
+        alive = sum(1 for driver, h in handles if h is not None and driver.alive(h))
+        running = sum(1 for r in records if r.running)
+        return alive, running, sum(1 for r in records if r.finished_ns)
+
+    async def _configz(self, request: web.Request) -> web.Response:
+        return web.json_response({'kubeletconfig': configz(self._config)})
+
+
+def configz(config: NodeConfig) -> Obj:
+    """The settings as a KubeletConfiguration, as far as they are in it."""
+    address, _, port = config.listen.rpartition(':')
+    return {
+        'kind': 'KubeletConfiguration', 'apiVersion': 'kubelet.config.k8s.io/v1beta1',
+        'address': address, 'port': int(port),
+        'tlsCertFile': str(config.tls_cert or ''), 'tlsPrivateKeyFile': str(config.tls_key or ''),
+        'authentication': {'x509': {'clientCAFile': str(config.client_ca or '')}},
+        'maxPods': config.pods,
+        'nodeStatusUpdateFrequency': f'{config.heartbeat_s:g}s',
+        'nodeStatusReportFrequency': f'{config.status_period_s:g}s',
+        'nodeLeaseDurationSeconds': config.lease_duration_s,
+        'shutdownGracePeriod': f'{config.shutdown_grace_period_s:g}s',
+        'logging': {'format': 'json'},
+    }  # fmt: skip
+
+
+def _registry(exposed: Exposed) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(exposed)
+    return registry
