@@ -67,26 +67,28 @@ def _with_duplicates(body: bytes) -> Obj | None:
     return obj if repeated else None
 
 
-def conform(obj: Obj, schema: Schema, validation: Validation = 'Warn') -> tuple[Obj, list[str]]:
+def conform(obj: Obj, schema: Schema, validation: Validation = 'Warn', told: str = '') -> tuple[Obj, list[str]]:
     """The object fit for the registry, and warnings for its sender.
 
-    `obj` may be changed in place. Raises DecodeError on a wrong type, StrictError on unknown or duplicate fields.
+    `told` is what a strict parser found wrong before. `obj` may be changed in place.
+    Raises DecodeError on a wrong type, StrictError on unknown or duplicate fields.
     """
-    if not isinstance(obj, Pairs) and schema.is_valid(obj):
+    if not isinstance(obj, Pairs) and not told and schema.is_valid(obj):
         return obj, []
     try:
         found = schema.inspect(obj)
         if found.type_error:
             raise DecodeError(_cannot(schema, found.type_error))
-        if found.strict and validation == 'Strict':
-            raise StrictError(_cannot(schema, f'strict decoding error: {", ".join(found.strict)}'), found.strict)
+        strict = [told, *found.strict] if told else found.strict
+        if strict and validation == 'Strict':
+            raise StrictError(_cannot(schema, f'strict decoding error: {", ".join(strict)}'), strict)
         plain: Obj = orjson.loads(orjson.dumps(obj)) if isinstance(obj, Pairs) else obj
         if found.strict:
             schema.prune(plain)
         schema.drop_nulls(plain)
     except RecursionError:
         raise DecodeError(_cannot(schema, 'json: exceeded max depth')) from None
-    return plain, found.strict if validation == 'Warn' else []
+    return plain, strict if validation == 'Warn' else []
 
 
 def _cannot(schema: Schema, why: str) -> str:

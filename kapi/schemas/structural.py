@@ -48,13 +48,14 @@ class Structural:
         self.node = node_of(props, root=True)
         self._has_defaults = _mentions(props, 'default')
 
-    def conform(self, obj: Obj, validation: Validation) -> tuple[Obj, list[str]]:
+    def conform(self, obj: Obj, validation: Validation, told: str = '') -> tuple[Obj, list[str]]:
         """The object without unknown fields and out-of-place nulls, and warnings for its sender.
 
+        `told` is what a strict parser found wrong before.
         Wrong types below `metadata` are refused here; elsewhere they are the validation's business, as upstream.
         Raises DecodeError, StrictError.
         """
-        strict: list[str] = []
+        strict = [told] if told else []
         try:
             metadata = obj.get('metadata')
             if isinstance(metadata, dict) and (isinstance(obj, Pairs) or not object_meta().is_valid(metadata)):

@@ -43,7 +43,21 @@ def parse_json(data: bytes) -> Any:
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: timestamps stay text."""
+    """YAML as Kubernetes reads it: timestamps stay text, repeated keys are remembered."""
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self.repeated: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == '<<':
+                continue
+            if key.value in seen:
+                self.repeated.append(f'line {value.start_mark.line + 1}: key "{key.value}" already set in map')
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -52,15 +66,21 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def parse_yaml(data: bytes) -> Any:
-    """JSON-like value of one YAML document. Raises BadRequest."""
+def parse_yaml(data: bytes) -> tuple[Any, str]:
+    """(JSON-like value of one YAML document, what a strict reader says of its repeated keys). Raises BadRequest."""
+    loader: _Loader | None = None
     try:
-        found = yaml.load(data, Loader=_Loader)  # noqa: S506 — a subclass of the safe loader
+        loader = _Loader(data)
+        found = loader.get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         text = ' '.join(str(e).split())
         raise BadRequest(f'error converting YAML to JSON: yaml: {text}') from None
+    finally:
+        if loader is not None:
+            loader.dispose()
     _count(found, {})
-    return found
+    told = '\n  '.join(('yaml: unmarshal errors:', *loader.repeated)) if loader.repeated else ''
+    return found, told
 
 
 def _count(value: Any, seen: dict[int, int]) -> int:
@@ -81,9 +101,9 @@ def _count(value: Any, seen: dict[int, int]) -> int:
     return size
 
 
-def parse_object(data: bytes, media: str) -> Obj:
-    """A body that must be one object. Raises BadRequest."""
-    value = parse_yaml(data) if media == YAML else parse_json(data)
+def parse_object(data: bytes, media: str) -> tuple[Obj, str]:
+    """A body that must be one object, and what `parse_yaml` says of repeated keys. Raises BadRequest."""
+    value, told = parse_yaml(data) if media == YAML else (parse_json(data), '')
     if media == YAML:
         try:
             value = orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
@@ -91,7 +111,7 @@ def parse_object(data: bytes, media: str) -> Obj:
             raise BadRequest(f'error converting YAML to JSON: {e}') from None
     if not isinstance(value, dict):
         raise BadRequest(f"couldn't get version/kind; json parse error: expected an object, got {_json_name(value)}")
-    return value
+    return value, told
 
 
 def _json_name(value: Any) -> str:

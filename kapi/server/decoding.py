@@ -18,15 +18,15 @@ async def read_object(ctx: Context, kind: Kind, options: WriteOptions, *, what: 
     """The request's body as an object of `what` (default `kind`). Raises BadRequest, UnsupportedMediaType, TooLarge."""
     media = body_media(ctx.raw.headers.get('Content-Type', ''))
     data = await read_body(ctx.raw)
-    target = what or kind
+    target, told = what or kind, ''
     if media == PROTOBUF:
         obj = ctx.server.schemas.decode_protobuf(data)
     elif media == JSON:
         obj = ctx.server.schemas.parse_json(data)
     else:
-        obj = parse_object(data, media)
+        obj, told = parse_object(data, media)
     check_type(target, obj)
-    return conform(ctx, target, obj, options.field_validation)
+    return conform(ctx, target, obj, options.field_validation, told=told)
 
 
 def check_type(kind: Kind, obj: Obj) -> None:
@@ -45,12 +45,16 @@ def check_type(kind: Kind, obj: Obj) -> None:
     obj['apiVersion'], obj['kind'] = r.api_version, r.kind
 
 
-def conform(ctx: Context, kind: Kind, obj: Obj, validation: Validation, *, patched: bool = False) -> Obj:
+def conform(
+    ctx: Context, kind: Kind, obj: Obj, validation: Validation, *, patched: bool = False, told: str = ''
+) -> Obj:
     """Types always; unknown and duplicate fields as `validation` says. The result has a `metadata` map.
+
+    `told` is what the parser has already found wrong.
 
     Raises BadRequest; InvalidObject for unknown fields that came in by a patch, as upstream does.
     """
-    fine, warnings = ctx.server.schemas.conform(kind.resource, obj, validation, patched=patched)
+    fine, warnings = ctx.server.schemas.conform(kind.resource, obj, validation, patched=patched, told=told)
     ctx.warnings.extend(warnings)
     if fine.get('metadata') is None:
         fine['metadata'] = {}

@@ -13,6 +13,7 @@ from kapi.server import openapiv2, openid
 from kapi.server.context import Context, Reply
 from kapi.server.discovery import asked_version
 from kapi.server.health import health
+from kapi.server.negotiation import JSON, PLAIN, negotiate
 from kcore.metrics import CONTENT_TYPE, render
 
 Obj = dict[str, Any]
@@ -66,7 +67,7 @@ def _known(ctx: Context, path: str) -> bool:
 
 
 def _paths(ctx: Context) -> list[str]:
-    found = ['/api', '/apis', *HEALTH, '/metrics', '/openapi/v3', '/version']
+    found = ['/api', '/apis', *HEALTH, '/metrics', '/openapi/v2', '/openapi/v3', '/version']
     for kind in ctx.server.catalog:
         r = kind.resource
         found += [f'/apis/{r.group}', f'/apis/{r.group}/{r.version}'] if r.group else [f'/api/{r.version}']
@@ -83,15 +84,18 @@ def _aggregated(ctx: Context, path: str, version: str) -> Reply:
 
 
 def _openapi_v2(ctx: Context) -> Reply:
-    """Only as protobuf. Raises NotAcceptable."""
-    if openapiv2.MEDIA_TYPE not in ctx.raw.headers.get('Accept', ''):
-        raise NotAcceptable(f'only the following media types are accepted: {openapiv2.MEDIA_TYPE}')
-    body, digest = ctx.server.openapi.v2()
+    """As protobuf for those who ask, else as JSON. Raises NotAcceptable."""
+    accept = ctx.raw.headers.get('Accept', '')
+    protobuf = openapiv2.MEDIA_TYPE in accept
+    if not protobuf and negotiate(accept) != PLAIN:
+        raise NotAcceptable(f'only the following media types are accepted: {JSON}, {openapiv2.MEDIA_TYPE}')
+    body, digest = ctx.server.openapi.v2(protobuf=protobuf)
+    media = openapiv2.SENT_TYPE if protobuf else JSON
     etag = f'"{digest}"'
     headers = {'ETag': etag, 'Vary': 'Accept'}
     if ctx.raw.headers.get('If-None-Match') == etag:
-        return Reply(b'', 304, openapiv2.SENT_TYPE, headers)
-    return Reply(body, content_type=openapiv2.SENT_TYPE, headers=headers)
+        return Reply(b'', 304, media, headers)
+    return Reply(body, content_type=media, headers=headers)
 
 
 def _openapi(ctx: Context, path: str) -> Reply:

@@ -43,7 +43,8 @@ class OpenApi:
         self._generation = -1
         self._kinds: dict[str, list[Kind]] = {}
         self._documents: dict[str, tuple[bytes, str]] = {}
-        self._v2: tuple[bytes, str] | None = None
+        self._v2: dict[bool, tuple[bytes, str]] = {}
+        """The v2 document: whether as protobuf → (document, hash)."""
 
     def index(self) -> bytes:
         self._refresh()
@@ -61,20 +62,21 @@ class OpenApi:
         self._refresh()
         return self._document(name) if name in self._kinds else None
 
-    def v2(self) -> tuple[bytes, str]:
-        """(the v2 document as protobuf, hash)."""
+    def v2(self, *, protobuf: bool) -> tuple[bytes, str]:
+        """(the v2 document, hash)."""
         self._refresh()
-        if self._v2 is None:
-            body = openapiv2.encode(self._build(kinds) for kinds in self._kinds.values())
-            self._v2 = (body, hashlib.sha512(body).hexdigest().upper())
-        return self._v2
+        if protobuf not in self._v2:
+            swagger = openapiv2.swagger(self._build(kinds) for kinds in self._kinds.values())
+            body = openapiv2.encode(swagger) if protobuf else orjson.dumps(swagger)
+            self._v2[protobuf] = (body, hashlib.sha512(body).hexdigest().upper())
+        return self._v2[protobuf]
 
     def _refresh(self) -> None:
         if self._generation == self._catalog.generation:
             return
         self._generation = self._catalog.generation
         before = self._kinds
-        self._v2 = None
+        self._v2 = {}
         self._kinds = {}
         for group, versions in groups_of(self._catalog).items():
             for version, kinds in versions.items():

@@ -55,7 +55,7 @@ class Schemas:
             raise BadRequest(str(e)) from e
 
     def conform(
-        self, resource: Resource, obj: Obj, validation: Validation, *, patched: bool = False
+        self, resource: Resource, obj: Obj, validation: Validation, *, patched: bool = False, told: str = ''
     ) -> tuple[Obj, list[str]]:
         """The object without nulls and unknown fields, and warnings.
 
@@ -66,9 +66,9 @@ class Schemas:
             return obj, []
         try:
             if custom is not None:
-                return custom.conform(obj, validation)
+                return custom.conform(obj, validation, told)
             assert schema is not None
-            return builtin.conform(obj, schema, validation)
+            return builtin.conform(obj, schema, validation, told)
         except builtin.StrictError as e:
             raise (InvalidObject.plain(str(e)) if patched else BadRequest(str(e))) from e
         except builtin.DecodeError as e:

@@ -17,6 +17,7 @@ from kapi.server.decoding import check_type, conform
 from kapi.server.handlers.get import namespace_of
 from kapi.server.negotiation import YAML
 from kapi.server.respond import entry_reply
+from kcore.meta.typed import joined, misfits
 
 Obj = dict[str, Any]
 CREATE_RACES_MAX = 5
@@ -29,8 +30,13 @@ async def apply(ctx: Context, kind: Kind) -> Reply:
     if not text(ctx.info.query, 'fieldManager'):
         why = 'Required value: is required for apply patch'
         raise InvalidObject.single('PatchOptions', 'meta.k8s.io', 'fieldManager', why, 'FieldValueRequired')
-    config = _checked(ctx, kind, parse_object(await read_body(ctx.raw), YAML))
-    config = to_stored(kind, conform(ctx, kind, config, options.field_validation))
+    given, told = parse_object(await read_body(ctx.raw), YAML)
+    config = _fitting(ctx, kind, _checked(ctx, kind, given))
+    if told and options.field_validation == 'Strict':
+        raise BadRequest(f'error strict decoding YAML: error converting YAML to JSON: {told}')
+    if told and options.field_validation == 'Warn':
+        ctx.warnings.append(told)
+    config = to_stored(kind, conform(ctx, kind, config, 'Ignore'))
     write = Write(ctx.user, options, ctx.warnings, subresource=ctx.info.subresource, operation='Apply')
     rules = stored_kind(kind)
     registry, namespace, name = ctx.server.registry, namespace_of(ctx, kind), ctx.info.name
@@ -73,6 +79,16 @@ def _checked(ctx: Context, kind: Kind, config: Obj) -> Obj:
     name = ctx.info.name
     if meta.setdefault('name', name) != name:
         raise BadRequest(f'the name of the object ({meta["name"]}) does not match the name on the URL ({name})')
+    return config
+
+
+def _fitting(ctx: Context, kind: Kind, config: Obj) -> Obj:
+    """`config` when the schema has a place for all of it: an apply never prunes. Raises BadRequest."""
+    errors = misfits(config, ctx.server.schemas.node(kind.resource))
+    if errors:
+        meta, r = config['metadata'], kind.resource
+        who = f'{meta.get("namespace", "")}/{meta["name"]}; {r.group}/{r.version}, Kind={r.kind}'
+        raise BadRequest(f'failed to create typed patch object ({who}): {joined(errors)}')
     return config
 
 

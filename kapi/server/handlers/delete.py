@@ -29,7 +29,7 @@ async def read_options(ctx: Context) -> DeleteOptions:
     media = body_media(ctx.raw.headers.get('Content-Type', ''))
     if media == PROTOBUF:
         return delete_options(ctx.info.query, ctx.server.schemas.decode_protobuf(data))
-    return delete_options(ctx.info.query, parse_object(data, media))
+    return delete_options(ctx.info.query, parse_object(data, media)[0])
 
 
 async def delete(ctx: Context, kind: Kind) -> Reply:

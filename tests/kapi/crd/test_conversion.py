@@ -16,6 +16,7 @@ from aiohttp import web
 from kapi.storage.urls import open_storage
 
 CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
+conformance = pytest.mark.conformance
 NAME = 'crontabs.stable.example.com'
 V1, V2 = (
     '/apis/stable.example.com/v1/namespaces/default/crontabs',
@@ -80,6 +81,7 @@ def two_versions(crd: dict[str, Any], webhook: SimpleNamespace | None = None) ->
     return crd
 
 
+@conformance('CustomResourceConversionWebhook [Privileged:ClusterAdmin] should be able to convert from CR v1 to CR v2')
 async def test_should_be_able_to_convert_from_cr_v1_to_cr_v2(custom: Any, define: Any, webhook: Any) -> None:
     await custom.declare(two_versions(define(), webhook))
     assert (await custom.api.post(V1, custom.obj('x', hostPort='h:1'))).status == 201
@@ -90,6 +92,9 @@ async def test_should_be_able_to_convert_from_cr_v1_to_cr_v2(custom: Any, define
     assert (await custom.api.get(f'{V1}/x')).json['hostPort'] == 'h:2'
 
 
+@conformance(
+    'CustomResourceConversionWebhook [Privileged:ClusterAdmin] should be able to convert a non homogeneous list of CRs'
+)
 async def test_should_be_able_to_convert_a_non_homogeneous_list_of_crs(custom: Any, define: Any, webhook: Any) -> None:
     crd = await custom.declare(two_versions(define(), webhook))
     await custom.api.post(V1, custom.obj('a', hostPort='a:1'))

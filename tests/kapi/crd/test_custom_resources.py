@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 
 from kapi.storage.urls import open_storage
 
 CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
+conformance = pytest.mark.conformance
 STR, INT = {'type': 'string'}, {'type': 'integer'}
 
 
@@ -20,6 +22,10 @@ def terminating(crd: dict[str, Any]) -> bool:
     return any(c['type'] == 'Terminating' and c['status'] == 'True' for c in crd['status'].get('conditions') or ())
 
 
+@conformance(
+    'CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition '
+    'creating/deleting custom resource definition objects works'
+)
 async def test_creating_and_deleting_custom_resource_definition_objects_works(custom: Any, define: Any) -> None:
     crd = await custom.declare(define())
     kinds = {c['type']: (c['status'], c['reason']) for c in crd['status']['conditions']}
@@ -38,6 +44,10 @@ async def test_creating_and_deleting_custom_resource_definition_objects_works(cu
     assert (await custom.api.get(custom.path)).json['items'] == []
 
 
+@conformance(
+    'CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition '
+    'listing custom resource definition objects works'
+)
 async def test_listing_custom_resource_definition_objects_works(custom: Any, define: Any) -> None:
     await custom.declare(define())
     listed = await custom.api.get(CRDS)
@@ -48,6 +58,10 @@ async def test_listing_custom_resource_definition_objects_works(custom: Any, def
             continue
 
 
+@conformance(
+    'CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition '
+    'getting/updating/patching custom resource definition status sub-resource works'
+)
 async def test_getting_updating_patching_definition_status_sub_resource_works(custom: Any, define: Any) -> None:
     await custom.declare(define())
     path = f'{CRDS}/crontabs.stable.example.com/status'
@@ -60,6 +74,10 @@ async def test_getting_updating_patching_definition_status_sub_resource_works(cu
     assert (await custom.api.patch(path, patch)).status == 200
 
 
+@conformance(
+    'CustomResourceDefinition resources [Privileged:ClusterAdmin] custom resource defaulting for '
+    'requests and from storage works'
+)
 async def test_custom_resource_defaulting_for_requests_and_from_storage_works(custom: Any, define: Any) -> None:
     crd = await custom.declare(define(fields(a={'type': 'string', 'default': 'A'}, b=STR)))
     made = (await custom.create({}, 'one')).json
@@ -72,6 +90,10 @@ async def test_custom_resource_defaulting_for_requests_and_from_storage_works(cu
         assert (await event())['object']['spec'] == {'a': 'A', 'b': 'B'}
 
 
+@conformance(
+    'CustomResourceDefinition resources [Privileged:ClusterAdmin] should include custom resource '
+    'definition resources in discovery documents'
+)
 async def test_should_include_custom_resource_definition_resources_in_discovery_documents(
     custom: Any, define: Any
 ) -> None:
@@ -89,6 +111,10 @@ async def test_should_include_custom_resource_definition_resources_in_discovery_
     assert '"stable.example.com"' in body
 
 
+@conformance(
+    'CustomResourceDefinition Watch [Privileged:ClusterAdmin] CustomResourceDefinition Watch watch '
+    'on custom resource definition objects'
+)
 async def test_custom_resource_definition_watch_on_custom_resource_definition_objects(custom: Any, define: Any) -> None:
     await custom.declare(define())
     async with custom.api.watch(f'{custom.path}?watch=true') as event:
@@ -100,6 +126,10 @@ async def test_custom_resource_definition_watch_on_custom_resource_definition_ob
     assert [e['object']['spec']['a'] for e in seen] == [1, 2, 2]
 
 
+@conformance(
+    'CustomResourceFieldSelectors [Privileged:ClusterAdmin] CustomResourceFieldSelectors MUST list '
+    'and watch custom resources matching the field selector'
+)
 async def test_must_list_and_watch_custom_resources_matching_the_field_selector(custom: Any, define: Any) -> None:
     schema = fields(host=STR, port=INT)
     selectable = [{'jsonPath': '.spec.host'}, {'jsonPath': '.spec.port'}]

@@ -52,7 +52,11 @@ async def test_openapi_tells_kubectl_what_it_looks_for(api: Any) -> None:
     assert patch['x-kubernetes-group-version-kind'] == {'group': 'apps', 'version': 'v1', 'kind': 'Deployment'}
     assert 'fieldValidation' in {p['name'] for p in patch['parameters']}
     assert 'application/strategic-merge-patch+json' in patch['requestBody']['content']
-    assert (await api.get('/openapi/v2')).status == 406
+    assert (await api.get('/openapi/v2', headers={'Accept': 'text/html'})).status == 406
+    swagger = (await api.get('/openapi/v2')).json
+    assert swagger['definitions']['io.k8s.api.core.v1.PodSpec']['properties']['containers']['type'] == 'array'
+    port = swagger['definitions']['io.k8s.api.core.v1.ServicePort']['properties']['targetPort']
+    assert (port['type'], port['format']) == ('string', 'int-or-string')
 
 
 async def test_health_answers_everybody(world: Any) -> None:
