@@ -17,7 +17,7 @@ from kapi.authn.user import User
 from kapi.errors import Unauthorized
 
 log = structlog.get_logger('kapi.authn')
-_WEBSOCKET_PREFIX = 'base64url.bearer.authorization.k8s.io.'
+WEBSOCKET_PREFIX = 'base64url.bearer.authorization.k8s.io.'
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ def token_of(request: web.BaseRequest) -> str:
     if scheme.lower() == 'bearer':
         return token.strip()
     for offered in request.headers.get('Sec-WebSocket-Protocol', '').split(','):
-        if offered.strip().startswith(_WEBSOCKET_PREFIX):
-            return _decoded(offered.strip().removeprefix(_WEBSOCKET_PREFIX))
+        if offered.strip().startswith(WEBSOCKET_PREFIX):
+            return _decoded(offered.strip().removeprefix(WEBSOCKET_PREFIX))
     return ''
 
 

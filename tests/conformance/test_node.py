@@ -630,7 +630,6 @@ async def test_commands_run_over_websockets(world: World) -> None:
 @conformance(
     '[sig-node] Pods should support retrieving logs from the container over websockets [NodeConformance] [Conformance]'
 )
-@pytest.mark.xfail(reason='the API server does not serve logs over WebSockets')
 async def test_logs_come_over_websockets(world: World) -> None:
     await world.output('p', 'echo', 'container is alive')
     got = await channels(world, 'p/log', [('container', 'c')], 'binary.k8s.io')

@@ -10,8 +10,10 @@ from aiohttp import web
 from kapi.errors import BadRequest, InternalError, NotFound, Unavailable
 from kapi.registry.kind import Kind
 from kapi.registry.options import Query, flag, text
+from kapi.server import websockets
 from kapi.server.context import Context, Reply
 from kapi.server.kubelet import url_of
+from kapi.server.websockets import Chunks, Messages, Sink
 
 Obj = dict[str, Any]
 
@@ -98,9 +100,16 @@ async def _refuse(upstream: aiohttp.ClientResponse) -> None:
     raise InternalError(message)
 
 
-async def _pass_through(ctx: Context, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+def _opened(ctx: Context) -> Sink:
+    if websockets.wanted(ctx.raw):
+        return Chunks(ctx.raw)
     response = web.StreamResponse(headers={'Content-Type': 'text/plain', 'Audit-Id': ctx.audit_id})
     response.enable_chunked_encoding()
+    return response
+
+
+async def _pass_through(ctx: Context, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+    response = _opened(ctx)
     await response.prepare(ctx.raw)
     try:
         async for chunk in upstream.content.iter_any():
@@ -112,4 +121,4 @@ async def _pass_through(ctx: Context, upstream: aiohttp.ClientResponse) -> web.S
         # The agent went away in the middle: end without the final chunk, so that the client sees it was cut.
         if ctx.raw.transport is not None:
             ctx.raw.transport.close()
-    return response
+    return response.socket if isinstance(response, Messages) else response

@@ -1,7 +1,7 @@
 """`pods/proxy`, `services/proxy`, `nodes/proxy`: an HTTP request passed on to what runs behind the object.
 
-The name may say scheme and port: `https:web:8443`. Credentials of the client stay here. Plain HTTP answers only: an
-upgrade through the proxy is refused, exec and port-forward have streams of their own.
+The name may say scheme and port: `https:web:8443`. Credentials of the client stay here. A WebSocket is passed on
+message by message; other upgrades are refused, exec and port-forward have streams of their own.
 Source: pkg/registry/core/{pod,service,node}/rest, apimachinery pkg/util/net SplitSchemeNamePort.
 """
 
@@ -20,9 +20,11 @@ from kapi.errors import BadRequest, InternalError, Unavailable
 from kapi.registry.kind import Kind
 from kapi.server.context import Context
 from kapi.server.kubelet import url_of
-from kapi.server.relay import HOP_BY_HOP, pass_back
+from kapi.server.relay import HOP_BY_HOP, MESSAGE_BYTES_MAX, join, pass_back
+from kapi.server.websockets import offered, wanted
 
 Obj = dict[str, Any]
+ClientSocket = aiohttp.ClientWebSocketResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +103,21 @@ _TARGETS: Mapping[str, Callable[[Context, Kind, Named], Awaitable[str]]] = {
 async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
     """Raises BadRequest, NotFound, Unavailable."""
     raw = ctx.raw
-    if raw.headers.get('Upgrade'):
-        raise BadRequest('upgrades are not passed through the proxy')
+    if raw.headers.get('Upgrade') and not wanted(raw):
+        raise BadRequest('only upgrades to WebSocket are passed through the proxy')
     base = await _TARGETS[kind.resource.plural](ctx, kind, split(ctx.info.name))
     path, _, query = raw.raw_path.partition('?')
     rest = path.partition('/proxy')[2] or '/'
     url = URL(f'{base}{rest}{"?" + query if query else ""}', encoded=True)
     headers = CIMultiDict((k, v) for k, v in raw.headers.items() if k.lower() not in HOP_BY_HOP)
     headers['X-Forwarded-Host'] = raw.headers.get('Host', '')
+    # Only the node agent is known by our authority; a workload's own certificate is nobody's to judge (as upstream).
+    check: dict[str, Any] = {} if kind.resource.plural == 'nodes' else {'ssl': False}
+    if wanted(raw):
+        return await join(ctx, await _dial(ctx, url, headers, check))
     if raw.can_read_body and raw.content_length is not None:
         headers['Content-Length'] = str(raw.content_length)
     body = raw.content if raw.can_read_body else None
-    # Only the node agent is known by our authority; a workload's own certificate is nobody's to judge (as upstream).
-    check: dict[str, Any] = {} if kind.resource.plural == 'nodes' else {'ssl': False}
     try:
         async with ctx.server.kubelets.session().request(
             raw.method, url, headers=headers, data=body, allow_redirects=False, auto_decompress=False, **check
@@ -123,3 +127,17 @@ async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
         raise Unavailable(f'error trying to reach service: {e}') from e
     except aiohttp.ClientError as e:
         raise InternalError(f'the proxied server answered nonsense: {e}') from e
+
+
+async def _dial(ctx: Context, url: URL, headers: CIMultiDict[str], check: dict[str, Any]) -> ClientSocket:
+    kept = {k: v for k, v in headers.items() if not k.lower().startswith('sec-websocket-')}
+    session = ctx.server.kubelets.session()
+    try:
+        socket: ClientSocket = await session.ws_connect(
+            url, protocols=offered(ctx.raw), headers=kept, max_msg_size=MESSAGE_BYTES_MAX, **check
+        )
+        return socket
+    except aiohttp.WSServerHandshakeError as e:
+        raise BadRequest(f'the proxied server refused the upgrade with {e.status}') from e
+    except aiohttp.ClientConnectionError as e:
+        raise Unavailable(f'error trying to reach service: {e}') from e

@@ -22,10 +22,12 @@ from kapi.registry.kind import Kind
 from kapi.registry.listing import scope_of, settle
 from kapi.registry.options import ListOptions, list_options, text
 from kapi.registry.selection import Selection, select
+from kapi.server import websockets
 from kapi.server.context import Context
 from kapi.server.handlers.get import namespace_of
 from kapi.server.negotiation import PARTIAL, Form
 from kapi.server.respond import warning_header
+from kapi.server.websockets import Lines, Messages, Sink
 from kapi.storage.base import Compacted
 from kapi.storage.entries import Entry, Render, frame
 from kapi.storage.watchers import Delivery, Matches, Overflow, Watcher, replay
@@ -78,11 +80,7 @@ async def watch(ctx: Context, kind: Kind) -> web.StreamResponse:
     watcher, initial, failure = _subscribe(ctx, options, selection, prefix, scope)
     if kind.conversion is not None:
         initial = await _converted(kind.conversion, selection, initial)
-    response = web.StreamResponse(headers={'Content-Type': 'application/json', 'Audit-Id': ctx.audit_id,
-                                           'Cache-Control': 'no-cache, private'})  # fmt: skip
-    for message in ctx.warnings:
-        response.headers.add('Warning', warning_header(message))
-    response.enable_chunked_encoding()
+    response = _opened(ctx, watcher)
     gauge = ctx.server.metrics.longrunning.labels('WATCH', kind.resource.plural)
     gauge.inc()
     try:
@@ -103,6 +101,17 @@ async def watch(ctx: Context, kind: Kind) -> web.StreamResponse:
         gauge.dec()
         if watcher is not None:
             ctx.server.cache.unsubscribe(prefix, scope, watcher)
+    return response.socket if isinstance(response, Messages) else response
+
+
+def _opened(ctx: Context, watcher: Watcher | None) -> Sink:
+    if websockets.wanted(ctx.raw):
+        return Lines(ctx.raw, on_left=watcher.wake if watcher is not None else None)
+    response = web.StreamResponse(headers={'Content-Type': 'application/json', 'Audit-Id': ctx.audit_id,
+                                           'Cache-Control': 'no-cache, private'})  # fmt: skip
+    for message in ctx.warnings:
+        response.headers.add('Warning', warning_header(message))
+    response.enable_chunked_encoding()
     return response
 
 
@@ -145,7 +154,7 @@ class _Stream:
         *,
         view: View,
         watcher: Watcher,
-        response: web.StreamResponse,
+        response: Sink,
         late: Matches | None = None,
     ) -> None:
         self.ctx = ctx
@@ -195,6 +204,7 @@ class _Stream:
         view, render, sent = self.view.name, self.view.render, self.ctx.server.metrics.watch_events
         count = sent.labels(self.kind.resource.plural)
         write, take, time = self.response.write, self.watcher.take, self.loop.time
+        transport = self.ctx.raw.transport
         while True:
             taken = await take()
             if taken and self.kind.conversion is not None:
@@ -206,6 +216,8 @@ class _Stream:
                 self.watcher.progress = taken[-1][1].rv
                 count.inc(len(taken))
                 continue
+            if transport is None or transport.is_closing():
+                return  # the client left
             now = time()
             ending = now >= self.end
             if self.options.bookmarks and (ending or now >= self.bookmark_at):

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiohttp import WSMsgType
 
 CM = '/api/v1/namespaces/default/configmaps'
 TABLE = {'Accept': 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json'}
@@ -192,6 +193,25 @@ async def test_a_table_watch_sends_tables(api: Any) -> None:
         told = await event()
     assert (told['type'], told['object']['kind']) == ('ADDED', 'Table')
     assert told['object']['rows'][0]['cells'][0] == 'a'
+
+
+async def test_a_browser_watches_over_a_web_socket_with_a_message_an_event(world: Any, api: Any) -> None:
+    await fill(api, 'a', 'b')
+    url, protocol = f'{api.base}{CM}?watch=1', 'base64.binary.k8s.io'
+    async with api.session.ws_connect(url, protocols=(protocol,)) as socket:
+        assert socket.protocol == protocol
+        assert [(await socket.receive_json())['object']['metadata']['name'] for _ in range(2)] == ['a', 'b']
+        await api.patch(f'{CM}/a', {'data': {'n': 'two\u2028lines'}})
+        assert (await socket.receive_json())['type'] == 'MODIFIED'
+    hub = world.server.cache.resource('/registry/configmaps/').hub
+    async with asyncio.timeout(10):
+        while len(hub):
+            await asyncio.sleep(0)  # the goodbye is on its way
+
+
+async def test_a_watch_over_a_web_socket_ends_in_time(api: Any) -> None:
+    async with api.session.ws_connect(f'{api.base}{CM}?watch=1&timeoutSeconds=1') as socket:
+        assert (await socket.receive()).type == WSMsgType.CLOSE
 
 
 async def test_one_object_can_be_watched_by_name(api: Any) -> None:

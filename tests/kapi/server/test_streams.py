@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,28 @@ async def test_what_cannot_be_read_is_said(api: Any, query: str, message: str) -
     await run_pod(api)
     refused = await api.get(f'{PODS}/p/log?{query}')
     assert (refused.status, refused.json['message']) == (400, message)
+
+
+@pytest.mark.parametrize(
+    ('protocols', 'spoken', 'whole'),
+    [
+        ((), None, b'one\ntwo\n'),
+        (('binary.k8s.io',), 'binary.k8s.io', b'one\ntwo\n'),
+        (('base64.binary.k8s.io', 'binary.k8s.io'), 'base64.binary.k8s.io', b'one\ntwo\n'),
+    ],
+)
+async def test_a_browser_reads_logs_from_a_web_socket(api: Any, protocols: Any, spoken: Any, whole: bytes) -> None:
+    await run_pod(api)
+    async with api.session.ws_connect(f'{api.base}{PODS}/p/log?container=a', protocols=protocols) as socket:
+        assert socket.protocol == spoken
+        got = [m.data async for m in socket]
+    assert b''.join(b64decode(d) if isinstance(d, str) else d for d in got) == whole
+
+
+async def test_a_web_socket_that_speaks_no_protocol_of_ours_is_refused(api: Any) -> None:
+    await run_pod(api)
+    with pytest.raises(aiohttp.WSServerHandshakeError, match='400'):
+        await api.session.ws_connect(f'{api.base}{PODS}/p/log?container=a', protocols=('soap',))
 
 
 async def test_an_unscheduled_pod_has_no_logs(api: Any) -> None:

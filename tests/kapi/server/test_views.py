@@ -140,6 +140,31 @@ async def test_a_watcher_that_never_reads_is_cut_and_the_others_go_on(world, api
             await deaf.read()
 
 
+async def test_a_proxied_web_socket_reaches_the_pod(api):
+    async def echo(request: web.BaseRequest) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=('chat',))
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f'{request.path} {message.data}')
+        return socket
+
+    runner = web.ServerRunner(web.Server(echo), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, '127.0.0.1', 0).start()
+    base = '/api/v1/namespaces/default/pods'
+    await api.post('/api/v1/namespaces/default/serviceaccounts', {'metadata': {'name': 'default'}})
+    await api.post(base, {'metadata': {'name': 'p'}, 'spec': {'containers': [{'name': 'c', 'image': 'i'}]}})
+    await api.patch(f'{base}/p/status', {'status': {'podIP': '127.0.0.1'}})
+    url = f'{api.base}{base}/p:{runner.addresses[0][1]}/proxy/room'
+    async with api.session.ws_connect(url, protocols=('chat',)) as socket:
+        assert socket.protocol == 'chat'
+        await socket.send_str('hello')
+        assert (await socket.receive()).data == '/room hello'
+    await runner.cleanup()
+    with pytest.raises(aiohttp.WSServerHandshakeError, match='503'):
+        await api.session.ws_connect(url)
+
+
 async def test_a_proxied_request_reaches_the_pod_and_leaves_credentials_behind(api):
     async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(text=f'{request.method} {request.raw_path} {request.headers.get("Authorization")}')
