@@ -64,7 +64,7 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
     mirrors = Mirrors(client, env, pods, statuses, keeper.known_node)
     host = Host(
         env, config.name, keeper.address, drivers, pool, Checkpoints(env, data_dir), objects, mirrors, events,
-        keeper.allocatable(), keeper.known_labels,
+        keeper.allocatable(), keeper.known_labels, sync_frequency_s=config.sync_frequency_s,
     )  # fmt: skip
     manager = PodManager(host, pods, statuses, mirrors)
     collector = Collector(config, env, manager.workers.values)

@@ -33,6 +33,9 @@ class NodeConfig(Config):
     lease_duration_s: int = Field(40, ge=1, description='seconds after which a silent node is taken for dead')
     status_period_s: float = Field(300.0, gt=0, description='seconds between status reports without news')
     stats_period_s: float = Field(10.0, gt=0, description='seconds between samples of what node and pods use')
+    sync_frequency_s: float = Field(
+        60.0, gt=0, description='seconds in which running pods see changes of their ConfigMaps, Secrets and tokens'
+    )
     shutdown_grace_period_s: float = Field(
         0.0, ge=0, description='seconds that pods get when the agent is stopped; 0: they go on without it'
     )

@@ -13,6 +13,11 @@ from collections.abc import Mapping
 _REFERENCE = re.compile(r'\$(?:\$|\(([^)]*)\))')
 
 
+def names(text: str) -> list[str]:
+    """The variables that `text` refers to."""
+    return [found[1] for found in _REFERENCE.finditer(text) if found[1] is not None]
+
+
 def expand(text: str, variables: Mapping[str, str]) -> str:
     def replace(found: re.Match[str]) -> str:
         name = found[1]

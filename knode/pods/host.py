@@ -54,6 +54,8 @@ class Host:
     """Those of the Node object; None while it is not known."""
     kubelet_port: int = 0
     probe_metrics: ProbeMetrics = field(default_factory=ProbeMetrics)
+    sync_frequency_s: float = 60.0
+    """How long a running pod may see an old ConfigMap, Secret or token."""
 
     def driver_for(self, pod: Obj) -> RuntimeDriver:
         """By RuntimeClass name; the default is `process`."""

@@ -55,8 +55,6 @@ from knode.volumes.manager import Volumes
 
 log = structlog.get_logger('knode.worker')
 
-VOLUME_REFRESH_S = 60.0
-"""How long a running pod may see an old ConfigMap or Secret."""
 RETRY_S = 5.0
 """Pause before a container with a broken configuration is tried again."""
 
@@ -83,7 +81,7 @@ class PodWorker:
         self._unsaved = False
         self._events: set[tuple[str, int, str]] = set()
         self._backoff = Backoff(0.2, 10.0, self._env.rng)
-        self.volumes = Volumes(host, self.paths)
+        self.volumes = Volumes(host, self.paths, lambda: self.checkpoint.address)
         self.hooks = Hooks(host, self)
         self.prober = Prober(host, self, self.wake)
         self._group: asyncio.TaskGroup | None = None
@@ -96,6 +94,8 @@ class PodWorker:
         self._wake.set()
 
     def update(self, pod: Obj) -> None:
+        if any(pod['metadata'].get(k) != self.pod['metadata'].get(k) for k in ('labels', 'annotations')):
+            self.volumes.stale.set()
         self.checkpoint = renewed(self.checkpoint, pod=pod)
         self.wake()
 
@@ -162,7 +162,8 @@ class PodWorker:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 await self._recover()
-                refresher = start(group, 'refresh volumes', self._refresh_volumes())
+                fresh = self.volumes.keep_fresh(lambda: self.pod if self.sandbox() else None)
+                refresher = start(group, 'refresh volumes', fresh)
                 while not await self._turn():
                     pass
                 self.prober.close()
@@ -171,17 +172,6 @@ class PodWorker:
             self.gone = True
             for listener in self.listeners:
                 listener.set()
-
-    async def _refresh_volumes(self) -> None:
-        """Bring ConfigMap, Secret and projected files up to date while the pod runs."""
-        while True:
-            await asyncio.sleep(VOLUME_REFRESH_S)
-            if not self.sandbox() or not self.pod['spec'].get('volumes'):
-                continue
-            try:
-                await self.volumes.refresh(self.pod, self.checkpoint.address)
-            except (NodeError, ClientError, OSError) as e:  # the old files stay; the next round may do better
-                log.info('volumes not refreshed', err=str(e))
 
     async def _recover(self) -> None:
         if self.checkpoint.handle is None:
@@ -331,10 +321,11 @@ class PodWorker:
             self.checkpoint = renewed(self.checkpoint, address=address, start_time=start_time)
             # No checkpoint yet: a directory without one is a stranger's, whose shim the next agent kills.
             self.paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await self.volumes.set_up(self.pod, address)
+            await self.volumes.set_up(self.pod)
             sandbox = Sandbox(
-                self.uid, meta['namespace'], meta['name'], str(self.paths.root), meta.get('annotations') or {}
-            )
+                self.uid, meta['namespace'], meta['name'], str(self.paths.root), meta.get('annotations') or {},
+                self.volumes.memory(self.pod),
+            )  # fmt: skip
             handle = await self.driver.open(sandbox, self.wake)
         except (ShimError, NoAddress) as e:
             self._host.emit(self.pod, 'Warning', 'FailedCreatePodSandBox', f'Failed to create pod sandbox: {e}')

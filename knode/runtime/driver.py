@@ -88,6 +88,8 @@ class Mount:
     source: str
     target: str
     read_only: bool = False
+    sub_path: str = ''
+    """What of the source, relative to it and never outside of it; made when it is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class ContainerSpec:
     read_only_root: bool = False
     """All but the writable mounts, /dev and /proc."""
     mounts: Sequence[Mount] = ()
+    hostname: str = ''
+    """What the container takes for its machine's name, where it has mounts; empty: the machine's own."""
     staging: str = ''
     """An empty directory for the driver's use while it arranges the mounts."""
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -131,6 +135,8 @@ class Sandbox:
     name: str
     directory: str
     annotations: Mapping[str, str] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """Directories that have to be in memory while the sandbox lives → most bytes; 0: as much as the system gives."""
 
 
 @dataclass(frozen=True, slots=True)

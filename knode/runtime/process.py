@@ -101,7 +101,7 @@ class ProcessDriver:
 
     async def open(self, sandbox: Sandbox, changed: Callable[[], None]) -> Handle:
         await self._bury(sandbox.directory)
-        pid, ticks = await self._zygote.fork(sandbox.directory)
+        pid, ticks = await self._zygote.fork(sandbox.directory, sandbox.memory)
         handle = Handle(self.name, sandbox.uid, sandbox.directory, pid, ticks)
         await self._connect(handle, changed)
         return handle

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,12 @@ class Zygote:
         self._reaper: asyncio.Task[int] | None = None
         self._serial = 0
 
-    async def fork(self, directory: str) -> tuple[int, int]:
-        """A new shim in `directory`: (pid, start ticks); its socket listens. Raises ShimError."""
-        answer = await self._request({'directory': directory})
+    async def fork(self, directory: str, memory: Mapping[str, int]) -> tuple[int, int]:
+        """A new shim in `directory`: (pid, start ticks); its socket listens. Raises ShimError.
+
+        memory:  directories that are a tmpfs for the shim and its children → most bytes, 0: no limit.
+        """
+        answer = await self._request({'directory': directory, 'memory': dict(memory)})
         return int(answer['pid']), int(answer['start_ticks'])
 
     async def probe(self) -> dict[str, Any]:

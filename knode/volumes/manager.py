@@ -6,26 +6,37 @@ give containers a mount namespace, `mountPath`s are real; elsewhere `KUBELING_MO
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import structlog
 
 from kclient.errors import ClientError
+from kcore.meta import quantity
 from kcore.meta.gvk import CONFIGMAPS, SECRETS
-from knode.errors import VolumeError
+from knode.errors import ContainerConfigError, NodeError, VolumeError
+from knode.pods import security
 from knode.pods.environment import decode_secret, field_value, resource_value
-from knode.pods.expand import expand
+from knode.pods.expand import expand, names
 from knode.pods.model import Obj, containers_of
 from knode.runtime.driver import ContainerSpec, Mount
-from knode.volumes import payload
+from knode.runtime.shim.host import replace_file
+from knode.runtime.shim.mounts import MountError, open_beneath
+from knode.volumes import etc, payload
+from knode.volumes.payload import File
 
 if TYPE_CHECKING:
     from knode.pods.host import Host
     from knode.pods.launch import Paths
+
+log = structlog.get_logger('knode.volumes')
 
 DEFAULT_MODE = 0o644
 TOKEN_AGE = 0.8
@@ -34,17 +45,17 @@ CONTENT_KINDS = ('configMap', 'secret', 'downwardAPI', 'projected')
 
 
 class Volumes:
-    def __init__(self, host: Host, paths: Paths) -> None:
-        self._host, self._paths = host, paths
-        self._address = ''
+    def __init__(self, host: Host, paths: Paths, address: Callable[[], str]) -> None:
+        self._host, self._paths, self._address = host, paths, address
+        self.stale = asyncio.Event()
+        """Set when what the volumes say about the pod has changed."""
         self._tokens: dict[tuple[str, int], tuple[str, float]] = {}
 
     def path(self, name: str) -> Path:
         return self._paths.volumes / name
 
-    async def set_up(self, pod: Obj, address: str) -> None:
+    async def set_up(self, pod: Obj) -> None:
         """Idempotent. Raises VolumeError with the FailedMount event's text."""
-        self._address = address
         for volume in pod['spec'].get('volumes') or ():
             try:
                 await self._set_up(pod, volume)
@@ -53,20 +64,37 @@ class Volumes:
 
     async def _set_up(self, pod: Obj, volume: Obj) -> None:
         path = self.path(volume['name'])
+        gid = (pod['spec'].get('securityContext') or {}).get('fsGroup') if os.geteuid() == 0 else None
         if any(k in volume for k in CONTENT_KINDS):
             files = await self.files(pod, volume)
-            gid = (pod['spec'].get('securityContext') or {}).get('fsGroup')
             stamp = self._host.env.new_uid()
-            owner = gid if os.geteuid() == 0 else None
-            await self._host.env.disk.offload(lambda: payload.write(path, files, stamp, gid=owner))
+            await self._host.env.disk.offload(lambda: payload.write(path, files, stamp, gid=gid))
         elif 'hostPath' in volume:
             self._host_path(volume['hostPath'], path)
         elif 'emptyDir' in volume or len(volume) == 1:
-            self._host.env.disk.mkdir(path, 0o777)
-            path.chmod(0o777)  # the umask must not narrow it: other users' containers share it
+            self._empty_dir(volume.get('emptyDir') or {}, path, gid)
         else:
             kind = next(k for k in volume if k != 'name')
             raise VolumeError(f'volume type {kind} is not supported by this node')
+
+    def _empty_dir(self, source: Obj, path: Path, gid: int | None) -> None:
+        if str(source.get('medium') or '').startswith('HugePages'):
+            raise VolumeError(f'emptyDir medium {source["medium"]} is not supported by this node')
+        self._host.env.disk.mkdir(path, 0o777)
+        if gid is not None:
+            os.chown(path, -1, gid)
+        path.chmod(0o777 if gid is None else 0o2777)  # the umask must not narrow it: other users' containers share it
+
+    def memory(self, pod: Obj) -> dict[str, int]:
+        """Directories of `emptyDir` volumes of medium Memory → most bytes; 0: no limit."""
+        if not self._host.driver_for(pod).capabilities.isolates_fs:
+            return {}
+        found = {}
+        for volume in pod['spec'].get('volumes') or ():
+            source = volume.get('emptyDir') or {}
+            if source.get('medium') == 'Memory':
+                found[str(self.path(volume['name']))] = quantity.value(source.get('sizeLimit') or '0')
+        return found
 
     def _host_path(self, source: Obj, path: Path) -> None:
         target, kind = Path(source['path']), source.get('type') or ''
@@ -94,10 +122,10 @@ class Volumes:
         path.unlink(missing_ok=True)
         path.symlink_to(target)
 
-    async def files(self, pod: Obj, volume: Obj) -> dict[str, tuple[bytes, int]]:
-        """Relative path → (content, mode) of a volume made of API objects."""
+    async def files(self, pod: Obj, volume: Obj) -> dict[str, File]:
+        """By relative path: what is in a volume made of API objects."""
         if 'projected' in volume:
-            found: dict[str, tuple[bytes, int]] = {}
+            found: dict[str, File] = {}
             mode = int(volume['projected'].get('defaultMode', DEFAULT_MODE))
             for source in volume['projected'].get('sources') or ():
                 found |= await self._source(pod, source, mode)
@@ -105,7 +133,7 @@ class Volumes:
         kind = next(k for k in CONTENT_KINDS if k in volume)
         return await self._source(pod, {kind: volume[kind]}, int(volume[kind].get('defaultMode', DEFAULT_MODE)))
 
-    async def _source(self, pod: Obj, source: Obj, mode: int) -> dict[str, tuple[bytes, int]]:
+    async def _source(self, pod: Obj, source: Obj, mode: int) -> dict[str, File]:
         namespace = pod['metadata']['namespace']
         if 'configMap' in source:
             ref = source['configMap']
@@ -124,7 +152,7 @@ class Volumes:
         if 'serviceAccountToken' in source:
             ref = source['serviceAccountToken']
             token = await self._token(pod, ref.get('audience') or '', int(ref.get('expirationSeconds') or 3600))
-            return {payload.check_path(ref['path']): (token.encode(), 0o600 if mode == DEFAULT_MODE else mode)}
+            return {payload.check_path(ref['path']): _token_file(pod, token, mode)}
         raise VolumeError(f'projected source {next(iter(source), "")} is not supported by this node')
 
     async def _token(self, pod: Obj, audience: str, expires_s: int) -> str:
@@ -136,8 +164,8 @@ class Volumes:
             self._tokens[audience, expires_s] = token, now + min(TOKEN_AGE * expires_s, TOKEN_AGE_MAX_S)
         return token
 
-    def _downward(self, pod: Obj, source: Obj, mode: int) -> dict[str, tuple[bytes, int]]:
-        facts = self._host.facts(self._address)
+    def _downward(self, pod: Obj, source: Obj, mode: int) -> dict[str, File]:
+        facts = self._host.facts(self._address())
         found = {}
         for item in source.get('items') or ():
             if ref := item.get('fieldRef'):
@@ -145,27 +173,49 @@ class Volumes:
             else:
                 ref = item['resourceFieldRef']
                 text = resource_value(pod, {}, ref, facts)
-            found[payload.check_path(item['path'])] = (text.encode(), int(item.get('mode') or mode))
+            found[payload.check_path(item['path'])] = File(text.encode(), int(item.get('mode') or mode))
         return found
 
     def mount(self, pod: Obj, c: Obj, spec: ContainerSpec) -> ContainerSpec:
-        """`spec` with its mounts and the variables that tell where they are. Raises VolumeError."""
-        known = {v['name'] for v in pod['spec'].get('volumes') or ()}
+        """`spec` with its mounts and the variables that tell where they are. Raises ContainerConfigError."""
+        known = {v['name']: v for v in pod['spec'].get('volumes') or ()}
         env: dict[str, str] = {}
         mounts = []
         for m in c.get('volumeMounts') or ():
             if m['name'] not in known:
-                raise VolumeError(f"volumeMount {m['name']} not found among the pod's volumes")
-            source = self._sub_path(m, self.path(m['name']), spec.env)
-            env[f'KUBELING_MOUNT_{m["name"].upper().replace("-", "_")}'] = str(source)
-            mounts.append(Mount(str(source), m['mountPath'], bool(m.get('readOnly'))))
+                raise ContainerConfigError(f"volumeMount {m['name']} not found among the pod's volumes")
+            root, sub = self.path(m['name']), sub_path(m, spec.env)
+            if sub and str(root) not in self.memory(pod):  # what is in memory is only reached from inside the pod
+                _prepare(m, c, str(root), sub)
+            env[f'KUBELING_MOUNT_{m["name"].upper().replace("-", "_")}'] = str(root / sub)
+            fixed = any(k in known[m['name']] for k in CONTENT_KINDS)
+            mounts.append(Mount(str(root), m['mountPath'], fixed or bool(m.get('readOnly')), sub))
         if not self._host.driver_for(pod).capabilities.isolates_fs:
             return replace(spec, env={**env, **spec.env})
-        mounts.append(self._last_words(c, spec))
+        taken = {m.target.rstrip('/') for m in mounts}
+        mounts += [m for m in (*self._etc(pod), self._last_words(c, spec)) if m.target not in taken]
         staging = self._paths.root / 'staging' / spec.id
         staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         meta = {**spec.meta, 'mounts': len(mounts)}
-        return replace(spec, env={**env, **spec.env}, mounts=tuple(mounts), staging=str(staging), meta=meta)
+        return replace(
+            spec, env={**env, **spec.env}, mounts=tuple(mounts), staging=str(staging), hostname=etc.hostname(pod),
+            meta=meta,
+        )  # fmt: skip
+
+    def _etc(self, pod: Obj) -> Iterator[Mount]:
+        """Files of /etc that tell of the pod. Written anew for each container, as upstream does."""
+        contents = {'hosts': etc.hosts(pod, self._address(), self._of_machine('hosts'))}
+        if pod['spec'].get('dnsConfig') or pod['spec'].get('dnsPolicy') == 'None':
+            contents['resolv.conf'] = etc.resolver(pod, self._of_machine('resolv.conf'))
+        for name, content in contents.items():
+            file = self._paths.root / f'etc-{name}'
+            replace_file(str(file), content.encode(), sync=False)
+            file.chmod(0o644)
+            yield Mount(str(file), f'/etc/{name}')
+
+    def _of_machine(self, name: str) -> str:
+        path = Path('/etc') / name
+        return self._host.env.disk.read(path).decode(errors='replace') if self._host.env.disk.exists(path) else ''
 
     def _last_words(self, c: Obj, spec: ContainerSpec) -> Mount:
         """The termination message's file, at the path that the container's program knows."""
@@ -175,32 +225,30 @@ class Volumes:
         file.chmod(0o666)  # whoever the container runs as may write it
         return Mount(str(file), c.get('terminationMessagePath') or '/dev/termination-log')
 
-    def _sub_path(self, m: Obj, root: Path, env: Mapping[str, str]) -> Path:
-        sub = expand(m['subPathExpr'], env) if m.get('subPathExpr') else m.get('subPath') or ''
-        if not sub:
-            return root
-        if sub.startswith('/') or '..' in Path(sub).parts:
-            raise VolumeError(
-                f'failed to prepare subPath for volumeMount "{m["name"]}": {sub!r} must stay inside the volume'
-            )
-        path = root / sub
-        if not path.exists():
-            path.mkdir(mode=0o755, parents=True)
-        # A symlink inside the volume must not lead out of it.
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise VolumeError(f'failed to prepare subPath for volumeMount "{m["name"]}": {sub!r} leaves the volume')
-        return path
+    async def keep_fresh(self, pod: Callable[[], Obj | None]) -> NoReturn:
+        """Bring volumes made of API objects up to date every so often, and when the pod's metadata changed.
 
-    async def refresh(self, pod: Obj, address: str) -> None:
-        """Bring volumes made of API objects up to date; a missing object leaves the old files. Raises ClientError."""
-        self._address = address
+        pod:  the pod as it is now; None: it has no sandbox.
+        """
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._host.sync_frequency_s):
+                    await self.stale.wait()
+            self.stale.clear()
+            if (now := pod()) is not None:
+                try:
+                    await self.refresh(now)
+                except (NodeError, ClientError, OSError) as e:  # the old files stay; the next round may do better
+                    log.info('volumes not refreshed', err=str(e))
+
+    async def refresh(self, pod: Obj) -> None:
+        """A missing object leaves the old files; a mounted subPath shows them for ever, as upstream.
+
+        Raises VolumeError, ClientError, OSError.
+        """
         for volume in pod['spec'].get('volumes') or ():
-            if not any(k in volume for k in CONTENT_KINDS):
-                continue
-            if any(m.get('subPath') or m.get('subPathExpr') for c, _ in containers_of(pod['spec'])
-                   for m in c.get('volumeMounts') or () if m['name'] == volume['name']):  # fmt: skip
-                continue  # a subPath shows the old file for ever, as upstream
-            await self._set_up(pod, volume)
+            if any(k in volume for k in CONTENT_KINDS):
+                await self._set_up(pod, volume)
 
     async def remove(self) -> None:
         """Unlinks host paths first, so that nothing outside the pod's directory can be reached by the removal."""
@@ -211,19 +259,53 @@ class Volumes:
         await self._host.env.disk.offload(shutil.rmtree, self._paths.volumes, True)
 
 
-def _items(ref: Obj, data: Mapping[str, bytes], found: Any, what: str, mode: int) -> dict[str, tuple[bytes, int]]:
+def sub_path(m: Obj, env: Mapping[str, str]) -> str:
+    """What of its volume a mount shows; empty: all. Raises ContainerConfigError in Kubernetes' words."""
+    if expression := m.get('subPathExpr'):
+        missing = sorted({n for n in names(expression) if not env.get(n)})
+        if missing:
+            raise ContainerConfigError(f'missing value for {", ".join(missing)}')
+        sub = expand(expression, env)
+    else:
+        sub = m.get('subPath') or ''
+    if sub.startswith('/'):
+        raise ContainerConfigError(f'error SubPath `{sub}` must not be an absolute path')
+    if '..' in sub.split('/'):
+        raise ContainerConfigError(f"unable to provision SubPath `{sub}`: must not contain '..'")
+    return str(sub)
+
+
+def _prepare(m: Obj, c: Obj, root: str, sub: str) -> None:
+    """Make the directory, so that what is wrong with it is said before the container is started."""
+    try:
+        os.close(open_beneath(root, sub))
+    except (MountError, OSError) as e:
+        log.info('subPath refused', root=root, sub_path=sub, err=str(e))  # upstream keeps the reason from the pod, too
+        text = f'failed to prepare subPath for volumeMount "{m["name"]}" of container "{c["name"]}"'
+        raise ContainerConfigError(text) from e
+
+
+def _token_file(pod: Obj, token: str, mode: int) -> File:
+    """Readable by its container alone where one user or group is told. Source: pkg/volume/projected/projected.go."""
+    users = {security.merged(pod, c).get('runAsUser') for c, _ in containers_of(pod['spec'])}
+    user = users.pop() if len(users) == 1 else None
+    grouped = 'fsGroup' in (pod['spec'].get('securityContext') or {})
+    return File(token.encode(), 0o600 if grouped or user is not None else mode, user if os.geteuid() == 0 else None)
+
+
+def _items(ref: Obj, data: Mapping[str, bytes], found: Any, what: str, mode: int) -> dict[str, File]:
     if found is None:
         if ref.get('optional'):
             return {}
         raise VolumeError(f'{what} not found')
     items = ref.get('items')
     if items is None:
-        return {payload.check_path(k): (v, mode) for k, v in data.items()}
+        return {payload.check_path(k): File(v, mode) for k, v in data.items()}
     result = {}
     for item in items:
         if item['key'] not in data:
             if ref.get('optional'):
                 continue
             raise VolumeError(f'{what} references non-existent config key: {item["key"]}')
-        result[payload.check_path(item['path'])] = (data[item['key']], int(item.get('mode') or mode))
+        result[payload.check_path(item['path'])] = File(data[item['key']], int(item.get('mode') or mode))
     return result

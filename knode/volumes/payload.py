@@ -9,13 +9,27 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from knode.errors import VolumeError
 from knode.runtime.shim import host
 
-Payload = Mapping[str, tuple[bytes, int]]
-"""Relative path → content and mode."""
+
+@dataclass(frozen=True, slots=True)
+class File:
+    content: bytes
+    mode: int
+    uid: int | None = None
+    """Its owner; None: the agent."""
+
+    def shared(self) -> File:
+        """As a group may read it."""
+        return replace(self, mode=self.mode | 0o040)
+
+
+Payload = Mapping[str, File]
+"""By relative path."""
 
 
 def check_path(path: str) -> str:
@@ -30,21 +44,16 @@ def write(directory: Path, payload: Payload, stamp: str, *, gid: int | None = No
     """Make `directory` hold exactly `payload`. Returns whether anything changed.
 
     stamp:  distinguishes this version; unique within the directory.
+    gid:    the group that may read all of it; None: nobody in particular.
     """
-    if _current(directory) == dict(payload):
+    wanted = dict(payload) if gid is None else {name: file.shared() for name, file in payload.items()}
+    if (directory / '..data').is_dir() and _current(directory) == _bare(wanted):
         return False
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     fresh = directory / f'..{stamp}'
     fresh.mkdir(mode=0o755)
-    for name, (content, mode) in payload.items():
-        file = fresh / check_path(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(fd, 'wb') as out:
-            out.write(content)
-        file.chmod(mode if gid is None else mode | 0o040)
-        if gid is not None:
-            os.chown(file, -1, gid)
+    for name, file in wanted.items():
+        _write(fresh / check_path(name), file, gid)
     old = os.readlink(directory / '..data') if (directory / '..data').is_symlink() else ''
     draft = directory / '..data_tmp'
     draft.unlink(missing_ok=True)
@@ -54,6 +63,16 @@ def write(directory: Path, payload: Payload, stamp: str, *, gid: int | None = No
     if old:
         shutil.rmtree(directory / old, ignore_errors=True)
     return True
+
+
+def _write(path: Path, file: File, gid: int | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, 'wb') as out:
+        out.write(file.content)
+    if file.uid is not None or gid is not None:
+        os.chown(path, -1 if file.uid is None else file.uid, -1 if gid is None else gid)
+    path.chmod(file.mode)
 
 
 def _link(directory: Path, names: set[str]) -> None:
@@ -66,13 +85,15 @@ def _link(directory: Path, names: set[str]) -> None:
             link.symlink_to(f'..data/{name}')
 
 
+def _bare(payload: Payload) -> dict[str, tuple[bytes, int]]:
+    return {name: (file.content, file.mode) for name, file in payload.items()}
+
+
 def _current(directory: Path) -> dict[str, tuple[bytes, int]]:
-    data = directory / '..data'
-    if not data.is_dir():
-        return {}
+    data = (directory / '..data').resolve()
     found = {}
-    for base, _, files in os.walk(data.resolve()):
+    for base, _, files in os.walk(data):
         for name in files:
             file = Path(base) / name
-            found[str(file.relative_to(data.resolve()))] = (host.read_file(str(file)), file.stat().st_mode & 0o777)
+            found[str(file.relative_to(data))] = (host.read_file(str(file)), file.stat().st_mode & 0o7777)
     return found

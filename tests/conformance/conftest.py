@@ -1,10 +1,11 @@
-"""Fixtures for tests that re-express upstream's conformance suite: the API server's own, and real kubectl on it."""
+"""Fixtures for tests that re-express upstream's conformance suite: the API server's own, kubectl on it, a cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.e2e.conftest import kubectls
+from tests.e2e.conftest import LocalCluster, is_free, kubectls
 from tests.kapi.crd.conftest import custom, define  # noqa: F401 — fixtures
 
 _SPEC = importlib.util.spec_from_file_location('kapi_fixtures', Path(__file__).parent.parent / 'kapi' / 'conftest.py')
@@ -62,3 +63,14 @@ async def kubectl(world: SimpleNamespace, authority: Any, tmp_path: Path) -> Kub
     path = tmp_path / 'kubeconfig'
     path.write_bytes(orjson.dumps(config))
     return Kubectl(program, tmp_path, path)
+
+
+@pytest.fixture(scope='session')
+def cluster(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[LocalCluster]:
+    worker = int(worker_id.removeprefix('gw')) if worker_id.startswith('gw') else 9
+    base = next(b for b in range(11_000 + worker * 500, 19_000, 100) if is_free(b))
+    made = LocalCluster(tmp_path_factory.mktemp('conformance') / 'cluster', base)
+    made.settings['KNODE_SYNC_FREQUENCY_S'] = '1'
+    made.up('--stores', '1', '--nodes', '1')
+    yield made
+    made.down()

@@ -47,6 +47,8 @@ class LocalCluster:
 
     def __init__(self, data: Path, port_base: int) -> None:
         self.data, self.port_base = data, port_base
+        self.settings: dict[str, str] = {}
+        """Environment variables that configure the components."""
         self.kubectl_path = next(iter(kubectls().values()), None)
 
     @property
@@ -54,7 +56,7 @@ class LocalCluster:
         home = self.data.parent / 'home'
         home.mkdir(exist_ok=True)
         path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
-        return {'PATH': path, 'HOME': str(home), 'KUBECONFIG': str(self.data / 'kubeconfig')}
+        return {'PATH': path, 'HOME': str(home), 'KUBECONFIG': str(self.data / 'kubeconfig'), **self.settings}
 
     def run(self, *argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -40,33 +40,46 @@ def main() -> None:
             if 'probe' in request:
                 answer: dict[str, int | str] = {'mounts': int(mounts.supported())}
             else:
-                answer = _fork_shim(request['directory'], control)
+                answer = _fork_shim(request['directory'], request['memory'], control)
         except OSError as e:
             answer = {'error': f'{e.strerror}: {e.filename or request["directory"]}'}
         control.sendall(json.dumps(answer | {'id': request['id']}).encode() + b'\n')
 
 
-def _fork_shim(directory: str, control: socket.socket) -> dict[str, int | str]:
+def _fork_shim(directory: str, memory: dict[str, int], control: socket.socket) -> dict[str, int | str]:
     os.chdir(directory)  # the socket's path may be longer than the 108 bytes that the kernel takes
     with contextlib.suppress(FileNotFoundError):
         os.unlink(SOCKET_FILE)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(SOCKET_FILE)
     listener.listen(16)
+    report, shim_report = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid:
         listener.close()
+        os.close(shim_report)
         os.chdir('/')
+        problem = host.read_all(report)
+        if problem:
+            return {'error': problem.decode(errors='replace')}
         return {'pid': pid, 'start_ticks': host.start_ticks(pid)}
     code = 1
     try:
         os.close(control.fileno())
+        os.close(report)
         os.setsid()
         log = os.open(SHIM_LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
         host.prctl(host.PR_SET_CHILD_SUBREAPER, 1)
+        try:
+            if memory:
+                mounts.hold_in_memory(memory)
+        except (mounts.MountError, OSError) as e:
+            os.write(shim_report, f'volume in memory: {e}'.encode())
+            os._exit(code)
+        os.close(shim_report)
         Shim(listener).run()
         code = 0
     except BaseException:

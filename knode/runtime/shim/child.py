@@ -43,10 +43,7 @@ def spawn(spec: Mapping[str, Any], stdio: Sequence[int], *, tty: bool) -> int:
     if pid == 0:
         _become(spec, stdio, child_report, parent, tty)
     os.close(child_report)
-    problem = b''
-    while part := os.read(report, 4096):
-        problem += part
-    os.close(report)
+    problem = host.read_all(report)
     if problem:
         os.waitpid(pid, 0)
         raise StartError(problem.decode(errors='replace'))
@@ -109,7 +106,10 @@ def _limit(spec: Mapping[str, Any]) -> None:
 def _arrange_mounts(spec: Mapping[str, Any]) -> None:
     try:
         if spec.get('mounts') or spec.get('read_only_root'):
-            mounts.mount_all(spec['mounts'], str(spec['staging']), read_only_root=bool(spec.get('read_only_root')))
+            mounts.mount_all(
+                spec['mounts'], str(spec['staging']), hostname=str(spec.get('hostname') or ''),
+                read_only_root=bool(spec.get('read_only_root')),
+            )  # fmt: skip
         elif spec.get('mount_pid'):
             mounts.enter(int(spec['mount_pid']))
     except (mounts.MountError, OSError) as e:

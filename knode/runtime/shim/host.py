@@ -52,7 +52,11 @@ def bound_capabilities(kept: list[int]) -> None:
 
 def read_file(path: str) -> bytes:
     """Whole content of a small file. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return read_all(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def read_all(fd: int) -> bytes:
+    """All until the end of the stream; closes `fd`. Raises OSError."""
     try:
         parts = []
         while part := os.read(fd, 1 << 16):

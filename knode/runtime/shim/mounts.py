@@ -3,19 +3,23 @@
 A bind mount needs something to be mounted on. Where a mount path does not exist on the host, its deepest existing
 ancestor is covered by a tmpfs that shows the same entries (each bound from the original) and has room for the
 missing ones; the host itself is never written to. Without privilege the namespace comes with a user namespace that
-maps the user to itself. Source: mount_namespaces(7), user_namespaces(7).
+maps the user to itself. A pod with volumes in memory has one more namespace, its shim's, in which they are mounted:
+its containers inherit them, and they go with its last process. Source: mount_namespaces(7), user_namespaces(7).
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x10000000
+SYS_OPENAT2, RESOLVE_BENEATH = 437, 8
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 1, 32, 4096, 8192, 16384, 1 << 18
+MS_NOSUID, MS_NODEV = 2, 4
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SLAVE = 1, 32, 4096, 8192, 16384, 1 << 18, 1 << 19
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,25 +28,100 @@ class MountError(Exception):
     """The text is for the container's StartError."""
 
 
-def mount_all(mounts: Sequence[dict[str, Any]], staging: str, *, read_only_root: bool = False) -> None:
-    """Enter a new mount namespace and put every mount in its place. Only for a child that will exec.
+def mount_all(mounts: Sequence[Mapping[str, Any]], staging: str, *, hostname: str, read_only_root: bool) -> None:
+    """Enter new mount and UTS namespaces and put every mount in its place. Only for a child that will exec.
 
-    mounts:   source, target, read_only; targets are absolute.
-    staging:  an empty directory to build cover directories in.
+    mounts:    source, sub_path (within the source; made when missing), target, read_only; targets are absolute.
+    staging:   an empty directory to build cover directories in.
+    hostname:  what the container takes for its name; empty: the machine's.
     """
-    unshare()
+    unshare(CLONE_NEWUTS if hostname else 0)
+    if hostname and _libc.sethostname(hostname.encode(), len(hostname.encode())) != 0:
+        raise MountError(f'hostname "{hostname}": {os.strerror(ctypes.get_errno()).lower()}')
     _mount('none', '/', MS_REC | MS_PRIVATE)
-    for n, m in enumerate(sorted(mounts, key=lambda m: len(str(m['target'])))):
-        source, target = os.path.realpath(m['source']), os.path.realpath(m['target'])
+    # All sources are opened before the first mount, which may cover one of them.
+    sources = [open_beneath(m['source'], m.get('sub_path') or '') for m in mounts]
+    order = sorted(range(len(mounts)), key=lambda n: len(str(mounts[n]['target'])))
+    for n in order:
+        source, target = f'/proc/self/fd/{sources[n]}', os.path.realpath(mounts[n]['target'])
         _make_room(target, os.path.isdir(source), os.path.join(staging, str(n)))
         _mount(source, target, MS_BIND | MS_REC)
-        if m.get('read_only'):
+        if mounts[n].get('read_only'):
             _mount('none', target, MS_REMOUNT | MS_BIND | MS_RDONLY)
+        os.close(sources[n])
     if read_only_root:
         _set_read_only('/', value=True)
         kept = [os.path.realpath(m['target']) for m in mounts if not m.get('read_only')]
         for target in ('/dev', '/proc', *kept):
             _set_read_only(target, value=False)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_uint64) for n in ('flags', 'mode', 'resolve')]
+
+
+def open_beneath(root: str, sub: str) -> int:
+    """A descriptor (O_PATH) of `root/sub`, which never leads out of `root`, whatever symlinks are or get in the way.
+
+    Missing directories are made with the mode and owner of `root`. Raises MountError.
+    """
+    top = os.open(root, os.O_PATH | os.O_CLOEXEC)
+    if not sub:
+        return top
+    try:
+        parts, here = [p for p in sub.split('/') if p not in {'', '.'}], top
+        for n in range(1, len(parts) + 1):
+            path = '/'.join(parts[:n])
+            found = _openat2(top, path)
+            if found == -errno.ENOENT:
+                _make_like(top, here, parts[n - 1])
+                found = _openat2(top, path)
+            if here != top:
+                os.close(here)
+            here = top
+            if found < 0:
+                raise MountError(f'subPath "{sub}": {os.strerror(-found).lower()}')
+            here = found
+        return here if here != top else os.dup(top)
+    finally:
+        os.close(top)
+
+
+def _openat2(directory: int, path: str) -> int:
+    """A descriptor, or the negative error number."""
+    how = _OpenHow(flags=os.O_PATH | os.O_CLOEXEC, mode=0, resolve=RESOLVE_BENEATH)
+    fd = int(_libc.syscall(SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)))
+    return fd if fd >= 0 else -ctypes.get_errno()
+
+
+def _make_like(root: int, parent: int, name: str) -> None:
+    """The directory `name` in `parent`, open to whom `root` is open to."""
+    like = os.fstat(root)
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:  # another container of the pod was quicker
+        return
+    except OSError as e:
+        raise MountError(f'subPath "{name}": {(e.strerror or "").lower()}') from e
+    if os.geteuid() == 0:
+        os.chown(name, like.st_uid, like.st_gid, dir_fd=parent, follow_symlinks=False)
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    os.fchmod(fd, like.st_mode & 0o7777)
+    os.close(fd)
+
+
+def hold_in_memory(volumes: Mapping[str, int]) -> None:
+    """Enter a mount namespace in which each of these directories is a tmpfs. For a shim, before its first container.
+
+    volumes:  path → most bytes; 0: as much as the kernel gives.
+    """
+    unshare()
+    _mount('none', '/', MS_REC | MS_SLAVE)
+    for path, size_bytes in volumes.items():
+        like = os.stat(path)
+        size = f',size={size_bytes}' if size_bytes else ''
+        options = f'mode={like.st_mode & 0o7777:o},gid={like.st_gid}{size}'
+        _mount('tmpfs', path, MS_NOSUID | MS_NODEV, 'tmpfs', options)
 
 
 class _MountAttr(ctypes.Structure):
@@ -57,12 +136,15 @@ def _set_read_only(path: str, *, value: bool) -> None:
         raise MountError(f'changing "{path}" to read-{"only" if value else "write"}: {os.strerror(ctypes.get_errno())}')
 
 
-def unshare() -> None:
-    """A mount namespace, with a user namespace around it when that is what it takes. Raises MountError."""
+def unshare(more: int = 0) -> None:
+    """A mount namespace, with a user namespace around it when that is what it takes. Raises MountError.
+
+    more:  flags of further namespaces.
+    """
     uid, gid = os.geteuid(), os.getegid()
-    if uid == 0 and _libc.unshare(CLONE_NEWNS) == 0:
+    if _libc.unshare(CLONE_NEWNS | more) == 0:
         return
-    if _libc.unshare(CLONE_NEWNS | CLONE_NEWUSER) != 0:
+    if _libc.unshare(CLONE_NEWNS | CLONE_NEWUSER | more) != 0:
         raise MountError(f'mount namespace: {os.strerror(ctypes.get_errno()).lower()}')
     for path, text in (('setgroups', 'deny'), ('uid_map', f'{uid} {uid} 1'), ('gid_map', f'{gid} {gid} 1')):
         fd = os.open(f'/proc/self/{path}', os.O_WRONLY | os.O_CLOEXEC)
@@ -71,8 +153,8 @@ def unshare() -> None:
 
 
 def enter(pid: int) -> None:
-    """Join the mount namespace (and, unprivileged, the user namespace) of a container. Raises MountError."""
-    for name, flag in (('user', CLONE_NEWUSER), ('mnt', CLONE_NEWNS)):
+    """Join the mount and UTS namespaces (and, unprivileged, the user namespace) of a container. Raises MountError."""
+    for name, flag in (('user', CLONE_NEWUSER), ('uts', CLONE_NEWUTS), ('mnt', CLONE_NEWNS)):
         theirs = f'/proc/{pid}/ns/{name}'
         try:
             if os.readlink(theirs) == os.readlink(f'/proc/self/ns/{name}'):
@@ -102,9 +184,9 @@ def supported() -> bool:
         os.close(answer)
 
 
-def _mount(source: str, target: str, flags: int, kind: str = '') -> None:
+def _mount(source: str, target: str, flags: int, kind: str = '', options: str = '') -> None:
     encoded = [os.fsencode(source), os.fsencode(target), kind.encode() or None]
-    if _libc.mount(*encoded, ctypes.c_ulong(flags), None) != 0:
+    if _libc.mount(*encoded, ctypes.c_ulong(flags), options.encode() or None) != 0:
         number = ctypes.get_errno()
         raise MountError(f'mounting "{source}" at "{target}": {os.strerror(number).lower()}')
 
