@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from knode.runtime.driver import Mount
+from knode.runtime.driver import Mount, Sandbox
+from knode.runtime.shim import mounts
 
 
 @pytest.mark.parametrize('target', ['/etc/kubeling-test/deep/conf', '/kubeling-test', '/etc/kubeling-file'])
@@ -38,3 +39,61 @@ async def test_a_mount_path_is_real_inside_and_absent_outside(rig, eventually, t
     assert done.exit_code != 0
     assert not os.path.lexists(target)
     assert not os.path.lexists('/etc/kubeling-test')
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+def test_a_sub_path_is_made_like_its_volume(tmp_path):
+    tmp_path.chmod(0o2777)
+    os.close(mounts.open_beneath(str(tmp_path), 'a/./b'))
+    assert (mode(tmp_path / 'a'), mode(tmp_path / 'a' / 'b')) == (0o2777, 0o2777)
+
+
+@pytest.mark.parametrize('trap', ['/', '..', '../..', '/etc'])
+@pytest.mark.parametrize('sub', ['trap', 'trap/new', 'trap/new/deep'])
+def test_a_sub_path_never_leads_out_of_its_volume(tmp_path, trap, sub):
+    volume = tmp_path / 'volume'
+    volume.mkdir()
+    (volume / 'trap').symlink_to(trap)
+    with pytest.raises(mounts.MountError):
+        mounts.open_beneath(str(volume), sub)
+    assert not (tmp_path / 'new').exists()
+    assert not Path('/new').exists()
+
+
+def test_a_sub_path_follows_links_that_stay_inside(tmp_path):
+    (tmp_path / '..data').symlink_to('..1')
+    (tmp_path / '..1').mkdir()
+    (tmp_path / '..1' / 'key').write_text('value')
+    (tmp_path / 'key').symlink_to('..data/key')
+    fd = mounts.open_beneath(str(tmp_path), 'key')
+    assert Path(f'/proc/self/fd/{fd}').read_text() == 'value'
+    os.close(fd)
+
+
+async def test_a_volume_in_memory_is_shared_bounded_and_gone_with_the_sandbox(rig, eventually, tmp_path):
+    await rig.driver.prepare()
+    if not rig.driver.capabilities.isolates_fs:
+        pytest.skip('this kernel gives this user no mount namespaces')
+    volume = tmp_path / 'memory'
+    volume.mkdir()
+    (tmp_path / 'u1').mkdir()
+    sandbox = Sandbox('u1', 'default', 'p', str(tmp_path / 'u1'), memory={str(volume): 1 << 20})
+    handle = await rig.driver.open(sandbox, rig.changed)
+    told = {}
+    for n, script in enumerate(('echo hello > /m/f; hostname', 'cat /m/f; head -c 2000000 /dev/zero > /m/g')):
+        (tmp_path / f'staging{n}').mkdir()
+        r = await rig.start(
+            handle, 'sh', '-c', script, hostname='my-pod', mounts=(Mount(str(volume), '/m'),),
+            staging=str(tmp_path / f'staging{n}'),
+        )  # fmt: skip
+        await eventually(lambda r=r: rig.record(handle, r.id).finished_ns)
+        told[n] = Path(r.log).read_text()
+    assert 'my-pod' in told[0]
+    assert 'hello' in told[1]
+    assert 'No space left' in told[1]
+    assert not list(volume.iterdir())
+    await rig.driver.remove(handle)
+    assert str(volume) not in Path('/proc/mounts').read_text()
