@@ -26,6 +26,20 @@ SERVED = {
     'certificates.k8s.io': ('v1',), 'apiextensions.k8s.io': ('v1',), 'admissionregistration.k8s.io': ('v1',),
     'apiregistration.k8s.io': ('v1',), 'flowcontrol.apiserver.k8s.io': ('v1',), 'node.k8s.io': ('v1',),
 }  # fmt: skip
+METRICS = 'io.k8s.metrics.pkg.apis.metrics.v1beta1'
+META = {'apiVersion': 's', 'kind': 's', 'metadata': '@io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta'}
+MORE = {
+    f'{METRICS}.ContainerMetrics': {'f': {'name': 's', 'usage': {'o': 'q'}}, 'r': ['name', 'usage']},
+    f'{METRICS}.NodeMetrics': {
+        'f': {**META, 'timestamp': 't', 'usage': {'o': 'q'}, 'window': 's'}, 'r': ['timestamp', 'usage', 'window'],
+    },
+    f'{METRICS}.PodMetrics': {
+        'f': {**META, 'containers': {'a': f'@{METRICS}.ContainerMetrics'}, 'timestamp': 't', 'window': 's'},
+        'r': ['containers', 'timestamp', 'window'],
+    },
+}  # fmt: skip
+"""Definitions of APIs that upstream serves from another repository. Source: k8s.io/metrics."""
+MORE_KINDS = {f'metrics.k8s.io/v1beta1/{kind}': f'{METRICS}.{kind}' for kind in ('NodeMetrics', 'PodMetrics')}
 SCALARS = {
     'io.k8s.apimachinery.pkg.api.resource.Quantity': 'q',
     'io.k8s.apimachinery.pkg.util.intstr.IntOrString': 'is',
@@ -49,7 +63,7 @@ def main() -> None:
     definitions = orjson.loads(source.read_bytes())['$defs']
     kinds = served_kinds(definitions)
     compact = {name: definition(definitions, name) for name in sorted(closure(definitions, set(kinds.values())))}
-    data = {'version': options.version, 'kinds': kinds, 'definitions': compact}
+    data = {'version': options.version, 'kinds': {**kinds, **MORE_KINDS}, 'definitions': {**compact, **MORE}}
     packed = gzip.compress(orjson.dumps(data, option=orjson.OPT_SORT_KEYS), 9, mtime=0)
     options.target.write_bytes(packed)
     print(f'{options.target}: {len(kinds)} kinds, {len(compact)} definitions, {len(packed)} bytes')

@@ -84,6 +84,8 @@ def cluster_roles() -> list[Obj]:
         _aggregated('system:aggregate-to-view', ('view', 'edit', 'admin'), *view),
         _aggregated('system:aggregate-to-edit', ('edit', 'admin'), secrets, *edit, *extra),
         _aggregated('system:aggregate-to-admin', ('admin',), rbac, review),
+        _aggregated('system:aggregated-metrics-reader', ('view', 'edit', 'admin'),
+                    rule(READ, ['metrics.k8s.io'], ['nodes', 'pods'])),
         _role('system:basic-user', rule(['create'], ['authorization.k8s.io'], reviews),
               rule(['create'], ['authentication.k8s.io'], ['selfsubjectreviews'])),
         _role('system:discovery', paths('/api', '/api/*', '/apis', '/apis/*', '/healthz', '/livez', '/openapi',

@@ -45,6 +45,7 @@ from kapi.kinds.core import (
 from kapi.kinds.discovery import endpointslice
 from kapi.kinds.events import event as events_event
 from kapi.kinds.flowcontrol import flowschema, prioritylevelconfiguration
+from kapi.kinds.metrics import nodemetrics, podmetrics
 from kapi.kinds.networking import ingress, ingressclass, networkpolicy
 from kapi.kinds.node import runtimeclass
 from kapi.kinds.policy import poddisruptionbudget
@@ -110,6 +111,8 @@ VIRTUAL: tuple[Kind, ...] = (
     selfsubjectaccessreview.KIND,
     selfsubjectrulesreview.KIND,
     localsubjectaccessreview.KIND,
+    nodemetrics.KIND,
+    podmetrics.KIND,
 )
 """Kinds that are answered, never stored; each needs a handler of its own."""
 

@@ -8,7 +8,7 @@ from kapi.aggregation.proxy import proxy
 from kapi.errors import MethodNotAllowed, UnknownPath
 from kapi.registry.kind import Connect, Kind, Scale, Status
 from kapi.server.context import Context
-from kapi.server.handlers import binding, connect, create, delete, get, patch, reviews, update, watch
+from kapi.server.handlers import binding, connect, create, delete, get, patch, reviews, update, usage, watch
 from kapi.server.handlers import scale as scales
 from kapi.server.nonresource import nonresource
 
@@ -54,7 +54,7 @@ async def dispatch(ctx: Context) -> None:
         ctx.reply = await binding.bind(ctx, kind)
         return
     _check_scope(ctx, kind)
-    handler = VERBS.get(info.verb)
+    handler = (usage.VERBS if info.group == usage.GROUP else VERBS).get(info.verb)
     if handler is None or info.verb not in kind.verbs:
         raise MethodNotAllowed
     ctx.reply = await handler(ctx, kind)

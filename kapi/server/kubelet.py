@@ -6,9 +6,11 @@ import ssl
 from typing import Any
 
 import aiohttp
+import orjson
 
 from kapi.config import ApiConfig
 from kapi.errors import InternalError
+from kapi.usage.figures import Unreachable
 
 Obj = dict[str, Any]
 
@@ -16,6 +18,8 @@ KUBELET_PORT = 10250
 CONNECT_TIMEOUT_S = 5.0
 CONNECTIONS_MAX = 256
 """Concurrent streams to all node agents; further ones wait for a free connection."""
+SUMMARY_BYTES_MAX = 16 * 1024 * 1024
+"""A node agent's larger summary is taken for nonsense."""
 
 
 class Kubelets:
@@ -35,6 +39,18 @@ class Kubelets:
             connector = aiohttp.TCPConnector(ssl=tls, limit=CONNECTIONS_MAX)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._session
+
+    async def summary(self, node: Obj) -> Obj:
+        """What a node and its pods use. Raises Unreachable."""
+        try:
+            url = f'{url_of(node)}/stats/summary'
+            async with self.session().get(url, params={'only_cpu_and_memory': 'true'}) as answer:
+                body = await answer.content.read(SUMMARY_BYTES_MAX)
+                answer.raise_for_status()
+            found: Obj = orjson.loads(body)
+        except (InternalError, aiohttp.ClientError, orjson.JSONDecodeError) as e:
+            raise Unreachable(str(e)) from e
+        return found
 
     async def close(self) -> None:
         if self._session is not None:

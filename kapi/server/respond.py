@@ -79,7 +79,12 @@ def list_reply(ctx: Context, kind: Kind, listed: Listed) -> Reply:
         meta['remainingItemCount'] = listed.remaining
     if form.media == JSON and not form.transform:
         return Reply(_list_bytes(kind.list_kind, kind.resource.api_version, meta, [e.raw for e in entries]))
-    objects = [e.obj for e in entries]
+    return objects_reply(ctx, kind, [e.obj for e in entries], meta)
+
+
+def objects_reply(ctx: Context, kind: Kind, objects: Sequence[Obj], meta: Obj) -> Reply:
+    """A list of objects, in any form."""
+    form = ctx.form
     match form.transform:
         case 'Table':
             include = table.check_include(text(ctx.info.query, 'includeObject'))

@@ -38,6 +38,7 @@ from kapi.server.pipeline import serve
 from kapi.server.schemas import Schemas
 from kapi.storage.base import Storage, StorageError
 from kapi.storage.cache import Cache
+from kapi.usage.figures import Figures
 from kcore.env import Env
 
 
@@ -72,6 +73,7 @@ class ApiServer:
         self.audit_log = audit_log(config.audit_policy_file, config.audit_log_path, env)
         self.metrics = Metrics()
         self.kubelets = Kubelets(config)
+        self.figures = Figures(self.kubelets.summary, env.clock)
         self.transport = Transport(Resolver(self.cache, env.rng), config.proxy_client_pair)
         self.custom = Registrar(self.cache, self.catalog, self.schemas, self.transport, env.new_uid)
         self.aggregator = Aggregator(self.cache, self.transport)
@@ -94,6 +96,7 @@ class ApiServer:
         return await serve(Context(self, request, info, audit_id[:128]))
 
     async def close(self) -> None:
+        await self.figures.close()
         await self.kubelets.close()
         await self.transport.close()
         await self.authentication.close()
