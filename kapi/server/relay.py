@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
+from kapi.server.websockets import Sink
 from kcore import tasks
 
 if TYPE_CHECKING:
@@ -38,17 +39,22 @@ async def pass_back(
         response.content_length = answer.content_length
     elif ctx.raw.method != 'HEAD':
         response.enable_chunked_encoding()
-    await response.prepare(ctx.raw)
+    await pour(ctx, answer, response)
+    return response
+
+
+async def pour(ctx: Context, answer: aiohttp.ClientResponse, sink: Sink) -> None:
+    """Pass the body on as it comes; where the other side broke off, so that the client sees that it is not whole."""
+    await sink.prepare(ctx.raw)
     try:
         async for chunk in answer.content.iter_any():
-            await response.write(chunk)
-        await response.write_eof()
+            await sink.write(chunk)
+        await sink.write_eof()
     except ConnectionResetError:
         pass  # the client left
     except aiohttp.ClientPayloadError:
-        if ctx.raw.transport is not None:  # cut, so that the client sees that the answer is not whole
+        if ctx.raw.transport is not None:  # without the final chunk
             ctx.raw.transport.close()
-    return response
 
 
 async def join(ctx: Context, agent: aiohttp.ClientWebSocketResponse) -> web.WebSocketResponse:

@@ -13,6 +13,7 @@ from kapi.registry.options import Query, flag, text
 from kapi.server import websockets
 from kapi.server.context import Context, Reply
 from kapi.server.kubelet import url_of
+from kapi.server.relay import pour
 from kapi.server.websockets import Chunks, Messages, Sink
 
 Obj = dict[str, Any]
@@ -84,7 +85,9 @@ async def log(ctx: Context, kind: Kind) -> Reply | web.StreamResponse:
         async with ctx.server.kubelets.session().get(url, params=params) as upstream:
             if upstream.status >= 400:
                 await _refuse(upstream)
-            return await _pass_through(ctx, upstream)
+            response = _opened(ctx)
+            await pour(ctx, upstream, response)
+            return response.socket if isinstance(response, Messages) else response
     except aiohttp.ClientConnectorError as e:
         raise InternalError(f'Get "{url}": dial tcp: {e.os_error.strerror or e}') from e
     except aiohttp.ClientConnectionError as e:
@@ -106,19 +109,3 @@ def _opened(ctx: Context) -> Sink:
     response = web.StreamResponse(headers={'Content-Type': 'text/plain', 'Audit-Id': ctx.audit_id})
     response.enable_chunked_encoding()
     return response
-
-
-async def _pass_through(ctx: Context, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-    response = _opened(ctx)
-    await response.prepare(ctx.raw)
-    try:
-        async for chunk in upstream.content.iter_any():
-            await response.write(chunk)
-        await response.write_eof()
-    except ConnectionResetError:
-        pass  # the reader left
-    except aiohttp.ClientPayloadError:
-        # The agent went away in the middle: end without the final chunk, so that the client sees it was cut.
-        if ctx.raw.transport is not None:
-            ctx.raw.transport.close()
-    return response.socket if isinstance(response, Messages) else response
