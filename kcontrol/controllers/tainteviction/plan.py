@@ -1,15 +1,35 @@
 """When a pod must leave its node. Pure. Source: pkg/controller/tainteviction/taint_eviction.go.
 
-Differs: the time of a toleration runs from the taint's `timeAdded`, so that a new leader does not start it anew.
+Differs: the time of a toleration runs from the taint's `timeAdded`, so that a new leader does not start it anew. A
+taint without one (`kubectl taint` writes none) counts from the moment at which it was first seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from kclient.model import Obj
-from kcore.meta.times import parse_time
+from kcore.meta.times import format_micro, parse_time
+
+Seen = dict[tuple[str, str], str]
+"""(key, value) of a NoExecute taint → when it was first seen on its node."""
+
+
+def no_execute(node: Obj) -> list[Obj]:
+    return [t for t in (node.get('spec') or {}).get('taints') or () if t.get('effect') == 'NoExecute']
+
+
+def first_seen(taints: Iterable[Obj], seen: Seen, now: datetime) -> Seen:
+    """Of the taints that are there now; those that went are forgotten."""
+    found = [(str(t.get('key')), str(t.get('value') or '')) for t in taints]
+    return {which: seen.get(which) or format_micro(now) for which in found}
+
+
+def dated(taints: Sequence[Obj], seen: Seen) -> list[Obj]:
+    """The taints, each with a `timeAdded`."""
+    times = [seen.get((str(t.get('key')), str(t.get('value') or ''))) for t in taints]
+    return [{**({'timeAdded': at} if at else {}), **t} for t, at in zip(taints, times, strict=True)]
 
 
 def tolerates(toleration: Obj, taint: Obj) -> bool:

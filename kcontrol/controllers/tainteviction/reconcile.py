@@ -8,7 +8,7 @@ from kclient.errors import Conflict, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.nodelifecycle.reconcile import NODE_INDEX, by_node
-from kcontrol.controllers.tainteviction.plan import evict_in_s
+from kcontrol.controllers.tainteviction.plan import Seen, dated, evict_in_s, first_seen, no_execute
 from kcore.meta.gvk import NODES, PODS
 from kcore.meta.objects import deleting, is_pod_finished, key_of, name_of
 from kcore.meta.times import format_time
@@ -18,26 +18,41 @@ MESSAGE = 'Taint manager: deleting due to NoExecute taint'
 
 def pods_of_node(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
     """All pods of a node whose taints changed."""
-    if new is None or (old is not None and _taints(old) == _taints(new)):
+    seen: dict[str, Seen] = c.state.setdefault('seen', {})
+    if new is None:
+        if old is not None:
+            seen.pop(name_of(old), None)
+        return ()
+    taints = no_execute(new)
+    seen[name_of(new)] = first_seen(taints, seen.get(name_of(new), {}), c.now())
+    if old is not None and no_execute(old) == taints:
         return ()
     pods = c.informers.get(PODS, indexers={NODE_INDEX: by_node})
     return (key_of(pod) for pod in pods.store.by_index(NODE_INDEX, name_of(new)))
 
 
-def _taints(node: Obj) -> list[Obj]:
-    return [t for t in (node.get('spec') or {}).get('taints') or () if t.get('effect') == 'NoExecute']
+def _wait_s(c: Ctx, pod: Obj) -> float | None:
+    node = c.get(NODES, str((pod.get('spec') or {}).get('nodeName') or ''))
+    if node is None:
+        return None
+    return evict_in_s(pod, dated(no_execute(node), c.state.get('seen', {}).get(name_of(node), {})), c.now())
 
 
 @controller('tainteviction', primary=PODS, watches=[Watching(NODES, pods_of_node)], workers=5)
 async def reconcile(c: Ctx, key: str) -> Result | None:
+    planned: set[str] = c.state.setdefault('planned', set())
     pod = c.get(PODS, key)
     if pod is None or deleting(pod) or is_pod_finished(pod):
+        planned.discard(key)
         return None
-    node = c.get(NODES, str((pod.get('spec') or {}).get('nodeName') or ''))
-    wait = evict_in_s(pod, _taints(node), c.now()) if node is not None else None
+    wait = _wait_s(c, pod)
+    if wait is None and key in planned:
+        c.event(pod, 'Normal', 'TaintManagerEviction', f'Cancelling deletion of Pod {key}')
+        planned.discard(key)
     if wait is None:
         return None
     if wait > 0:
+        planned.add(key)
         return Result(wait)
     c.event(pod, 'Normal', 'TaintManagerEviction', f'Marking for deletion Pod {key}')
     target = {

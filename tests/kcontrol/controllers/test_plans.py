@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from kcontrol.controllers.nodeipam.plan import allocate
 from kcontrol.controllers.nodelifecycle import plan as nodes
 from kcontrol.controllers.podgc import plan as podgc
 from kcontrol.controllers.replicaset import plan as replicas
-from kcontrol.controllers.tainteviction.plan import evict_in_s
+from kcontrol.controllers.tainteviction.plan import Seen, dated, evict_in_s, first_seen
 from kcontrol.expectations import Expectations
 from kcontrol.numbers import resolve, rollout_bounds
 from kcore.meta.gvk import CONFIGMAPS, DEPLOYMENTS, NODES, PODS, REPLICASETS
@@ -355,6 +356,17 @@ def test_how_long_a_pod_tolerates_a_taint(tolerations, expected, now, ago):
     taint = {'key': 'k', 'value': 'v', 'effect': 'NoExecute', 'timeAdded': ago(10)}
     soft = {'key': 'soft', 'effect': 'NoSchedule'}
     assert evict_in_s({'spec': {'tolerations': tolerations}}, [soft, taint], now) == expected
+
+
+def test_a_taint_without_a_time_counts_from_when_it_was_first_seen(now):
+    taint = {'key': 'k', 'value': 'v', 'effect': 'NoExecute'}
+    pod = {'spec': {'tolerations': [{'key': 'k', 'operator': 'Exists', 'tolerationSeconds': 60}]}}
+    seen: Seen = {}
+    for passed, wait in ((0, 60.0), (20, 40.0), (61, 0.0)):
+        later = now + timedelta(seconds=passed)
+        seen = first_seen([taint], seen, later)
+        assert evict_in_s(pod, dated([taint], seen), later) == wait
+    assert first_seen([], seen, now) == {}, 'a taint that went and comes back starts anew'
 
 
 def test_each_node_gets_the_lowest_free_network():
