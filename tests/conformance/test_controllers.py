@@ -21,77 +21,31 @@ from kcontrol.kinds import (
 )
 from kcore.meta.gvk import DEPLOYMENTS, NAMESPACES, PODS, REPLICASETS
 from kcore.meta.objects import controller_of, deleting, name_of
-from tests.kcontrol.conftest import (
+from tests.conformance.workloads import (
+    WORKLOADS,
     admin,
     agent,
     background,
+    bare_pod,
+    clock,
     config_of,
+    controller,
     controllers,
+    count,
     env,
     exists,
+    field,
     kapi,
     pki,
+    scale,
     settings,
+    template,
     until,
+    workload,
 )
 
 pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
-WORKLOADS = ('deployment', 'replicaset', 'replicationcontroller', 'gc')
-
-
-def template(image: str = 'one', **spec) -> dict:
-    containers = [{'name': 'c', 'image': image}]
-    return {'metadata': {'labels': {'app': 'web'}}, 'spec': {'containers': containers, **spec}}
-
-
-def workload(name: str = 'web', **spec) -> dict:
-    base = {'selector': {'matchLabels': {'app': 'web'}}, 'template': template()}
-    return {'metadata': {'name': name, 'namespace': 'default'}, 'spec': {**base, **spec}}
-
-
-def controller(**spec) -> dict:
-    return workload(**{'selector': {'app': 'web'}, **spec})
-
-
-async def scale(admin, resource, replicas: int) -> None:
-    """Through the subresource and, as upstream's tests do it, without a revision: the controller writes meanwhile."""
-    found = await admin.get(resource, 'web', 'default', subresource='scale')
-    metadata = {k: v for k, v in found['metadata'].items() if k != 'resourceVersion'}
-    await admin.update(resource, {**found, 'metadata': metadata, 'spec': {'replicas': replicas}}, subresource='scale')
-
-
-def bare_pod(name: str, **labels: str) -> dict:
-    spec = {'containers': [{'name': 'c', 'image': 'x'}]}
-    return {'metadata': {'name': name, 'namespace': 'default', 'labels': labels}, 'spec': spec}
-
-
-@pytest.fixture
-def field(admin):
-    """Ask whether a status field has a value."""
-
-    def ask(resource, path: str, wanted: object, name: str = 'web'):
-        async def same() -> bool:
-            found = await admin.get(resource, name, 'default')
-            for part in path.split('.'):
-                found = (found or {}).get(part)
-            return found == wanted
-
-        return same
-
-    return ask
-
-
-@pytest.fixture
-def count(admin):
-    def ask(resource, wanted: int):
-        async def same() -> bool:
-            found = (await admin.list(resource, 'default')).items
-            return sum(not deleting(o) for o in found) == wanted
-
-        return same
-
-    return ask
 
 
 @conformance('[sig-apps] Deployment Deployment should have a working scale subresource [Conformance]')

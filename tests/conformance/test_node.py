@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from kclient.errors import Invalid
-from kcore.meta.gvk import CONFIGMAPS, PODS, SECRETS, SERVICES
+from kcore.meta.gvk import CONFIGMAPS, NODES, PODS, SECRETS, SERVICES
 from tests.conformance.pods import WITHIN_S, Obj, World, condition, ended, first, open_world
 from tests.e2e.conftest import LocalCluster
 
@@ -28,6 +28,14 @@ conformance = pytest.mark.conformance
 async def world(cluster: LocalCluster) -> AsyncIterator[World]:
     async with open_world(cluster) as made:
         yield made
+
+
+@conformance('[sig-node] Pods should get a host IP [NodeConformance] [Conformance]')
+async def test_a_running_pod_says_where_its_host_is(world: World) -> None:
+    await world.create('p', 'sleep', '1000')
+    pod = await world.running('p')
+    node = await world.client.get(NODES, pod['spec']['nodeName'])
+    assert pod['status']['hostIP'] in {a['address'] for a in node['status']['addresses'] if a['type'] == 'InternalIP'}
 
 
 # --- configuration from objects

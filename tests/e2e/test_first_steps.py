@@ -33,6 +33,14 @@ def columns(text: str) -> list[str]:
     return [c.strip() for c in header(text)]
 
 
+@pytest.mark.conformance('Conformance Tests should have at least two untainted nodes')
+def test_a_new_cluster_has_two_nodes_that_take_pods(cluster: LocalCluster) -> None:
+    nodes = cluster.get('nodes')['items']
+    free = [n for n in nodes if not n['spec'].get('taints') and not n['spec'].get('unschedulable')]
+    ready = [n for n in free for c in n['status']['conditions'] if (c['type'], c['status']) == ('Ready', 'True')]
+    assert len(ready) >= 2
+
+
 def test_nodes_and_pods_have_the_columns_of_kubernetes(each_kubectl: Run, hello: str) -> None:
     nodes = each_kubectl('get', 'nodes', '-o', 'wide').stdout
     assert columns(nodes) == [

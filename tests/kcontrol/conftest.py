@@ -216,6 +216,10 @@ class Agent:
         """All nodes that it plays; unbound pods go where their affinity says, else to the first."""
         self.ready = True
         """Whether pods become ready."""
+        self.healthy = lambda pod: True
+        """The same, pod by pod."""
+        self.binds = True
+        """Whether it plays the scheduler, too."""
         self.alive = True
         self.finish = lambda pod: None
         """The phase in which a running pod ends, or None."""
@@ -255,6 +259,10 @@ class Agent:
         for key in self.pods.store:
             self._work.put_nowait(key)
 
+    def _becomes_ready(self, pod) -> bool:
+        fresh = not pod.get('status', {}).get('podIP') and not deleting(pod)
+        return fresh and self.ready and self.healthy(pod)
+
     async def _loop(self) -> None:
         number = 0
         while True:
@@ -274,7 +282,7 @@ class Agent:
             return
         if deleting(pod) and bound:
             await self.client.delete(PODS, meta['name'], meta['namespace'], grace_period_s=0, uid=meta['uid'])
-        elif not bound and not deleting(pod):
+        elif not bound and self.binds and not deleting(pod):
             named = {'name': meta['name'], 'namespace': meta['namespace']}
             binding = {
                 'apiVersion': 'v1', 'kind': 'Binding', 'metadata': named,
@@ -284,7 +292,7 @@ class Agent:
                 await self.client.create(PODS, binding, subresource='binding')
             else:
                 await self.client.patch(PODS, meta['name'], {'spec': {'nodeName': self.node}}, meta['namespace'])
-        elif not pod.get('status', {}).get('podIP') and self.ready and not deleting(pod):
+        elif bound and self._becomes_ready(pod):
             stamp = format_time(datetime.now(UTC))
             ready = {'type': 'Ready', 'status': 'True', 'lastTransitionTime': stamp}
             status = {
