@@ -19,6 +19,7 @@ from kcore import tasks
 from kcore.config import split_address
 from kcore.env import Env
 from kcore.process import Ready
+from kcore.tls import Identity
 
 log = structlog.get_logger('kapi')
 
@@ -31,22 +32,21 @@ HEADER_BYTES_MAX = 64 * 1024
 """One header line and the request line; beyond is 400."""
 
 
-def tls_context(config: ApiConfig) -> ssl.SSLContext:
-    """Serves with our certificate; asks for client certificates of the client CA but does not insist."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(config.tls_cert, config.tls_key)
-    context.load_verify_locations(config.client_ca)
-    if config.requestheader_client_ca_file is not None:
-        context.load_verify_locations(config.requestheader_client_ca_file)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.set_alpn_protocols(['http/1.1'])
-    return context
+def tls_context(config: ApiConfig, env: Env) -> ssl.SSLContext:
+    """Serves with our certificate; asks for client certificates of the client CA but does not insist.
+
+    Raises BadCertificate.
+    """
+    proxies = config.requestheader_client_ca_file
+    return Identity(
+        env, (config.tls_cert, config.tls_key), (config.client_ca, *((proxies,) if proxies is not None else ())),
+        client_certificates=ssl.CERT_OPTIONAL, protocols=('http/1.1',),
+    ).server()  # fmt: skip
 
 
 async def run(config: ApiConfig, env: Env, ready: Ready) -> None:
     """Serve until cancelled. Raises OSError when the address is taken or a certificate cannot be read."""
-    tls = tls_context(config)
+    tls = tls_context(config, env)
     storage = encrypted(open_storage(config.storage, env), config.encryption_key_file, env)
     server = ApiServer(config, env, storage)
     try:

@@ -19,6 +19,7 @@ from aiohttp import web
 from kcore.config import split_address
 from kcore.env import Env
 from kcore.meta.times import parse_time
+from kcore.tls import Identity
 from knode.config import NodeConfig
 from knode.errors import BadRequestError, NotFoundError
 from knode.logs import LogOptions, read_log
@@ -61,10 +62,7 @@ class NodeServer:
         c = self._config
         if c.tls_cert is None or c.tls_key is None or c.client_ca is None:
             return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(c.client_ca))
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_cert_chain(c.tls_cert, c.tls_key)
-        return context
+        return Identity(self._env, (c.tls_cert, c.tls_key), (c.client_ca,)).server()
 
     async def close(self) -> None:
         if self._runner is not None:

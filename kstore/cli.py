@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ssl
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from kcore import log
 from kcore.config import split_address
 from kcore.env import Env
+from kcore.tls import BadCertificate, ClientTls, Identity
 from kstore import cluster
 from kstore.client import StoreClient
 from kstore.errors import StoreError
@@ -147,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument('--json', action='store_true', help='one JSON object a line')
     common.add_argument('--timeout', type=float, default=5.0, metavar='SECONDS')
     for name in ('cert', 'key', 'ca'):
-        common.add_argument(f'--tls-{name}', metavar='FILE')
+        common.add_argument(f'--tls-{name}', type=Path, metavar='FILE')
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
 
     def verb(name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -194,12 +195,11 @@ def _endpoints(text: str) -> list[tuple[str, int]]:
         raise argparse.ArgumentTypeError(f'{text!r}: wants HOST:PORT,HOST:PORT') from None
 
 
-def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
+def _tls(args: argparse.Namespace) -> ClientTls:
+    """Raises BadCertificate."""
     if not (args.tls_cert and args.tls_key and args.tls_ca):
         return None
-    context = ssl.create_default_context(cafile=args.tls_ca)
-    context.load_cert_chain(args.tls_cert, args.tls_key)
-    return context
+    return Identity(Env.real(), (args.tls_cert, args.tls_key), (args.tls_ca,)).client
 
 
 async def _run(args: argparse.Namespace) -> int:
@@ -223,7 +223,7 @@ def main(argv: Sequence[str]) -> int:
     except UsageError as e:
         print(f'kstore: {e}', file=sys.stderr)
         return 2
-    except (StoreError, OSError, cluster.LogCorrupt) as e:
+    except (StoreError, OSError, BadCertificate, cluster.LogCorrupt) as e:
         print(f'kstore: {e}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

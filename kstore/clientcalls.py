@@ -8,7 +8,6 @@ harmless, and each write carries a request id, so a write is applied once howeve
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self, cast
@@ -19,6 +18,7 @@ from kcore.backoff import Backoff
 from kcore.config import split_address
 from kcore.env import Env
 from kcore.tasks import start_detached, stop
+from kcore.tls import BadCertificate, ClientTls, trouble
 from kstore.clientlink import ClientLink
 from kstore.errors import NoLeader, SessionExpired, Stopped, StoreError, Timeout, Unreachable, from_wire
 from kstore.fsm import Command, encode
@@ -65,7 +65,7 @@ class Calls:
         endpoints: Sequence[tuple[str, int]],
         env: Env,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: ClientTls = None,
         deadline_s: float = 5.0,
         follow_leader: bool = True,
     ) -> None:
@@ -91,6 +91,8 @@ class Calls:
         self._hint: tuple[str, int] | None = None
         self._shunned: tuple[str, int] | None = None
         self._opening: asyncio.Future[None] | None = None
+        self._trouble = ''
+        """What certificates had to do with the last failure to connect."""
         self.endpoint: tuple[str, int] | None = None
         """Whom we are connected to."""
 
@@ -171,7 +173,8 @@ class Calls:
         """What to tell a caller whose deadline passed without any answer."""
         if self._link is None or not self._link.up:
             names = ', '.join(f'{host}:{port}' for host, port in self._endpoints)
-            return Unreachable(f'no member of the store answers at {names}')
+            why = f': {self._trouble}' if self._trouble else ''
+            return Unreachable(f'no member of the store answers at {names}{why}')
         return Timeout(f'no answer within {self.deadline_s:g} s')
 
     async def _call(self, op: Op, *arguments: Any) -> Any:
@@ -297,8 +300,9 @@ class Calls:
             try:
                 link = await self._dial(target)
                 self._hint = await self._leader_elsewhere(link)
-            except (OSError, TimeoutError, ssl.SSLError, StoreError) as e:
+            except (OSError, TimeoutError, StoreError, BadCertificate) as e:
                 log.debug('endpoint unreachable', endpoint=f'{target[0]}:{target[1]}', err=str(e))
+                self._trouble = trouble(e) or trouble(e.__cause__)
                 self._shunned = target  # its peers may still take it for the leader
                 if link is not None:
                     link.close()
@@ -310,6 +314,7 @@ class Calls:
                 continue
             self._link, self.endpoint, skipped = link, target, False
             backoff.reset()
+            self._trouble = ''
             try:
                 self._attach()
                 await link.lost
@@ -322,7 +327,7 @@ class Calls:
         """A ready connection."""
         async with asyncio.timeout(DIAL_TIMEOUT_S):
             _, protocol = await self._env.net.connect(
-                lambda: ClientLink(self._on_message), target[0], target[1], tls=self._tls
+                lambda: ClientLink(self._on_message), target[0], target[1], tls=self._tls and self._tls()
             )
             link = cast(ClientLink, protocol)
             try:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+from kcore.tls import lost
 from kstore.errors import ProtocolError
 from kstore.wire import FrameReader, Hello, Role, unpack
 
@@ -47,9 +48,11 @@ class ClientLink(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        transport, self._transport = self._transport, None
         if not self.ready.done():
-            self.ready.set_exception(ConnectionError(self.error or str(exc or 'connection closed before the hello')))
+            failure = ConnectionError(self.error or str(exc or 'connection closed before the hello'))
+            failure.__cause__ = lost(transport, exc)
+            self.ready.set_exception(failure)
         if not self.lost.done():
             self.lost.set_result(None)
 

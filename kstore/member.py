@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ssl
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import structlog
 from kcore.config import split_address
 from kcore.env import Env
 from kcore.tasks import start_essential
+from kcore.tls import ClientTls
 from kstore import __version__
 from kstore.admin import Admin
 from kstore.config import StoreConfig
@@ -93,7 +93,7 @@ class Member:
         self.peers.on_down = self._peer_down
         self.node.on_leader_change(self._leader_changed)
 
-    async def run(self, tls: ssl.SSLContext | None = None) -> NoReturn:
+    async def run(self, tls: ClientTls = None) -> NoReturn:
         """Serve until cancelled. Raises an ExceptionGroup with `kcore.tasks.Died` when a part fails."""
         try:
             async with asyncio.TaskGroup() as group:

@@ -7,7 +7,6 @@ Raft messages may be lost, so a link that is down or full drops them. Forwarded 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
@@ -16,6 +15,7 @@ import structlog
 from kcore.backoff import Backoff
 from kcore.env import Env
 from kcore.tasks import start_essential
+from kcore.tls import BadCertificate, ClientTls, lost, trouble
 from kstore.errors import ProtocolError
 from kstore.raft.messages import Message, MessageType
 from kstore.wire import HELLO_BYTES_MAX, FrameReader, Hello, Peer, Role, frame, pack
@@ -45,6 +45,8 @@ class PeerLink(asyncio.Protocol):
         self.ready: asyncio.Future[None] = self._loop.create_future()
         """Done once the peer has said a fitting hello."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
+        self.error: Exception | None = None
+        """Why the connection broke, if the kernel or TLS said so."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -66,6 +68,7 @@ class PeerLink(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.error = exc if self.ready.done() else lost(self._transport, exc)
         self._transport = None
         for future in (self.ready, self.lost):
             if not future.done():
@@ -161,7 +164,7 @@ class Peers:
             self.addresses = dict(addresses)
             self._changed.set()
 
-    async def run(self, tls: ssl.SSLContext | None) -> NoReturn:
+    async def run(self, tls: ClientTls) -> NoReturn:
         """Keep links to all members up, whoever they are, for ever."""
         tasks: dict[int, tuple[tuple[str, int], asyncio.Task[NoReturn]]] = {}
         async with asyncio.TaskGroup() as group:
@@ -177,26 +180,42 @@ class Peers:
                 await self._changed.wait()
         raise AssertionError('the group never ends by itself')
 
-    async def _keep(self, peer: int, address: tuple[str, int], tls: ssl.SSLContext | None) -> NoReturn:
+    async def _keep(self, peer: int, address: tuple[str, int], tls: ClientTls) -> NoReturn:
         """Keep the link to one peer up, for ever."""
         backoff = Backoff(0.02, REDIAL_S_MAX, self._env.rng)
         host, port = address
+        told = ''
         while True:
             link: PeerLink | None = None
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):
-                    _, protocol = await self._env.net.connect(lambda: PeerLink(self._hello, peer), host, port, tls=tls)
+                    _, protocol = await self._env.net.connect(
+                        lambda: PeerLink(self._hello, peer), host, port, tls=tls and tls()
+                    )
                     link = cast(PeerLink, protocol)
                     await link.ready
                 self._links[peer] = link
                 if link.up:
+                    told = ''
                     backoff.reset()
+                elif link.error is not None:
+                    told = _tell(peer, link.error, told)
                 await link.lost
-            except (OSError, TimeoutError) as e:
-                log.debug('peer unreachable', peer=peer, err=str(e))
+            except (OSError, TimeoutError, BadCertificate) as e:
+                told = _tell(peer, e, told)
             finally:
                 if link is not None:
                     link.close()
                 if self._links.pop(peer, None) is not None:
                     self.on_down(peer)
             await asyncio.sleep(backoff.next())
+
+
+def _tell(peer: int, e: Exception, told: str) -> str:
+    """Say what a peer's certificate, or ours, is wrong about: once, not at every attempt. Returns what was said."""
+    text = trouble(e)
+    if text and text != told:
+        log.warning('peer refused', peer=peer, err=text)
+    else:
+        log.debug('peer unreachable', peer=peer, err=str(e))
+    return text or told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 
 import structlog
 
@@ -11,6 +10,7 @@ from kcore.config import split_address
 from kcore.env import Env
 from kcore.process import Ready
 from kcore.tasks import start_essential
+from kcore.tls import Identity
 from kstore.config import StoreConfig
 from kstore.engine.disk import LmdbBackend
 from kstore.engine.layers import Engine
@@ -24,12 +24,13 @@ async def run(config: StoreConfig, env: Env, ready: Ready) -> None:
     env.disk.mkdir(config.data_dir)
     member = Member(config, env, Engine(LmdbBackend(config.data_dir / 'state')))
     host, port = split_address(config.listen)
-    server_tls, client_tls = tls_contexts(config)
+    identity = tls_identity(config, env)
+    listening, dialling = (identity.server(), identity.client) if identity is not None else (None, None)
     try:
-        server = await env.net.listen(member.connection, host, port, tls=server_tls)
+        server = await env.net.listen(member.connection, host, port, tls=listening)
         try:
             async with asyncio.TaskGroup() as group:
-                start_essential(group, 'member', member.run(client_tls))
+                start_essential(group, 'member', member.run(dialling))
                 if config.http is not None:
                     from kstore.http import serve  # noqa: PLC0415 — the HTTP stack is not loaded for nothing
 
@@ -43,15 +44,8 @@ async def run(config: StoreConfig, env: Env, ready: Ready) -> None:
         await member.close()
 
 
-def tls_contexts(config: StoreConfig) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
-    """For the listening socket and for dialling peers; both sides show a certificate of the CA."""
+def tls_identity(config: StoreConfig, env: Env) -> Identity | None:
+    """Ours towards clients and peers; all of them show a certificate of the CA. Raises BadCertificate."""
     if config.tls_cert is None or config.tls_key is None or config.tls_ca is None:
-        return None, None
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for context in (server, client):
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-        context.load_verify_locations(config.tls_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return server, client
+        return None
+    return Identity(env, (config.tls_cert, config.tls_key), (config.tls_ca,))

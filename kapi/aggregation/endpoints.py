@@ -12,12 +12,14 @@ import random
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from kapi.storage.cache import Cache
+from kcore.env import Disk
 
 Obj = dict[str, Any]
 
@@ -116,12 +118,13 @@ class Resolver:
 class Transport:
     """Requests to such servers; one pool, opened at the first use."""
 
-    def __init__(self, resolver: Resolver, client_cert: tuple[str, str] | None = None) -> None:
+    def __init__(self, resolver: Resolver, disk: Disk, client_cert: tuple[str, str] | None = None) -> None:
         self._resolver = resolver
+        self._disk = disk
         self._client_cert = client_cert
         """Files (certificate, key) by which we are known to aggregated servers."""
         self._session: aiohttp.ClientSession | None = None
-        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str, bool, bytes], ssl.SSLContext] = {}
 
     def url(self, backend: Backend, path: str) -> str:
         """Raises EndpointUnknown."""
@@ -143,13 +146,17 @@ class Transport:
         return self._session.request(method, url, ssl=self._tls(backend), allow_redirects=False, **options)
 
     def _tls(self, backend: Backend) -> ssl.SSLContext:
-        key = (backend.ca_bundle, backend.insecure)
+        key = (backend.ca_bundle, backend.insecure, self._certificate())
         found = self._contexts.get(key)
         if found is None:
             if len(self._contexts) >= TLS_CONTEXTS_MAX:
                 self._contexts.clear()
             found = self._contexts[key] = self._make_tls(backend)
         return found
+
+    def _certificate(self) -> bytes:
+        """Ours as it is now; it rotates."""
+        return self._disk.read(Path(self._client_cert[0])) if self._client_cert is not None else b''
 
     def _make_tls(self, backend: Backend) -> ssl.SSLContext:
         if backend.insecure:

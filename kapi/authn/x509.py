@@ -43,7 +43,8 @@ class Peers:
 
     def __init__(self, env: Env, proxy_ca: Path | None = None) -> None:
         self._env = env
-        self._proxy_ca = x509.load_pem_x509_certificates(env.disk.read(proxy_ca)) if proxy_ca is not None else []
+        self._proxy_ca = proxy_ca
+        self._proxy_authorities()
         self._known: dict[bytes, Peer] = {}
 
     def of(self, request: web.BaseRequest) -> Peer | None:
@@ -62,12 +63,16 @@ class Peers:
             raise Unauthorized
         return peer
 
+    def _proxy_authorities(self) -> list[x509.Certificate]:
+        """As the file is now: authorities rotate."""
+        return x509.load_pem_x509_certificates(self._env.disk.read(self._proxy_ca)) if self._proxy_ca else []
+
     def _read(self, cert: x509.Certificate) -> Peer:
         names = [str(a.value) for a in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         groups = [str(a.value) for a in cert.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
         name = names[-1] if names else ''
         user = User(name, (*groups, AUTHENTICATED)) if name else None
-        proxy = any(_signed(cert, authority) for authority in self._proxy_ca)
+        proxy = any(_signed(cert, authority) for authority in self._proxy_authorities())
         return Peer(user, name, cert.not_valid_after_utc, 'for others' if proxy else 'for itself')
 
 

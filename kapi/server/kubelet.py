@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from kapi.config import ApiConfig
 from kapi.errors import InternalError
 from kapi.usage.figures import Unreachable
+from kcore.env import Env
+from kcore.tls import Identity
 
 Obj = dict[str, Any]
 
@@ -25,18 +27,26 @@ SUMMARY_BYTES_MAX = 16 * 1024 * 1024
 class Kubelets:
     """One connection pool to all nodes; opened at the first use."""
 
-    def __init__(self, config: ApiConfig) -> None:
-        self._config = config
+    def __init__(self, config: ApiConfig, env: Env) -> None:
+        """Raises BadCertificate."""
+        pair = None
+        if config.kubelet_client_cert is not None and config.kubelet_client_key is not None:
+            pair = config.kubelet_client_cert, config.kubelet_client_key
+        self._identity = Identity(env, pair, (config.kubelet_ca or config.client_ca,))
         self._session: aiohttp.ClientSession | None = None
 
-    def session(self) -> aiohttp.ClientSession:
+    def request(self, method: str, url: str | URL, **options: Any) -> Any:
+        """An aiohttp request context, with the certificates as they are now."""
+        return self._open().request(method, url, ssl=self._identity.client(), **options)
+
+    def websocket(self, url: str, **options: Any) -> Any:
+        """An aiohttp WebSocket context, likewise."""
+        return self._open().ws_connect(url, ssl=self._identity.client(), **options)
+
+    def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            config = self._config
-            tls = ssl.create_default_context(cafile=str(config.kubelet_ca or config.client_ca))
-            if config.kubelet_client_cert is not None and config.kubelet_client_key is not None:
-                tls.load_cert_chain(config.kubelet_client_cert, config.kubelet_client_key)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
-            connector = aiohttp.TCPConnector(ssl=tls, limit=CONNECTIONS_MAX)
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._session
 
@@ -44,7 +54,7 @@ class Kubelets:
         """What a node and its pods use. Raises Unreachable."""
         try:
             url = f'{url_of(node)}/stats/summary'
-            async with self.session().get(url, params={'only_cpu_and_memory': 'true'}) as answer:
+            async with self.request('GET', url, params={'only_cpu_and_memory': 'true'}) as answer:
                 body = await answer.content.read(SUMMARY_BYTES_MAX)
                 answer.raise_for_status()
             found: Obj = orjson.loads(body)

@@ -8,9 +8,9 @@ not become a flood of leases. The lease lives a little longer than asked, so tha
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qs
 
 from kapi.storage.base import (
@@ -32,6 +32,7 @@ from kapi.storage.base import (
 from kapi.storage.retry import delete_loop, update_loop
 from kcore.config import split_address
 from kcore.env import Env
+from kcore.tls import Identity
 from kstore import errors
 from kstore.client import StoreClient, prefix_end
 from kstore.model import KeyValue
@@ -77,7 +78,7 @@ class KstoreStorage:
     def __init__(self, url: SplitResult, env: Env) -> None:
         query = {k: v[0] for k, v in parse_qs(url.query).items()}
         endpoints = [split_address(part) for part in url.netloc.split(',') if part]
-        tls = _tls(query) if 'ca' in query else None
+        tls = _identity(query, env).client if 'ca' in query else None
         self._env = env
         self.client = StoreClient(endpoints, env, tls=tls, deadline_s=float(query.get('deadline_s', '5')))
         self._leases: dict[int, _Lease] = {}
@@ -172,8 +173,7 @@ def _event(kind: str, kv: KeyValue, prev: KeyValue | None) -> Event:
     return Event(kv.key.decode(), kv.mod_revision, kv.value, before)
 
 
-def _tls(query: dict[str, str]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=query['ca'])
-    if 'cert' in query:
-        context.load_cert_chain(query['cert'], query.get('key'))
-    return context
+def _identity(query: dict[str, str], env: Env) -> Identity:
+    """Raises BadCertificate."""
+    pair = (Path(query['cert']), Path(query.get('key', query['cert']))) if 'cert' in query else None
+    return Identity(env, pair, (Path(query['ca']),))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from kcore import process
 from kcore.config import Config
 from kcore.env import Env
+from kcore.tls import Identity
 from kctl.local.layout import LOCALHOST, Layout, Role, join
 from kctl.local.pki import Authority, Leaf, kubeconfig
 
@@ -75,6 +77,8 @@ class Plan:
         self._authority = Authority(layout.pki, env)
         self._ca = str(layout.pki / 'ca.crt')
         self._front_proxy = Authority(layout.pki, env, name='front-proxy-ca', common_name='front-proxy-ca')
+        # An authority of its own: the cluster's signs people and nodes, and none of them may speak to the store.
+        self._store_authority = Authority(layout.pki, env, name='store-ca', common_name='store-ca')
 
     def prepare(self) -> None:
         """Everything on disk that the components will read."""
@@ -88,6 +92,12 @@ class Plan:
         for leaf in (KUBELET_CLIENT, *(self._api(n) for n in range(1, self._layout.apis + 1))):
             self._authority.ensure(leaf)
         self._front_proxy.ensure(FRONT_PROXY)
+        for leaf in (STORE_CLIENT, *(self._store(n) for n in range(1, self._layout.stores + 1))):
+            self._store_authority.ensure(leaf)
+
+    def store_identity(self) -> Identity:
+        """How `kctl` itself speaks to the store's members. Raises BadCertificate."""
+        return Identity(self._env, self._store_authority.ensure(STORE_CLIENT), (self._store_authority.file,))
 
     def components(self, machine: int | None = None) -> list[Component]:
         """All of them, or those of one machine of a three-terminal cluster."""
@@ -117,6 +127,7 @@ class Plan:
 
     def _store_flags(self, n: int) -> dict[str, str]:
         lay = self._layout
+        certificate, key = self._store_authority.ensure(self._store(n))
         peers = (f'{i}={join(lay.address("store", i))}' for i in range(1, lay.stores + 1))
         return {
             'id': str(n),
@@ -124,16 +135,21 @@ class Plan:
             'listen': join(lay.address('store', n)),
             'peers': ','.join(peers),
             'http': join(lay.store_http(n)),
+            'tls-cert': str(certificate),
+            'tls-key': str(key),
+            'tls-ca': str(self._store_authority.file),
         }
 
     def _api_flags(self, n: int) -> dict[str, str]:
         lay = self._layout
         members = (join(lay.address('store', i)) for i in range(1, lay.stores + 1))
         certificate, key = self._authority.ensure(self._api(n))
+        store_certificate, store_key = self._store_authority.ensure(STORE_CLIENT)
+        credentials = {'ca': self._store_authority.file, 'cert': store_certificate, 'key': store_key}
         kubelet_certificate, kubelet_key = self._authority.ensure(KUBELET_CLIENT)
         return {
             'listen': join(lay.address('api', n)),
-            'storage': 'kstore://' + ','.join(members),
+            'storage': f'kstore://{",".join(members)}?{urlencode(credentials)}',
             'tls-cert': str(certificate),
             'tls-key': str(key),
             'client-ca': self._ca,
@@ -177,6 +193,9 @@ class Plan:
         names = ('localhost', LOCALHOST, 'kubernetes', 'kubernetes.default', 'kubernetes.default.svc')
         cluster = ('kubernetes.default.svc.cluster.local', self._layout.kubernetes_service_ip)
         return Leaf(name_of('api', n), 'kube-apiserver', serves=(*names, *cluster))
+
+    def _store(self, n: int) -> Leaf:
+        return Leaf(name_of('store', n), name_of('store', n), serves=('localhost', self._layout.address('store', n)[0]))
 
     def _node(self, n: int) -> Leaf:
         name = name_of('node', n)

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -112,8 +113,18 @@ class Authority:
             have = x509.load_pem_x509_certificate(self._env.disk.read(certificate))
         except ValueError:  # damaged: a leaf is cheap
             return False
+        if not self._signed(have):
+            return False
         left = have.not_valid_after_utc - self._env.clock.wall()
         return left > timedelta(days=RENEW_BEFORE_DAYS) and have.subject == _subject(leaf) and _serves(have, leaf)
+
+    def _signed(self, have: x509.Certificate) -> bool:
+        """Whether it is ours: somebody may have exchanged the authority."""
+        try:
+            have.verify_directly_issued_by(self._certificate)
+        except (ValueError, InvalidSignature):
+            return False
+        return True
 
     def _issue(self, leaf: Leaf, certificate: Path, key_file: Path) -> None:
         key = ec.generate_private_key(ec.SECP256R1())

@@ -33,11 +33,12 @@ LEASE_OF = {'manager-leader': 'kube-controller-manager', 'scheduler-leader': 'ku
 
 async def store_leader(layout: Layout, env: Env) -> str | None:
     """`store-2`, say; None when no member knows of a leader."""
+    tls = Plan(layout, env).store_identity().client
     for n in range(1, layout.stores + 1):
         try:
             async with (
                 asyncio.timeout(ASK_TIMEOUT_S),
-                StoreClient([layout.address('store', n)], env, deadline_s=ASK_TIMEOUT_S) as client,
+                StoreClient([layout.address('store', n)], env, tls=tls, deadline_s=ASK_TIMEOUT_S) as client,
             ):
                 leader = (await client.status())['leader']
         except (StoreError, TimeoutError, OSError):

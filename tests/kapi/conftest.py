@@ -137,7 +137,7 @@ async def serving(authority: Authority, storage: Any = None, **settings: Any) ->
     await bootstrap.bootstrap(server)
     runner = web.ServerRunner(web.Server(server.handle), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, '127.0.0.1', 0, ssl_context=tls_context(config))
+    site = web.TCPSite(runner, '127.0.0.1', 0, ssl_context=tls_context(config, env))
     await site.start()
     base = f'https://127.0.0.1:{runner.addresses[0][1]}'
     async with contextlib.AsyncExitStack() as stack:

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from kcore.env import Env
+from kcore.tls import ClientTls, Identity
 from kstore.errors import Unreachable
 
 Stores = Callable[..., Awaitable[Any]]
@@ -60,11 +62,11 @@ class Authority:
         )
         return builder.sign(self._key, hashes.SHA256())
 
-    def client(self, pair: tuple[Path, Path] | None) -> ssl.SSLContext:
+    def client(self, pair: tuple[Path, Path] | None) -> ClientTls:
         context = ssl.create_default_context(cafile=str(self.ca))
         if pair is not None:
             context.load_cert_chain(*pair)
-        return context
+        return lambda: context
 
 
 async def test_three_members_and_their_clients_speak_only_tls(stores: Stores, tmp_path: Path):
@@ -84,3 +86,35 @@ async def test_three_members_and_their_clients_speak_only_tls(stores: Stores, tm
         with pytest.raises(Unreachable):
             await refused.get(b'/a')
     await client.put(b'/a', b'2')
+
+
+async def test_who_is_not_believed_is_told_why(stores: Stores, tmp_path: Path):
+    ours, theirs = Authority(tmp_path, 'ours'), Authority(tmp_path, 'theirs')
+    cert, key = ours.issue('member')
+    store = await stores(1, tls_cert=cert, tls_key=key, tls_ca=ours.ca)
+    stranger = ours.client(theirs.issue('stranger'))
+    with pytest.raises(Unreachable, match='does not believe our certificate'):
+        await (await store.client(tls=stranger, deadline_s=0.5)).get(b'/a')
+    with pytest.raises(Unreachable, match='its certificate is not believed'):
+        await (await store.client(tls=theirs.client(theirs.issue('naive')), deadline_s=0.5)).get(b'/a')
+
+
+async def test_members_go_on_with_new_certificates_of_a_new_authority(stores: Stores, tmp_path: Path):
+    old, new = Authority(tmp_path, 'old'), Authority(tmp_path, 'new')
+    cert, key = old.issue('member')
+    trusted = tmp_path / 'trusted.crt'
+    trusted.write_bytes(old.ca.read_bytes())
+    store = await stores(3, tls_cert=cert, tls_key=key, tls_ca=trusted)
+    client = await store.client(tls=Identity(Env.real(), (cert, key), (trusted,)).client, deadline_s=30.0)
+    await client.put(b'/a', b'1')
+    trusted.write_bytes(new.ca.read_bytes() + old.ca.read_bytes())
+    for target, source in zip((key, cert), reversed(new.issue('renewed')), strict=True):
+        target.write_bytes(source.read_bytes())
+    trusted.write_bytes(new.ca.read_bytes())
+    for i in (1, 2, 3):  # every connection is made anew, one member at a time
+        await store.kill(i)
+        await store.start(i)
+        await client.put(b'/a', b'2')
+    stranger = await store.client(tls=old.client(old.issue('late')), deadline_s=0.5)
+    with pytest.raises(Unreachable):
+        await stranger.get(b'/a')

@@ -82,7 +82,7 @@ async def log(ctx: Context, kind: Kind) -> Reply | web.StreamResponse:
     url = f'{base}/containerLogs/{ctx.info.namespace}/{ctx.info.name}/{container}'
     params = {k: text(query, k) for k in PASSED if k in query}
     try:
-        async with ctx.server.kubelets.session().get(url, params=params) as upstream:
+        async with ctx.server.kubelets.request('GET', url, params=params) as upstream:
             if upstream.status >= 400:
                 await _refuse(upstream)
             response = _opened(ctx)

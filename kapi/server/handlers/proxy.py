@@ -119,7 +119,7 @@ async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
         headers['Content-Length'] = str(raw.content_length)
     body = raw.content if raw.can_read_body else None
     try:
-        async with ctx.server.kubelets.session().request(
+        async with ctx.server.kubelets.request(
             raw.method, url, headers=headers, data=body, allow_redirects=False, auto_decompress=False, **check
         ) as answer:
             return await pass_back(ctx, answer)

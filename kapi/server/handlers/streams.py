@@ -43,12 +43,13 @@ async def stream(ctx: Context, kind: Kind) -> web.StreamResponse:
 async def _dial(
     ctx: Context, url: str, params: Sequence[tuple[str, str]], protocols: Sequence[str]
 ) -> aiohttp.ClientWebSocketResponse:
-    session = ctx.server.kubelets.session()
+    options = {'params': params, 'protocols': protocols, 'max_msg_size': MESSAGE_BYTES_MAX}
     try:
-        return await session.ws_connect(url, params=params, protocols=protocols, max_msg_size=MESSAGE_BYTES_MAX)
+        agent: aiohttp.ClientWebSocketResponse = await ctx.server.kubelets.websocket(url, **options)
     except aiohttp.WSServerHandshakeError as e:
         if e.status == 404:
             raise NotFound(f'the node agent does not know this stream: {e.message}', details={}) from e
         raise InternalError(f'error dialing backend: the node agent answered {e.status}') from e
     except aiohttp.ClientConnectionError as e:
         raise InternalError(f'error dialing backend: {e}') from e
+    return agent
