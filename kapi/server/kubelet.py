@@ -37,11 +37,11 @@ class Kubelets:
 
     def request(self, method: str, url: str | URL, **options: Any) -> Any:
         """An aiohttp request context, with the certificates as they are now."""
-        return self._open().request(method, url, ssl=self._identity.client(), **options)
+        return self._open().request(method, url, **{'ssl': self._identity.client(), **options})
 
-    def websocket(self, url: str, **options: Any) -> Any:
+    def websocket(self, url: str | URL, **options: Any) -> Any:
         """An aiohttp WebSocket context, likewise."""
-        return self._open().ws_connect(url, ssl=self._identity.client(), **options)
+        return self._open().ws_connect(url, **{'ssl': self._identity.client(), **options})
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -131,9 +131,8 @@ async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
 
 async def _dial(ctx: Context, url: URL, headers: CIMultiDict[str], check: dict[str, Any]) -> ClientSocket:
     kept = {k: v for k, v in headers.items() if not k.lower().startswith('sec-websocket-')}
-    session = ctx.server.kubelets.session()
     try:
-        socket: ClientSocket = await session.ws_connect(
+        socket: ClientSocket = await ctx.server.kubelets.websocket(
             url, protocols=offered(ctx.raw), headers=kept, max_msg_size=MESSAGE_BYTES_MAX, **check
         )
         return socket
