@@ -8,6 +8,7 @@ import pytest
 
 conformance = pytest.mark.conformance
 Obj = dict[str, Any]
+GONE = 'gracePeriodSeconds=0&propagationPolicy=Background'
 
 
 def _where(group: str, plural: str, namespace: str | None) -> str:
@@ -35,12 +36,12 @@ async def life(api: Any, group: str, plural: str, obj: Obj, namespace: str | Non
         updated = await api.put(f'{path}/life', seen['object'])
         assert updated.status == 200, updated.text
         assert (await event())['object']['metadata']['annotations']['updated'] == 'true'
-        assert (await api.delete(f'{path}/life?gracePeriodSeconds=0')).status == 200
+        assert (await api.delete(f'{path}/life?{GONE}')).status == 200
         assert (await event())['type'] == 'DELETED'
     assert (await api.get(f'{path}/life')).status == 404
     for name in ('a', 'b'):
         assert (await api.post(path, {**wanted, 'metadata': {**wanted['metadata'], 'name': name}})).status == 201
-    assert (await api.delete(f'{path}?{label}&gracePeriodSeconds=0')).status == 200
+    assert (await api.delete(f'{path}?{label}&{GONE}')).status == 200
     assert (await api.get(f'{path}?{label}')).json['items'] == []
     return updated.json
 
@@ -230,6 +231,107 @@ async def test_resource_quota(api):
 async def test_limit_range(api):
     limits = [{'type': 'Container', 'default': {'cpu': '1'}}]
     await life(api, 'v1', 'limitranges', {'spec': {'limits': limits}})
+
+
+BUDGETS = '/apis/policy/v1/namespaces/{}/poddisruptionbudgets'
+BUDGET: Obj = {'spec': {'minAvailable': 1, 'selector': {'matchLabels': {'foo': 'bar'}}}}
+
+
+@conformance('DisruptionController should create a PodDisruptionBudget')
+async def test_pod_disruption_budget(api):
+    await life(api, 'policy/v1', 'poddisruptionbudgets', BUDGET)
+    path = BUDGETS.format('default')
+    await api.post(path, {'metadata': {'name': 'b'}, **BUDGET})
+    patched = await api.patch(f'{path}/b', {'spec': {'minAvailable': '1%'}})
+    assert patched.json['spec']['minAvailable'] == '1%'
+
+
+@conformance(
+    'DisruptionController Listing PodDisruptionBudgets for all namespaces should list and delete a collection of '
+    'PodDisruptionBudgets'
+)
+async def test_budgets_of_all_namespaces_are_listed_and_deleted_by_namespace(api):
+    await api.post('/api/v1/namespaces', {'metadata': {'name': 'n'}})
+    for namespace, name in (('default', 'a'), ('default', 'b'), ('n', 'c')):
+        await api.post(BUDGETS.format(namespace), {'metadata': {'name': name, 'labels': {'x': 'y'}}, **BUDGET})
+    everywhere = '/apis/policy/v1/poddisruptionbudgets?labelSelector=x%3Dy'
+    assert [b['metadata']['name'] for b in (await api.get(everywhere)).json['items']] == ['a', 'b', 'c']
+    assert (await api.delete(BUDGETS.format('default'))).status == 200
+    assert [b['metadata']['name'] for b in (await api.get(everywhere)).json['items']] == ['c']
+
+
+@conformance('DisruptionController should update/patch PodDisruptionBudget status')
+async def test_pod_disruption_budget_status(api):
+    path = BUDGETS.format('default')
+    await api.post(path, {'metadata': {'name': 'b'}, **BUDGET})
+    status = {'currentHealthy': 1, 'desiredHealthy': 1, 'disruptionsAllowed': 0, 'expectedPods': 1}
+    await through_status(api, f'{path}/b', {**status, 'disruptedPods': {'p': '2026-01-01T00:00:00Z'}})
+    dropped = await api.patch(f'{path}/b/status', {'status': {'disruptedPods': None}})
+    assert 'disruptedPods' not in dropped.json['status']
+
+
+@conformance('Job should manage the lifecycle of a job')
+async def test_job(api):
+    updated = await life(api, 'batch/v1', 'jobs', {'spec': {'suspend': True, 'parallelism': 2, 'template': TEMPLATE}})
+    assert updated['spec']['suspend'] is True
+    path = '/apis/batch/v1/namespaces/default/jobs'
+    await api.post(path, {'metadata': {'name': 'j'}, 'spec': {'suspend': True, 'template': TEMPLATE}})
+    resumed = await api.patch(f'{path}/j', {'spec': {'suspend': False}}, 'strategic-merge-patch')
+    assert resumed.json['spec']['suspend'] is False
+    fixed = await api.patch(f'{path}/j', {'spec': {'template': {'metadata': {'labels': {'x': 'z'}}}}})
+    assert fixed.status == 422
+
+
+VOLUME: Obj = {'spec': {
+    'capacity': {'storage': '2Gi'}, 'accessModes': ['ReadWriteOnce'], 'persistentVolumeReclaimPolicy': 'Retain',
+    'csi': {'driver': 'example.com', 'volumeHandle': 'h'}, 'storageClassName': 'x',
+}}  # fmt: skip
+CLAIM: Obj = {'spec': {
+    'accessModes': ['ReadWriteOnce'], 'resources': {'requests': {'storage': '1Gi'}}, 'storageClassName': 'x',
+}}  # fmt: skip
+
+
+@conformance('PersistentVolumes CSI Conformance should run through the lifecycle of a PV and a PVC')
+async def test_persistent_volume_and_claim(api):
+    await life(api, 'v1', 'persistentvolumes', VOLUME, None)
+    await life(api, 'v1', 'persistentvolumeclaims', CLAIM)
+
+
+@conformance('PersistentVolumes CSI Conformance should apply changes to a pv/pvc status')
+async def test_persistent_volume_and_claim_status(api):
+    claims = '/api/v1/namespaces/default/persistentvolumeclaims'
+    await api.post('/api/v1/persistentvolumes', {'metadata': {'name': 'v'}, **VOLUME})
+    await api.post(claims, {'metadata': {'name': 'c'}, **CLAIM})
+    await through_status(api, '/api/v1/persistentvolumes/v', {'phase': 'Failed', 'message': 'm', 'reason': 'E2E'})
+    condition = {'type': 'StatusUpdate', 'status': 'True', 'lastTransitionTime': '2026-01-01T00:00:00Z'}
+    await through_status(api, f'{claims}/c', {'conditions': [condition]})
+
+
+@conformance('CSIInlineVolumes should support CSIVolumeSource in Pod API')
+async def test_a_pod_may_carry_an_inline_csi_volume(api):
+    await api.post('/api/v1/namespaces/default/serviceaccounts', {'metadata': {'name': 'default'}})
+    label = {'security.kubernetes.io/csi-ephemeral-volume-profile': 'restricted'}
+    spec = {'volumeLifecycleModes': ['Ephemeral'], 'podInfoOnMount': True}
+    await api.post('/apis/storage.k8s.io/v1/csidrivers', {'metadata': {'name': 'd.example.com', 'labels': label},
+                                                          'spec': spec})  # fmt: skip
+    volume = {'name': 'v', 'csi': {'driver': 'd.example.com', 'readOnly': True, 'volumeAttributes': {'a': 'b'}}}
+    mount = {'name': 'v', 'mountPath': '/mnt'}
+    pod = {'spec': {'containers': [{'name': 'c', 'image': 'i', 'volumeMounts': [mount]}], 'volumes': [volume]}}
+    await life(api, 'v1', 'pods', pod)
+    made = await api.post('/api/v1/namespaces/default/pods', {'metadata': {'name': 'p'}, **pod})
+    assert volume in made.json['spec']['volumes']
+
+
+@conformance('Namespaces [Serial] should apply a finalizer to a Namespace')
+async def test_a_namespace_takes_a_finalizer_and_gives_it_back(api):
+    made = (await api.post('/api/v1/namespaces', {'metadata': {'name': 'n'}})).json
+    assert made['spec']['finalizers'] == ['kubernetes']
+    made['spec']['finalizers'].append('e2e.example.com/fakeFinalizer')
+    held = await api.put('/api/v1/namespaces/n/finalize', made)
+    assert held.json['spec']['finalizers'] == ['kubernetes', 'e2e.example.com/fakeFinalizer']
+    assert (await api.get('/api/v1/namespaces/n')).json['spec'] == held.json['spec']
+    held.json['spec']['finalizers'].pop()
+    assert (await api.put('/api/v1/namespaces/n/finalize', held.json)).json['spec']['finalizers'] == ['kubernetes']
 
 
 @conformance('Services should delete a collection of services')

@@ -52,14 +52,14 @@ class Authority:
             .serial_number(x509.random_serial_number()).not_valid_before(self.now - day).not_valid_after(self.now + day)
         )  # fmt: skip
 
-    def issue(self, file: str, user: str, *groups: str) -> tuple[Path, Path]:
+    def issue(self, file: str, user: str, *groups: str, host: str = 'localhost') -> tuple[Path, Path]:
         cert_path, key_path = self.directory / f'{file}.crt', self.directory / f'{file}.key'
         if cert_path.exists():
             return cert_path, key_path
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, g) for g in groups]
         subject = x509.Name([*names, x509.NameAttribute(NameOID.COMMON_NAME, user)])
-        alternatives = [x509.DNSName('localhost'), x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]
+        alternatives = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address('127.0.0.1'))]
         built = self._build(subject, key).add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         cert = built.sign(self.key, hashes.SHA256())
         cert_path.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
