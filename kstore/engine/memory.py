@@ -16,6 +16,8 @@ class Image:
 
     tables: list[dict[bytes, bytes]] = field(default_factory=lambda: [{} for _ in Table])
     applied: int = 0
+    error: OSError | None = None
+    """What every write fails with while it is set: a full disk, a broken one."""
 
 
 class MemoryBackend:
@@ -48,6 +50,8 @@ class MemoryBackend:
 
     async def write(self, layer: Layer, applied: int) -> None:
         await asyncio.sleep(0)
+        if self._image.error is not None:
+            raise self._image.error
         for table in Table:
             records = self._image.tables[table]
             for key, value in layer.values[table].items():

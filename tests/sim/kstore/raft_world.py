@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from kstore.raft import confchange, quorum
 from kstore.raft.confchange import ConfChange, Op, Transition
@@ -32,6 +33,8 @@ class RaftChecks:
     entries: dict[tuple[int, int], tuple[int, bytes]] = field(default_factory=dict)
     committed: dict[int, Entry] = field(default_factory=dict)
     commit: int = 0
+    acknowledged: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(member, term) → newest entry it told that term's leader it has."""
 
     def led(self, member: Member) -> None:
         """Election safety and leader completeness."""
@@ -53,10 +56,20 @@ class RaftChecks:
         if m.type == MessageType.VOTE_RESP and not m.reject and (state.term, state.vote) != (m.term, m.to):
             raise Violation(f'{m.frm} grants {m.to} its vote in term {m.term}, but wrote {state}')
         last = disk.snapshot.index + len(disk.entries)
-        if m.type == MessageType.APPEND_RESP and not m.reject and m.index > last:
-            raise Violation(f'{m.frm} acknowledges entry {m.index}, but its disk ends at {last}')
+        if m.type == MessageType.APPEND_RESP and not m.reject:
+            if m.index > last:
+                raise Violation(f'{m.frm} acknowledges entry {m.index}, but its disk ends at {last}')
+            place = m.frm, m.term
+            self.acknowledged[place] = max(m.index, self.acknowledged.get(place, 0))
         if m.type not in (MessageType.PRE_VOTE, MessageType.PRE_VOTE_RESP) and state.term < m.term:
             raise Violation(f'{m.frm} speaks in term {m.term}, but wrote {state.term}')
+
+    def kept(self, member: int, disk: Disk) -> None:
+        """What was acknowledged to a leader stays for its whole term: it may count on it at any time."""
+        last = disk.snapshot.index + len(disk.entries)
+        promised = self.acknowledged.get((member, disk.hard_state.term), 0)
+        if last < promised:
+            raise Violation(f'{member} acknowledged entry {promised}, and its disk now ends at {last}')
 
     def exists(self, entries: Sequence[Entry], before: int) -> None:
         """Log matching: index and term determine the entry and the one before it.
@@ -140,7 +153,7 @@ class Member:
     def start(self) -> None:
         d = self.disk
         stored = Stored(d.hard_state, d.snapshot, tuple(d.entries), d.applied)
-        config = RaftConfig(self.id, append_bytes_max=64, inflight_max=4, **self.world.options)
+        config = RaftConfig(self.id, **self.world.limits, **self.world.options)
         self.core = RaftCore(config, stored, self.world.rng)
         self.up = True
         self.checked = self.core.log.committed
@@ -196,6 +209,7 @@ class Member:
             if (state.term, state.commit) < (self.disk.hard_state.term, 0):
                 raise Violation(f'{self.id} writes term {state.term} after {self.disk.hard_state.term}')
         self.disk.write(rd)
+        self.world.checks.kept(self.id, self.disk)
         if rd.entries and rd.entries[0].index > self.disk.snapshot.index:
             self.world.checks.exists(rd.entries, self.disk.term(rd.entries[0].index - 1))
 
@@ -223,6 +237,16 @@ class RaftWorld:
         self.churn = rng.choice([0, 0, 0.004])
         self.crashes = rng.choice([0.002, 0.01])
         self.lag = rng.choice([0.2, 0.6])
+        odd = random.Random(f'limits {seed}')
+        self.limits: dict[str, Any] = {'append_bytes_max': 64, 'inflight_max': 4}
+        self.late_copies = 0.0
+        self.late: list[Message] = []
+        """Second copies that come when hardly anybody remembers the first."""
+        self.compactions = 0.3
+        if seed % 2 == 0:  # the others keep these figures, with which some of them found bugs
+            self.limits = {'append_bytes_max': odd.choice([8, 64, 1000]), 'inflight_max': odd.choice([1, 4, 20])}
+            self.late_copies, self.compactions = odd.choice([0.0, 0.02, 0.2]), odd.choice([0.05, 0.3, 0.6])
+        self._odd = odd
         conf = ConfState(tuple(range(1, members + 1)))
         self.ids = list(range(1, members + 1 + (2 if self.churn else 0)))
         self.members = {i: Member(self, i, conf if i in conf.voters else ConfState(())) for i in self.ids}
@@ -252,8 +276,12 @@ class RaftWorld:
             else:
                 carried = m
             self.network.extend([carried] * (2 if self.rng.random() < self.duplicate else 1))
+            if self.late_copies and self._odd.random() < self.late_copies:
+                self.late.append(carried)
 
     def deliver(self) -> None:
+        if self.late and self._odd.random() < 0.02:
+            self.network.insert(0, self.late.pop(self._odd.randrange(len(self.late))))
         if self.network:
             at = self.rng.randrange(min(self.reorder, len(self.network)))
             m = self.network.pop(at)
@@ -314,14 +342,14 @@ class RaftWorld:
         rng, core = self.rng, member.core
         draw = rng.random()
         try:
-            if draw < 0.3:
+            if draw < self.compactions:
                 at = min(
                     member.applied[-1].index, core.log.applied, member.disk.snapshot.index + len(member.disk.entries)
                 )
                 self.compact(member, at - rng.randint(0, 3))
-            elif draw < 0.4:
+            elif draw < self.compactions + 0.1:
                 core.transfer_leader(rng.choice(self.ids))
-            elif draw < 0.45:
+            elif draw < self.compactions + 0.15:
                 core.forget_leader()
             elif rng.random() < self.churn * 20 and core.leading is not None:
                 ops = tuple((rng.choice(list(Op)), rng.choice(self.ids)) for _ in range(rng.choice([0, 1, 1, 2, 3])))
@@ -358,24 +386,50 @@ class RaftWorld:
     def heal(self) -> None:
         """Liveness: without faults, everybody agrees before long."""
         self.cut, self.drop, self.duplicate, self.reorder, self.lag = set(), 0, 0, 1, 0
+        self.late, self.late_copies = [], 0.0
         for m in self.members.values():
             if not m.up:
                 m.start()
         for _ in range(400):
-            for m in self.members.values():
-                m.core.tick()
-                m.turn()
-                while m.open:
-                    m.sync(len(m.open))
-                    m.turn()
-            while self.network:
-                self.deliver()
+            self.calm()
             if self.agreed():
                 return
         states = {
             i: (m.core.role.value, m.core.term, m.core.leader, m.applied[-1].index) for i, m in self.members.items()
         }
         raise Violation(f'no agreement after the faults: {states}')
+
+    def calm(self) -> None:
+        """One tick for everyone, without faults; everything it leads to is done."""
+        for m in self.members.values():
+            m.core.tick()
+            m.turn()
+            while m.open:
+                m.sync(len(m.open))
+                m.turn()
+        while self.network:
+            self.deliver()
+
+    def rejoin(self) -> None:
+        """With pre-votes a member that was cut off for a while comes back without disturbing anybody.
+
+        Only with check-quorum, too: else nobody vouches for the leader, and an up-to-date log wins the pre-vote.
+        """
+        leader = max((m for m in self.members.values() if m.core.role is Role.LEADER), key=lambda m: m.core.term).core
+        others = [i for i in leader.conf.voters if i != leader.id]
+        vouched = leader.config.pre_vote and leader.config.check_quorum
+        if not vouched or leader.conf.outgoing or len(others) < 2 or leader.id not in leader.conf.voters:
+            return
+        lone = self.rng.choice(others)
+        self.cut = {pair for i in self.ids for pair in ((i, lone), (lone, i))}
+        term = leader.term
+        for _ in range(5 * leader.config.election_ticks):
+            self.calm()
+        self.cut = set()
+        for _ in range(5 * leader.config.election_ticks):
+            self.calm()
+        if leader.role is not Role.LEADER or leader.term != term:
+            raise Violation(f'{lone} was cut off in term {term}; its return brought term {leader.term}')
 
     def agreed(self) -> bool:
         leaders = [m for m in self.members.values() if m.core.role is Role.LEADER]
@@ -391,6 +445,7 @@ class RaftWorld:
         for _ in range(steps):
             self.step()
         self.heal()
+        self.rejoin()
 
 
 def simulate(seed: int, steps: int = 8000) -> RaftWorld:

@@ -43,6 +43,8 @@ FAULTS = (
     'membership',
     'wall clock',
 )
+NASTY = ('split brain', 'zombie', 'full tables')
+"""Faults that only odd seeds know: the even ones keep the histories that once found bugs."""
 CLIENTS = 8
 SLOWEST_S = 2.0
 """Mean time of a disk operation on the slowest of disks."""
@@ -94,12 +96,24 @@ class StoreWorld:
         self.world.net.delay_s = (0.0001, rng.choice([0.001, 0.005, 0.03]))
         for machine in self.machines:
             machine.keep_entries = rng.choice([10, 40, 1000])
+        self.lease_workers = 1
+        self.stretch = 1.0
+        if seed % 2 and faults is None:
+            self._be_nasty(random.Random(f'nasty {seed}'))
         self.clients = 0
         self.changes: list[float] = []
         self.dark_s = 0.0
+        self.healed = False
         self.deaths: list[str] = []
         self.done: dict[str, int] = {}
         """Faults that struck, by kind."""
+
+    def _be_nasty(self, rng: random.Random) -> None:
+        """More leases than one, faults that strike where it hurts, now and then a time long enough for checkpoints."""
+        self.faults += rng.sample(NASTY, 2)
+        self.lease_workers = 3
+        if rng.random() < 0.2:
+            self.stretch, self.ttls, self.pace = 3.0, (7, 12), 0.3
 
     # --- members ----------------------------------------------------------------------------------------------------
 
@@ -188,6 +202,7 @@ class StoreWorld:
                 machine.host.resume()
                 machine.host.disk.capacity = None
                 machine.host.disk.latency_s = 0.0002
+                machine.image.error = None
                 if machine.task is None:
                     self.start(machine)
 
@@ -215,11 +230,33 @@ class StoreWorld:
             disk.sync_error = OSError(errno.EIO, 'sync failed')
         elif kind == 'full disk':
             disk.capacity = disk.used + rng.choice([0, 50, 2000])
+        elif kind == 'full tables':
+            victim.image.error = OSError(errno.ENOSPC, 'no room for the tables')
+        elif kind == 'split brain':
+            self._split(victim)
+        elif kind == 'zombie':
+            await self._zombie(victim)
         elif kind == 'reset':
             net.break_connections(victim.host.name)
         else:
             return self._administer(kind, victim)
         return True
+
+    def _split(self, victim: Machine) -> None:
+        """One member, most likely the leader, is left alone with some of the clients."""
+        others = [m.host.name for m in self.machines if m is not victim]
+        clients = {f'client {n}' for n in range(CLIENTS)}
+        mine = {n for n in sorted(clients) if self.rng.random() < 0.5}
+        for a in sorted(mine | {victim.host.name}):
+            for b in [*others, *sorted(clients - mine)]:
+                self.world.net.cut(a, b)
+
+    async def _zombie(self, victim: Machine) -> None:
+        """It sleeps through an election and wakes up where nobody tells it."""
+        self._split(victim)
+        victim.host.pause()
+        await asyncio.sleep(self.rng.uniform(0.5, 2.5))
+        victim.host.resume()
 
     def _administer(self, kind: str, victim: Machine) -> bool:
         assert victim.member is not None
@@ -257,9 +294,12 @@ class StoreWorld:
             clients = [await stack.enter_async_context(self.client(follow=n % 3 != 2)) for n in range(CLIENTS)]
             async with asyncio.TaskGroup() as group:
                 workers = [tasks.start(group, f'keys {n}', work.keys(f'c{n}', c)) for n, c in enumerate(clients[:4])]
-                workers.append(tasks.start(group, 'leases', work.leases('l', clients[4], self.ttls)))
+                workers += [
+                    tasks.start(group, f'leases {n}', work.leases(f'l{n}' if n else 'l', clients[4], self.ttls))
+                    for n in range(self.lease_workers)
+                ]
                 workers.append(tasks.start(group, 'compactor', work.compactor(clients[4], self.compact_every_s)))
-                workers += [tasks.start(group, f'dark {n}', self._watch_the_dark(until)) for n in range(1)]
+                workers.append(tasks.start(group, 'dark', self._watch_the_dark()))
                 watchers = [
                     tasks.start(group, f'watch {n}', work.watcher(f'w{n}', c)) for n, c in enumerate(clients[5:])
                 ]
@@ -269,10 +309,9 @@ class StoreWorld:
                     watcher.cancel()
         self.judge()
 
-    async def _watch_the_dark(self, until: float) -> None:
-        """Add up the time in which nothing was committed although there was work."""
-        loop = asyncio.get_running_loop()
-        while loop.time() < until:
+    async def _watch_the_dark(self) -> None:
+        """Add up the time in which nothing was committed although there was work, or before all was healed."""
+        while not self.healed:
             index = max(self.ledger.entries, default=0)
             await asyncio.sleep(0.5)
             if max(self.ledger.entries, default=0) == index:
@@ -280,11 +319,13 @@ class StoreWorld:
 
     async def settle(self, workers: list[asyncio.Task[None]]) -> None:
         """Heal everything; before long all members and watches agree."""
+        self.healed = True
         self.world.net.heal()
         self.world.net.delay_s = (0.0001, 0.001)
         for machine in self.machines:
             machine.host.disk.capacity = machine.host.disk.sync_error = None
             machine.host.disk.latency_s = 0.0002
+            machine.image.error = None
             machine.host.resume()
         await asyncio.sleep(0.1)
         await self.bury()
@@ -359,7 +400,7 @@ def simulate(seed: int, seconds: float = 8.0, **options: Any) -> StoreWorld:
     """One seeded run of virtual `seconds` and the time to settle. Raises Violation, or what a member died of."""
     world = StoreWorld(seed, **options)
     try:
-        world.world.run(world.main(seconds))
+        world.world.run(world.main(seconds * world.stretch))
     except BaseExceptionGroup as e:
         raise tasks.leaves(e)[0] from e
     return world

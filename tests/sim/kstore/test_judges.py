@@ -116,7 +116,12 @@ def test_a_lease_that_ends_too_early_is_found() -> None:
 def test_a_lease_that_lives_too_long_is_found(ended_at: float | None) -> None:
     with pytest.raises(Violation, match='lives'):
         judges.lease_safety(*lease(ended_at, (0, 0.1)), [], 0, 30)
-    judges.lease_safety(*lease(ended_at, (0, 0.1)), [1.0, 2.0, 3.0], 0, 30)
+    judges.lease_safety(*lease(ended_at, (0, 0.1)), [5.0, 12.0, 18.0, 24.0], 0, 30)
+
+
+def test_changes_of_leader_in_quick_succession_lengthen_a_lease_by_little() -> None:
+    with pytest.raises(Violation, match='3 changes'):
+        judges.lease_safety(*lease(None, (0, 0.1)), [1.0, 2.0, 3.0], 0, 30)
 
 
 def test_members_that_differ_and_events_that_do_not_add_up_are_found() -> None:
