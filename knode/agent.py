@@ -28,6 +28,7 @@ from knode.pods.checkpoint import Checkpoints
 from knode.pods.host import Host
 from knode.pods.manager import PodManager
 from knode.pods.statuses import Statuses
+from knode.pods.watchdog import Watchdog
 from knode.runtime.registry import make_drivers
 from knode.server import NodeServer
 from knode.shutdown import shut_down
@@ -59,12 +60,13 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
     objects = ApiObjects(client)
     statuses = Statuses(client, env)
     events = EventRecorder(client, env, 'kubelet', config.name)
-    drivers = make_drivers(env)
+    drivers = make_drivers(env, config.cgroup_root)
     pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')
     mirrors = Mirrors(client, env, pods, statuses, keeper.known_node)
     host = Host(
         env, config.name, keeper.address, drivers, pool, Checkpoints(env, data_dir), objects, mirrors, events,
         keeper.allocatable(), keeper.known_labels, sync_frequency_s=config.sync_frequency_s,
+        pod_pids=config.pod_pids_limit,
     )  # fmt: skip
     manager = PodManager(host, pods, statuses, mirrors)
     collector = Collector(config, env, manager.workers.values)
@@ -87,6 +89,7 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
             start_restarting(group, 'statuses', statuses.run, env)
             start_restarting(group, 'stats', collector.run, env)
             start_restarting(group, 'events', events.run, env)
+            start_restarting(group, 'memory limits', Watchdog(env, manager.workers.values).run, env)
             start_restarting(group, 'mirror pods', mirrors.run, env)
             if (path := config.pod_manifest_path) is not None:
                 source = StaticSource(env, path.absolute(), config.name, manager.set_static)

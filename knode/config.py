@@ -29,6 +29,8 @@ class NodeConfig(Config):
     memory: str = Field('', description='capacity of memory (default: the machine has)')
     pods: int = Field(110, ge=1, le=10_000, description='most pods at once')
     labels: dict[str, str] = Field(default_factory=dict, description='further node labels, a=b,c=d')
+    cgroup_root: str = Field('', description='control group for containers, e.g. /kubeling; empty: none are used')
+    pod_pids_limit: int = Field(0, ge=0, description='most processes of a pod, with control groups; 0: any number')
     heartbeat_s: float = Field(10.0, gt=0, description='seconds between renewals of the node lease')
     lease_duration_s: int = Field(40, ge=1, description='seconds after which a silent node is taken for dead')
     status_period_s: float = Field(300.0, gt=0, description='seconds between status reports without news')

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kcore.meta import quantity
 from knode.pods.model import Verdict
+from knode.pods.resources import amount, requests
 from knode.pods.security import forbidden_sysctl
 
 Obj = Mapping[str, Any]
@@ -55,55 +55,16 @@ def _host_ports(pod: Obj) -> set[tuple[str, str, int]]:
     }
 
 
-def requests(pod: Obj) -> dict[str, int]:
-    """What a pod asks for: cpu in thousandths, everything else in units.
-
-    The larger of what the main containers and sidecars ask for together, and what each init container asks for beside
-    the sidecars that started before it; overhead on top. Source: component-helpers/resource/helpers.go.
-    """
-    spec = pod['spec']
-    total: dict[str, int] = {}
-    for c in spec.get('containers') or ():
-        total = _sum(total, _asked(c))
-    beside: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for c in spec.get('initContainers') or ():
-        if c.get('restartPolicy') == 'Always':
-            beside = _sum(beside, _asked(c))
-            total = _sum(total, _asked(c))
-            peak = _most(peak, beside)
-        else:
-            peak = _most(peak, _sum(beside, _asked(c)))
-    return _sum(_most(total, peak), {k: _amount(k, v) for k, v in (spec.get('overhead') or {}).items()})
-
-
-def _asked(c: Obj) -> dict[str, int]:
-    resources = c.get('resources') or {}
-    both = {**(resources.get('limits') or {}), **(resources.get('requests') or {})}
-    return {k: _amount(k, v) for k, v in both.items()}
-
-
-def _amount(name: str, value: str) -> int:
-    return quantity.milli(value) if name == 'cpu' else quantity.value(value)
-
-
-def _sum(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
-    return {k: a.get(k, 0) + b.get(k, 0) for k in {*a, *b}}
-
-
-def _most(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
-    return {k: max(a.get(k, 0), b.get(k, 0)) for k in {*a, *b}}
-
-
 def _fits(pod: Obj, others: list[Obj], allocatable: Mapping[str, str]) -> Verdict | None:
     most = int(allocatable.get('pods', '110'))
     if len(others) + 1 > most:
         return _short('pods', 1, len(others), most)
     used: dict[str, int] = {}
     for other in others:
-        used = _sum(used, requests(other))
+        for name, wanted in requests(other).items():
+            used[name] = used.get(name, 0) + wanted
     for name, wanted in sorted(requests(pod).items()):
-        capacity = _amount(name, allocatable.get(name, '0'))
+        capacity = amount(name, allocatable.get(name, '0'))
         if wanted and used.get(name, 0) + wanted > capacity:
             return _short(name, wanted, used.get(name, 0), capacity)
     return None

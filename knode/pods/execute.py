@@ -27,6 +27,7 @@ def exec_spec(record: Record, argv: Sequence[str]) -> dict[str, Any]:
         'groups': meta.get('groups') or [],
         'no_new_privs': meta.get('no_new_privs', False),
         'capabilities': meta.get('capabilities'),
+        'cgroups': meta.get('cgroups') or [],
         'mount_pid': record.pid if meta.get('mounts') else 0,
     }
 

@@ -56,6 +56,8 @@ class Host:
     probe_metrics: ProbeMetrics = field(default_factory=ProbeMetrics)
     sync_frequency_s: float = 60.0
     """How long a running pod may see an old ConfigMap, Secret or token."""
+    pod_pids: int = 0
+    """Most processes of one pod, where the kernel can count them; 0: any number."""
 
     def driver_for(self, pod: Obj) -> RuntimeDriver:
         """By RuntimeClass name; the default is `process`."""

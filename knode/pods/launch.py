@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 
-from kcore.meta import quantity
 from knode.errors import RunError
 from knode.images.catalogue import Image, host_environment
 from knode.pods import security
@@ -18,14 +17,13 @@ from knode.pods.environment import Sources, environment
 from knode.pods.expand import expand
 from knode.pods.host import Host
 from knode.pods.model import Obj, Start
+from knode.pods.resources import limits_of, oom_score, rlimits
 from knode.runtime.driver import ContainerSpec
 from knode.runtime.shim.container import MARK
 
 TERMINATION_MESSAGE_BYTES_MAX = 4096
 FALLBACK_LINES_MAX = 80
 FALLBACK_BYTES_MAX = 2048
-
-OOM_SCORES: Mapping[str, int] = {'Guaranteed': -997, 'BestEffort': 1000, 'Burstable': 500}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +81,7 @@ def container_spec(
         gid=gid,
         groups=groups,
         rlimits=rlimits(c),
+        limits=limits_of(pod, c, host.pod_pids),
         oom_score_adj=oom_score(pod, c, host.allocatable),
         no_new_privs=no_new_privs,
         capabilities=keeps,
@@ -121,22 +120,6 @@ def _surroundings(pod: Obj, c: Obj, paths: Paths, pod_ip: str, attempt: int) -> 
         'KUBELING_VOLUMES': str(paths.volumes),
         'KUBELING_TERMINATION_LOG': str(paths.termination(c['name'], attempt)),
     }
-
-
-def rlimits(c: Obj) -> dict[str, tuple[int, int]]:
-    """What of the limits a plain process can be held to: no core dumps beside the program, and no memory lock."""
-    return {'RLIMIT_CORE': (0, 0)}
-
-
-def oom_score(pod: Obj, c: Obj, allocatable: Mapping[str, str]) -> int:
-    """Source: pkg/kubelet/qos/policy.go GetContainerOOMScoreAdjust."""
-    qos = (pod.get('status') or {}).get('qosClass') or 'BestEffort'
-    if qos != 'Burstable':
-        return OOM_SCORES.get(qos, 1000)
-    request = ((c.get('resources') or {}).get('requests') or {}).get('memory', '0')
-    total = quantity.value(allocatable.get('memory', '0')) or 1
-    score = 1000 - 1000 * quantity.value(request) // total
-    return max(3, min(score, 999))
 
 
 def termination_message(env: Any, paths: Paths, c: Obj, record: Any) -> str:

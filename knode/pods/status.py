@@ -11,6 +11,7 @@ from kcore.meta.times import format_time
 from knode.pods.model import Kind, Obj, View, containers_of
 from knode.pods.phase import phase
 from knode.pods.plan import restarts, resume_at
+from knode.pods.resources import qos_class
 from knode.runtime.driver import NS, Record
 
 RUNTIME = 'process'
@@ -224,18 +225,3 @@ def _ready(view: View, previous: Mapping[str, Obj], containers: tuple[bool, str,
             state = 'does not exist.' if kind not in previous else 'is not "True", but False'
             return False, 'ReadinessGatesNotReady', f'{missing} "{kind}" {state}'
     return True, '', ''
-
-
-def qos_class(spec: Obj) -> str:
-    """Guaranteed: every container limits cpu and memory and asks for no less; BestEffort: none asks for anything."""
-    containers = [*(spec.get('containers') or ()), *(spec.get('initContainers') or ())]
-    asked = False
-    guaranteed = True
-    for c in containers:
-        resources = c.get('resources') or {}
-        limits, requests = resources.get('limits') or {}, resources.get('requests') or {}
-        asked = asked or any(r in m for m in (limits, requests) for r in ('cpu', 'memory'))
-        guaranteed = guaranteed and all(
-            r in limits and requests.get(r, limits[r]) == limits[r] for r in ('cpu', 'memory')
-        )
-    return 'BestEffort' if not asked else 'Guaranteed' if guaranteed else 'Burstable'

@@ -120,6 +120,11 @@ class PodWorker:
             self._unsaved = True
             self.wake()
 
+    async def kill(self, record: Record, reason: str) -> None:
+        """End one container at once. Raises ShimError."""
+        if self.checkpoint.handle is not None:
+            await self.driver.kill(self.checkpoint.handle, record.id, reason)
+
     def refuse(self, verdict: Verdict) -> None:
         """`end` for a pod that was never taken: nothing of it is kept here, the API alone remembers."""
         self.checkpoint = renewed(self.checkpoint, verdict=verdict)

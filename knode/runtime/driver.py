@@ -25,6 +25,8 @@ class Capabilities:
     change_user: bool = False
     isolates_fs: bool = False
     isolates_network: bool = False
+    limits_memory: bool = False
+    """The kernel holds containers to their memory limits; else somebody has to look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,18 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a container is held to where the kernel can; 0: no limit."""
+
+    cpu_milli: int = 0
+    cpu_request_milli: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+    pod_pids: int = 0
+    """Of the whole pod."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """Everything a container needs, resolved: no reference is left to look up."""
 
@@ -110,6 +124,7 @@ class ContainerSpec:
     groups: Sequence[int] = ()
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     oom_score_adj: int | None = None
+    limits: Limits = Limits()
     no_new_privs: bool = False
     capabilities: Sequence[int] | None = None
     """What its bounding set keeps; None: everything."""
@@ -199,6 +214,9 @@ class RuntimeDriver(Protocol):
     async def stop(self, handle: Handle, container_id: str, *, grace_s: float) -> None:
         """Ask to end, then kill after `grace_s`; returns at once. A repeated call can only shorten the grace."""
 
+    async def kill(self, handle: Handle, container_id: str, reason: str) -> None:
+        """SIGKILL at once; `reason` is what the record says afterwards."""
+
     async def annotate(self, handle: Handle, container_id: str, meta: Mapping[str, Any]) -> None:
         """Add the agent's own facts to a record, durably."""
 
@@ -222,3 +240,6 @@ class RuntimeDriver(Protocol):
 
     def stats(self, handle: Handle) -> Mapping[str, Stats]:
         """By container id."""
+
+    def memory_bytes(self, handle: Handle, container_id: str) -> int:
+        """Like `rss_bytes` of its stats, but memory that processes share is counted once. Slow: for doubtful cases."""

@@ -20,6 +20,7 @@ import structlog
 from kcore.env import Env
 from knode.errors import ShimError, ShimGone
 from knode.runtime import usage
+from knode.runtime.cgroups import Cgroups
 from knode.runtime.driver import (
     Attachment,
     Capabilities,
@@ -46,8 +47,8 @@ NS_PER_S = 1_000_000_000
 class _Pod:
     """What is known of one sandbox."""
 
-    def __init__(self, handle: Handle, changed: Callable[[], None]) -> None:
-        self.handle, self.changed = handle, changed
+    def __init__(self, handle: Handle, changed: Callable[[], None], cgroups: Cgroups | None) -> None:
+        self.handle, self.changed, self.cgroups = handle, changed, cgroups
         self.records: dict[str, Record] = {}
         self.connection: ShimConnection | None = None
         self.lost = asyncio.Event()
@@ -64,12 +65,16 @@ class _Pod:
 
     def take(self, data: Mapping[str, Any]) -> Record:
         record = Record(**data)
+        if record.signal == signal.SIGKILL and self.cgroups and self.cgroups.oom_killed(self.handle.uid, record.id):
+            record = replace(record, reason='OOMKilled')
         known = self.records.get(record.id)
         if known is not None and known.finished_ns and not record.finished_ns:
             return known  # the answer to `start` is read after the news of the end: an end is final
         self.records[record.id] = record
         for old in [r for r in self.records.values() if r.name == record.name and r.attempt < record.attempt - 1]:
             del self.records[old.id]
+            if self.cgroups:
+                self.cgroups.remove(self.handle.uid, old.id)
         return record
 
     def shim(self) -> ShimConnection:
@@ -81,13 +86,17 @@ class _Pod:
 class ProcessDriver:
     name = 'process'
 
-    def __init__(self, env: Env) -> None:
-        self.capabilities = Capabilities(change_user=os.geteuid() == 0)
-        self._env = env
+    def __init__(self, env: Env, cgroups: Cgroups | None = None) -> None:
+        self.capabilities = Capabilities(
+            change_user=os.geteuid() == 0, limits_memory=cgroups is not None and cgroups.limits_memory
+        )
+        self._env, self._cgroups = env, cgroups
         self._zygote = Zygote(env)
         self._pods: dict[str, _Pod] = {}
 
     async def prepare(self) -> None:
+        if self._cgroups:
+            self._cgroups.sweep()
         can = await self._zygote.probe()
         self.capabilities = replace(self.capabilities, isolates_fs=bool(can.get('mounts')))
         log.info('process driver ready', **asdict(self.capabilities))
@@ -114,7 +123,7 @@ class ProcessDriver:
             except ShimError as e:
                 log.warning('shim did not answer', uid=handle.uid, err=str(e))
         await self._bury(handle.directory)
-        pod = _Pod(handle, changed)
+        pod = _Pod(handle, changed, self._cgroups)
         for data in self._saved(handle.directory):
             if not data['finished_ns']:
                 now = int(self._env.clock.wall().timestamp() * NS_PER_S)
@@ -124,7 +133,7 @@ class ProcessDriver:
         return False
 
     async def _connect(self, handle: Handle, changed: Callable[[], None]) -> None:
-        pod = _Pod(handle, changed)
+        pod = _Pod(handle, changed, self._cgroups)
         pod.connection = await ShimConnection.open(handle.directory, SOCKET_FILE, pod.on_event, pod.on_lost)
         state = await pod.connection.call('status')
         if state['pid'] != handle.pid:
@@ -159,7 +168,7 @@ class ProcessDriver:
 
     def observe(self, handle: Handle) -> tuple[Record, ...]:
         pod = self._pods.get(handle.uid)
-        return tuple(sorted(pod.records.values(), key=lambda r: r.attempt)) if pod else ()
+        return tuple(sorted([*pod.records.values()], key=lambda r: r.attempt)) if pod else ()
 
     def _pod(self, handle: Handle) -> _Pod:
         pod = self._pods.get(handle.uid)
@@ -169,10 +178,18 @@ class ProcessDriver:
 
     async def start(self, handle: Handle, spec: ContainerSpec) -> Record:
         pod = self._pod(handle)
-        return pod.take(await pod.shim().call('start', spec=spec.to_json()))
+        wanted = spec.to_json()
+        if self._cgroups:
+            entries = self._cgroups.make(handle.uid, spec.id, spec.limits)
+            wanted |= {'cgroups': entries, 'meta': {**spec.meta, 'cgroups': entries}}
+        return pod.take(await pod.shim().call('start', spec=wanted))
 
     async def stop(self, handle: Handle, container_id: str, *, grace_s: float) -> None:
         await self._pod(handle).shim().call('stop', container=container_id, grace_s=grace_s)
+
+    async def kill(self, handle: Handle, container_id: str, reason: str) -> None:
+        await self.annotate(handle, container_id, {'reason': reason})
+        await self._pod(handle).shim().call('signal', container=container_id, signal=int(signal.SIGKILL))
 
     async def annotate(self, handle: Handle, container_id: str, meta: Mapping[str, Any]) -> None:
         pod = self._pod(handle)
@@ -219,10 +236,18 @@ class ProcessDriver:
         pod = self._pods.pop(handle.uid, None)
         if pod is not None and pod.connection is not None:
             pod.connection.close()
+        if self._cgroups:
+            self._cgroups.remove(handle.uid)
+
+    def memory_bytes(self, handle: Handle, container_id: str) -> int:
+        running = {r.id: r.pid for r in self.observe(handle) if r.running and r.id == container_id}
+        return usage.shared_once(handle.pid, running)
 
     def stats(self, handle: Handle) -> Mapping[str, Stats]:
         running = {r.id: r.pid for r in self.observe(handle) if r.running and host.start_ticks(r.pid) == r.start_ticks}
-        return usage.by_container(handle.pid, running) if running else {}
+        counted = {i: s for i in running if self._cgroups and (s := self._cgroups.stats(handle.uid, i)) is not None}
+        others = {i: pid for i, pid in running.items() if i not in counted}
+        return counted | (usage.by_container(handle.pid, others) if others else {})
 
 
 def kill_shim(state: Mapping[str, Any]) -> int:

@@ -124,6 +124,11 @@ class SimulatedDriver:
         code, number = (143, 15) if wanted <= grace_s else (137, 9)
         self._finish_after(pod, container_id, min(wanted, grace_s), code, number)
 
+    async def kill(self, handle: Handle, container_id: str, reason: str) -> None:
+        pod = self._pod(handle)
+        await self.annotate(handle, container_id, {'reason': reason})
+        self._finish_after(pod, container_id, 0.0, 137, 9)
+
     async def annotate(self, handle: Handle, container_id: str, meta: Mapping[str, Any]) -> None:
         pod = self._pod(handle)
         record = pod.records[container_id]
@@ -159,6 +164,10 @@ class SimulatedDriver:
         pod = self._pods.pop(handle.uid, None)
         if pod is not None:
             self._end(pod)
+
+    def memory_bytes(self, handle: Handle, container_id: str) -> int:
+        found = self.stats(handle).get(container_id)
+        return found.rss_bytes if found else 0
 
     def stats(self, handle: Handle) -> Mapping[str, Stats]:
         pod, now = self._pods.get(handle.uid), self._now()

@@ -23,13 +23,33 @@ def by_container(shim: int, running: Mapping[str, int]) -> dict[str, Stats]:
     shim:     pid of the pod's shim.
     running:  container id → pid of its first process.
     """
+    return {i: _sum(pids) for i, pids in _roots(shim, running).items()}
+
+
+def shared_once(shim: int, running: Mapping[str, int]) -> int:
+    """Bytes of memory of these containers together, each page divided among those that share it. Slow."""
+    roots = [pid for pids in _roots(shim, running).values() for pid in pids]
+    return sum(_proportional_bytes(member) for pid in roots for member in _family(pid))
+
+
+def _proportional_bytes(pid: int) -> int:
+    try:
+        lines = host.read_file(f'/proc/{pid}/smaps_rollup').splitlines()
+    except OSError:  # it has ended, or has become another user's: what it shares is not known
+        found = of_process(pid)
+        return found.rss_bytes if found else 0
+    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith(b'Pss:')), 0)
+
+
+def _roots(shim: int, running: Mapping[str, int]) -> dict[str, list[int]]:
+    """Container id → its processes that are the shim's children."""
     roots = {pid: container_id for container_id, pid in running.items()}
     families: dict[str, list[int]] = {container_id: [] for container_id in running}
     for pid in {*host.children(shim), *roots}:
         container_id = roots.get(pid) or _marked(pid, running)
         if container_id:
             families[container_id].append(pid)
-    return {i: _sum(pids) for i, pids in families.items()}
+    return families
 
 
 def _marked(pid: int, running: Mapping[str, int]) -> str:

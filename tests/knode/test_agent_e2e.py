@@ -314,3 +314,15 @@ async def test_a_static_pod_needs_no_api_and_its_mirror_comes_back(world, client
     file.unlink()
     await wait_for(client, name, lambda p: p is None)
     await eventually(lambda: not (world.root / 'n1' / 'pods').exists() or not os.listdir(world.root / 'n1' / 'pods'))
+
+
+async def test_a_container_over_its_memory_limit_is_killed_and_says_so(world, client):
+    grow = 'x = bytearray(96 << 20); import time; time.sleep(1000)'
+    p = pod('hog', sys.executable, '-c', grow, restartPolicy='Never')
+    p['spec']['containers'][0]['resources'] = {'limits': {'memory': '64Mi'}}
+    await client.create(PODS, p)
+    dead = await wait_for(client, 'hog', lambda p: p and p['status']['phase'] == 'Failed')
+    ended = dead['status']['containerStatuses'][0]['state']['terminated']
+    assert (ended['reason'], ended['exitCode']) == ('OOMKilled', 137)
+    await client.delete(PODS, 'hog', 'default')
+    await wait_for(client, 'hog', lambda p: p is None)

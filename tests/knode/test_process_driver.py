@@ -55,6 +55,14 @@ async def test_stop_terminates_the_group_and_kills_it_after_the_grace(rig, event
     assert rig.record(handle, stubborn.id).exit_code == 128 + signal.SIGKILL
 
 
+async def test_a_killed_container_says_what_for(rig, eventually):
+    handle = await rig.open()
+    r = await rig.start(handle, 'sh', '-c', 'trap "" TERM; sleep 1000 & wait')
+    await rig.driver.kill(handle, r.id, 'OOMKilled')
+    done = await eventually(lambda: (x := rig.record(handle, r.id)).finished_ns and x)
+    assert (done.exit_code, done.meta['reason']) == (137, 'OOMKilled')
+
+
 async def test_what_a_container_left_behind_ends_with_it(rig, eventually, tmp_path):
     handle = await rig.open()
     # A double-forked daemon in a session of its own: neither child nor group leads to it.

@@ -62,6 +62,7 @@ def _become(spec: Mapping[str, Any], stdio: Sequence[int], report: int, parent: 
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        _enter_cgroups(spec)
         _limit(spec)
         _arrange_mounts(spec)
         _change_directory(str(spec['cwd']))  # as the agent's user: the pod's directory is closed to others
@@ -83,9 +84,22 @@ def _text(e: OSError) -> str:
     return (e.strerror or str(e)).lower()
 
 
+def _enter_cgroups(spec: Mapping[str, Any]) -> None:
+    for path in spec.get('cgroups') or ():
+        try:
+            fd = os.open(path, os.O_WRONLY)
+            os.write(fd, b'0')
+            os.close(fd)
+        except OSError as e:
+            raise StartError(f'entering control group {os.path.dirname(path)}: {_text(e)}') from e
+
+
 def _limit(spec: Mapping[str, Any]) -> None:
     for name, pair in (spec.get('rlimits') or {}).items():
-        resource.setrlimit(getattr(resource, name), tuple(pair))
+        kind = getattr(resource, name)
+        hard = resource.getrlimit(kind)[1]
+        # What we have been given ourselves cannot be exceeded.
+        resource.setrlimit(kind, tuple(pair if hard == resource.RLIM_INFINITY else [min(n, hard) for n in pair]))
     adj = spec.get('oom_score_adj')
     if adj is not None:
         try:
