@@ -41,6 +41,12 @@ class Call:
     """For the whole request up to its headers, pauses included; None for ever."""
 
 
+def open_connector(config: ClientConfig) -> aiohttp.BaseConnector:
+    """The connections of one client."""
+    tls = config.ssl_context()
+    return aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=tls if tls is not None else True)
+
+
 class HttpTransport:
     """Keep-alive, TLS, failover, pauses. Safe for concurrent use on one event loop."""
 
@@ -62,10 +68,11 @@ class HttpTransport:
         if self._closed:
             raise Unavailable(failure(503, 'ServiceUnavailable', 'the client is closed'))
         if self._session is None:  # made late: needs a running loop, and must not be shared over a fork
-            tls = self._config.ssl_context()
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=tls if tls is not None else True)
             self._session = aiohttp.ClientSession(
-                connector=connector, headers=self._headers, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar()
+                connector=open_connector(self._config),
+                headers=self._headers,
+                auto_decompress=True,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 

@@ -212,6 +212,8 @@ class Agent:
 
     def __init__(self, client: Client, node: str) -> None:
         self.client, self.node = client, node
+        self.has_bindings = client.config.servers[0].startswith('https')
+        """The small fake has none."""
         self.nodes = {node}
         """All nodes that it plays; unbound pods go where their affinity says, else to the first."""
         self.ready = True
@@ -259,6 +261,10 @@ class Agent:
         for key in self.pods.store:
             self._work.put_nowait(key)
 
+    def place(self, pod) -> str:
+        """The node for a pod that says nothing of nodes."""
+        return self.node
+
     def _becomes_ready(self, pod) -> bool:
         fresh = not pod.get('status', {}).get('podIP') and not deleting(pod)
         return fresh and self.ready and self.healthy(pod)
@@ -286,18 +292,19 @@ class Agent:
             named = {'name': meta['name'], 'namespace': meta['namespace']}
             binding = {
                 'apiVersion': 'v1', 'kind': 'Binding', 'metadata': named,
-                'target': {'apiVersion': 'v1', 'kind': 'Node', 'name': node_of(pod) or self.node},
+                'target': {'apiVersion': 'v1', 'kind': 'Node', 'name': node_of(pod) or self.place(pod)},
             }  # fmt: skip
-            if self.client.config.servers[0].startswith('https'):
+            if self.has_bindings:
                 await self.client.create(PODS, binding, subresource='binding')
             else:
                 await self.client.patch(PODS, meta['name'], {'spec': {'nodeName': self.node}}, meta['namespace'])
         elif bound and self._becomes_ready(pod):
-            stamp = format_time(datetime.now(UTC))
+            stamp = format_time(self.client.env.clock.wall())
             ready = {'type': 'Ready', 'status': 'True', 'lastTransitionTime': stamp}
             status = {
                 'phase': self.finish(pod) or 'Running',
                 'podIP': f'127.64.{number // 250}.{number % 250 + 1}',
+                'startTime': stamp,
                 'conditions': [ready],
             }
             await self.client.patch(PODS, meta['name'], {'status': status}, meta['namespace'], subresource='status')

@@ -8,7 +8,7 @@ Source: pkg/controller/nodelifecycle/node_lifecycle_controller.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -85,18 +85,24 @@ def readiness(node: Obj) -> str:
     return str((get_condition(node, 'Ready') or {}).get('status') or 'Unknown')
 
 
-def wanted_taints(node: Obj, evict: bool, now: datetime) -> list[Obj] | None:
-    """`spec.taints` as they should be; None when they are right. evict: the NoExecute taint may be set now.
+Eviction = Literal['now', 'later', 'never']
+"""What a node that is not ready gets: the NoExecute taint, no new one yet, or not even the one that it has."""
+
+
+def wanted_taints(node: Obj, eviction: Eviction, now: datetime) -> list[Obj] | None:
+    """`spec.taints` as they should be; None when they are right.
 
     A NoExecute taint that is there already stays while its cause lasts; its `timeAdded` starts the pods' tolerations.
     """
     held = (node.get('spec') or {}).get('taints') or []
     wanted = [t for t in held if t.get('key') not in _OURS]
     for key, effect in _causes(node):
+        if effect == 'NoExecute' and eviction == 'never':
+            continue
         old = next((t for t in held if t.get('key') == key and t.get('effect') == effect), None)
         if old is not None:
             wanted.append(old)
-        elif effect == 'NoSchedule' or evict:
+        elif effect == 'NoSchedule' or eviction == 'now':
             fresh = {'key': key, 'effect': effect}
             wanted.append(fresh | {'timeAdded': format_time(now)} if key != UNSCHEDULABLE else fresh)
     return None if _as_set(wanted) == _as_set(held) else wanted
@@ -154,15 +160,20 @@ def zone_state(nodes: Iterable[Obj]) -> Zone:
     return 'Normal'
 
 
-def eviction_rates(nodes: Iterable[Obj]) -> dict[str, float]:
-    """Zone → NoExecute taints a second. When every zone is fully disrupted nothing is evicted anywhere."""
+def all_down(nodes: Iterable[Obj]) -> bool:
+    """No node of any zone is ready: more likely this manager is cut off than that everything died at once."""
+    states = [readiness(node) for node in nodes]
+    return bool(states) and 'True' not in states
+
+
+def eviction_rates(nodes: Sequence[Obj]) -> dict[str, float]:
+    """Zone → NoExecute taints a second. When all nodes are down nothing is evicted anywhere."""
     zones: dict[str, list[Obj]] = {}
     for node in nodes:
         zones.setdefault(zone_of(node), []).append(node)
-    states = {name: zone_state(members) for name, members in zones.items()}
-    if states and all(s == 'FullDisruption' for s in states.values()):
-        return dict.fromkeys(states, 0.0)
-    return {name: _rate(state, len(zones[name])) for name, state in states.items()}
+    if all_down(nodes):
+        return dict.fromkeys(zones, 0.0)
+    return {name: _rate(zone_state(members), len(members)) for name, members in zones.items()}
 
 
 def _rate(state: Zone, size: int) -> float:

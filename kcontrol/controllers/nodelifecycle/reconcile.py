@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -12,8 +13,10 @@ from kclient.errors import ApiError, Conflict, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, loop
 from kcontrol.controllers.nodelifecycle.plan import (
+    Eviction,
     Heart,
     Limiter,
+    all_down,
     eviction_rates,
     lacks_eviction,
     not_ready_pod_status,
@@ -48,6 +51,8 @@ class Monitor:
     """Node uid → its readiness when last looked at."""
     names: dict[str, Obj] = field(default_factory=dict)
     limiter: Limiter = field(default_factory=Limiter)
+    all_down: bool = False
+    """At the last look no node was ready."""
 
 
 @loop('nodelifecycle')
@@ -69,17 +74,30 @@ async def run(c: Ctx) -> NoReturn:
 
 
 async def look(c: Ctx, monitor: Monitor) -> None:
-    """One pass over all nodes."""
+    """One pass: first who is alive, since that decides how fast the silent ones may be evicted, if at all."""
     nodes, now = c.list(NODES), c.env.clock.monotonic()
     _note_comings_and_goings(c, monitor, nodes)
+    nodes = [await _tried(node, _listen(c, monitor, node, now)) or node for node in nodes]
+    down = all_down(nodes)
+    if monitor.all_down and not down:
+        # What the others said meanwhile may not have reached us: they get the grace once more.
+        for heart in monitor.hearts.values():
+            heart.since = now
+    monitor.all_down = down
     rates = eviction_rates(nodes)
     for node in nodes:
-        try:
-            await _look_at(c, monitor, node, rates, now)
-        except (NotFound, Conflict):
-            continue  # changed or gone meanwhile: the change brings the next pass
-        except ApiError as e:
-            log.warning('node could not be updated', node=name_of(node), err=str(e))
+        await _tried(node, _judge(c, monitor, node, rates, now))
+
+
+async def _tried(node: Obj, step: Coroutine[None, None, Obj | None]) -> Obj | None:
+    """One node's trouble is not another's."""
+    try:
+        return await step
+    except (NotFound, Conflict):
+        return None  # changed or gone meanwhile: the change brings the next pass
+    except ApiError as e:
+        log.warning('node could not be updated', node=name_of(node), err=str(e))
+        return None
 
 
 def _note_comings_and_goings(c: Ctx, monitor: Monitor, nodes: list[Obj]) -> None:
@@ -97,16 +115,22 @@ def _note_comings_and_goings(c: Ctx, monitor: Monitor, nodes: list[Obj]) -> None
         c.event(gone, 'Normal', 'RemovingNode', text)
 
 
-async def _look_at(c: Ctx, monitor: Monitor, node: Obj, rates: dict[str, float], now: float) -> None:
-    uid = str(node['metadata']['uid'])
-    heart = monitor.hearts.setdefault(uid, Heart(since=now))
+async def _listen(c: Ctx, monitor: Monitor, node: Obj, now: float) -> Obj:
+    """The node, with its conditions Unknown if it has been silent for too long."""
+    heart = monitor.hearts.setdefault(str(node['metadata']['uid']), Heart(since=now))
     heart.observe(node, c.get(LEASES, f'{LEASE_NAMESPACE}/{name_of(node)}'), now)
-    if silent(node, heart, now, c.config.node_monitor_grace_period_s, c.config.node_startup_grace_period_s):
-        status = {**(node.get('status') or {}), 'conditions': unknown_conditions(node, c.now())}
-        if await c.patch_status(NODES, node, status):
-            log.warning('node fell silent', node=name_of(node))
-            node = await c.client.get(NODES, name_of(node))
-    ready = readiness(node)
+    if not silent(node, heart, now, c.config.node_monitor_grace_period_s, c.config.node_startup_grace_period_s):
+        return node
+    status = {**(node.get('status') or {}), 'conditions': unknown_conditions(node, c.now())}
+    if not await c.patch_status(NODES, node, status):
+        return node
+    log.warning('node fell silent', node=name_of(node))
+    return await c.client.get(NODES, name_of(node))
+
+
+async def _judge(c: Ctx, monitor: Monitor, node: Obj, rates: dict[str, float], now: float) -> None:
+    """Events, pods and taints that follow from a node's readiness."""
+    uid, ready = str(node['metadata']['uid']), readiness(node)
     turned = monitor.ready.get(uid) != ready
     if ready != 'True' and turned and monitor.ready.get(uid) == 'True':
         text = f'Node {name_of(node)} status is now: NodeNotReady'
@@ -115,8 +139,10 @@ async def _look_at(c: Ctx, monitor: Monitor, node: Obj, rates: dict[str, float],
     if ready == 'Unknown' or (ready == 'False' and turned):
         await _mark_pods(c, node)
     monitor.ready[uid] = ready
-    evict = lacks_eviction(node) and monitor.limiter.take(zone_of(node), rates, now)
-    taints = wanted_taints(node, evict, c.now())
+    eviction: Eviction = 'never' if monitor.all_down else 'later'
+    if lacks_eviction(node) and monitor.limiter.take(zone_of(node), rates, now):
+        eviction = 'now'
+    taints = wanted_taints(node, eviction, c.now())
     if taints is not None:
         await c.patch(NODES, node, {'spec': {'taints': taints or None}})
 

@@ -297,17 +297,19 @@ def node(name: str, ready: str | None = 'True', zone: str = '', taints=(), **spe
 def test_conditions_become_taints_and_foreign_taints_stay(now, golden):
     foreign = {'key': 'team', 'value': 'x', 'effect': 'NoExecute'}
     golden('node-taints', {
-        'ready': nodes.wanted_taints(node('a', taints=[foreign]), True, now),
-        'not-ready': nodes.wanted_taints(node('a', 'False', taints=[foreign]), True, now),
-        'not-ready-limited': nodes.wanted_taints(node('a', 'False'), False, now),
-        'unknown': nodes.wanted_taints(node('a', 'Unknown', unschedulable=True), True, now),
+        'ready': nodes.wanted_taints(node('a', taints=[foreign]), 'now', now),
+        'not-ready': nodes.wanted_taints(node('a', 'False', taints=[foreign]), 'now', now),
+        'not-ready-limited': nodes.wanted_taints(node('a', 'False'), 'later', now),
+        'unknown': nodes.wanted_taints(node('a', 'Unknown', unschedulable=True), 'now', now),
         'never-posted': nodes.unknown_conditions(node('a', None), now),
         'silent': nodes.unknown_conditions(node('a'), now),
     })  # fmt: skip
     tainted = node('a', 'False')
-    tainted['spec']['taints'] = nodes.wanted_taints(tainted, True, now)
-    assert nodes.wanted_taints(tainted, True, now) is None
-    assert nodes.wanted_taints({**tainted, 'status': node('a')['status']}, True, now) == []
+    tainted['spec']['taints'] = nodes.wanted_taints(tainted, 'now', now)
+    assert nodes.wanted_taints(tainted, 'now', now) is None
+    spared = nodes.wanted_taints(tainted, 'never', now)
+    assert [(t['key'], t['effect']) for t in spared] == [(nodes.NOT_READY, 'NoSchedule')]
+    assert nodes.wanted_taints({**tainted, 'status': node('a')['status']}, 'now', now) == []
 
 
 def test_evictions_stop_when_everything_is_down_and_slow_down_in_a_sick_zone():
