@@ -220,9 +220,10 @@ class _Stream:
                 return  # the client left
             now = time()
             ending = now >= self.end
-            if self.options.bookmarks and (ending or now >= self.bookmark_at):
-                # With an empty buffer, everything up to the cache's revision has been sent.
-                await write(self._bookmark(self.ctx.server.cache.revision, None))
+            if ending or now >= self.bookmark_at:
+                if self.options.bookmarks:
+                    # With an empty buffer, everything up to the cache's revision has been sent.
+                    await write(self._bookmark(self.ctx.server.cache.revision, None))
                 self.bookmark_at = now + BOOKMARK_INTERVAL_S
             if ending:
                 return
@@ -235,8 +236,8 @@ class _Stream:
         return taken if self.late is None else replay(self.late, iter([event for _, event in taken]))
 
     def _arm(self) -> None:
-        when = min(self.end, self.bookmark_at) if self.options.bookmarks else self.end
-        self._timer = self.loop.call_at(when, self.watcher.wake)
+        # Also without bookmarks: a client that left is noticed when the stream looks round.
+        self._timer = self.loop.call_at(min(self.end, self.bookmark_at), self.watcher.wake)
 
     def _bookmark(self, rv: int, annotations: dict[str, str] | None) -> bytes:
         r = self.kind.resource

@@ -209,6 +209,16 @@ async def test_a_browser_watches_over_a_web_socket_with_a_message_an_event(world
             await asyncio.sleep(0)  # the goodbye is on its way
 
 
+async def test_a_watch_whose_client_left_is_noticed_without_an_event(world: Any, api: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr('kapi.server.handlers.watch.BOOKMARK_INTERVAL_S', 0.05)
+    hub = world.server.cache.resource('/registry/configmaps/').hub
+    async with api.watch(f'{CM}?watch=1'):
+        assert len(hub) == 1
+    async with asyncio.timeout(10):
+        while len(hub):
+            await asyncio.sleep(0)  # the connection's end is on its way
+
+
 async def test_a_watch_over_a_web_socket_ends_in_time(api: Any) -> None:
     async with api.session.ws_connect(f'{api.base}{CM}?watch=1&timeoutSeconds=1') as socket:
         assert (await socket.receive()).type == WSMsgType.CLOSE
