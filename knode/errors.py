@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class NodeError(Exception):
     """Base of the node agent's own errors; the text is for people."""
@@ -45,3 +47,12 @@ class NotFoundError(NodeError):
 
 class BadRequestError(NodeError):
     """A request to the node's server that cannot be served. HTTP 400."""
+
+
+class ProtocolRefused(NodeError):
+    """A client and we speak no common streaming protocol. HTTP 403."""
+
+    def __init__(self, message: str, headers: Sequence[tuple[str, str]]) -> None:
+        """headers:  what we speak."""
+        super().__init__(message)
+        self.headers = headers

@@ -15,13 +15,14 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from multidict import CIMultiDict
 
 from kcore.config import split_address
 from kcore.env import Env
 from kcore.meta.times import parse_time
 from kcore.tls import Identity
 from knode.config import NodeConfig
-from knode.errors import BadRequestError, NotFoundError
+from knode.errors import BadRequestError, NotFoundError, ProtocolRefused
 from knode.logs import LogOptions, read_log
 from knode.pods.manager import PodManager
 from knode.pods.worker import PodWorker
@@ -78,6 +79,8 @@ class NodeServer:
             return web.Response(status=404, text=str(e))
         except (BadRequestError, ValueError) as e:
             return web.Response(status=400, text=str(e))
+        except ProtocolRefused as e:
+            return web.Response(status=403, text=str(e), headers=CIMultiDict(e.headers))
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text='ok')

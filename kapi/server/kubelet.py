@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import aiohttp
@@ -34,6 +35,11 @@ class Kubelets:
             pair = config.kubelet_client_cert, config.kubelet_client_key
         self._identity = Identity(env, pair, (config.kubelet_ca or config.client_ca,))
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """Trusts the agents' authority and shows our client certificate, as they are now. Raises BadCertificate."""
+        return self._identity.client()
 
     def request(self, method: str, url: str | URL, **options: Any) -> Any:
         """An aiohttp request context, with the certificates as they are now."""

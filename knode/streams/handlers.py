@@ -1,4 +1,4 @@
-"""`/exec` and `/attach`: a command beside a container, or the container itself, joined to a WebSocket."""
+"""`/exec` and `/attach`: a command beside a container, or the container itself, joined to a client's streams."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 
+import structlog
 from aiohttp import web
 
 from kcore.tasks import start_detached, stop
@@ -14,8 +15,14 @@ from knode.pods.execute import exec_spec
 from knode.pods.manager import PodManager
 from knode.pods.worker import PodWorker
 from knode.runtime.driver import Handle, Record, Streams
-from knode.streams.channels import STDERR, STDOUT, Channels, exit_status, failure
-from knode.streams.portforward import PROTOCOL, Forwarder
+from knode.streams import portchannels, portforward
+from knode.streams.channels import Channels
+from knode.streams.portforward import TUNNELLED
+from knode.streams.remote import STDERR, STDOUT, RemoteStreams, exit_status, failure
+from knode.streams.spdy_remote import SpdyStreams
+from knode.streams.upgraded import asks_for_spdy
+
+log = structlog.get_logger('knode.streams')
 
 
 class StreamHandlers:
@@ -23,9 +30,10 @@ class StreamHandlers:
         self._manager = manager
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        router.add_get('/exec/{namespace}/{pod}/{container}', self._exec)
-        router.add_get('/portForward/{namespace}/{pod}', self._forward)
-        router.add_get('/attach/{namespace}/{pod}/{container}', self._attach)
+        for method in ('GET', 'POST'):  # WebSockets begin with the one, SPDY with either
+            router.add_route(method, '/exec/{namespace}/{pod}/{container}', self._exec)
+            router.add_route(method, '/portForward/{namespace}/{pod}', self._forward)
+            router.add_route(method, '/attach/{namespace}/{pod}/{container}', self._attach)
 
     def _target(self, request: web.Request) -> tuple[PodWorker, Handle, Record]:
         where = request.match_info
@@ -36,7 +44,7 @@ class StreamHandlers:
         handle = worker.checkpoint.handle
         if not records or handle is None or not records[-1].running:
             raise NotFoundError(f'container not found ("{where["container"]}")')
-        if request.headers.get('Upgrade', '').lower() != 'websocket':
+        if not _is_websocket(request) and not asks_for_spdy(request):
             raise BadRequestError('Upgrade request required')
         return worker, handle, records[-1]
 
@@ -45,9 +53,12 @@ class StreamHandlers:
         worker = self._manager.find(where['namespace'], where['pod'])
         if worker is None:
             raise NotFoundError(f'pod does not exist: {where["pod"]}_{where["namespace"]}')
-        if PROTOCOL not in request.headers.get('Sec-WebSocket-Protocol', ''):
-            raise BadRequestError(f'port forwarding needs the WebSocket protocol {PROTOCOL}')
-        return await Forwarder(worker.checkpoint.address).serve(request)
+        address = worker.checkpoint.address
+        if asks_for_spdy(request) or TUNNELLED in request.headers.get('Sec-WebSocket-Protocol', ''):
+            return await portforward.serve(request, address)
+        if _is_websocket(request):
+            return await portchannels.serve(request, address)
+        raise BadRequestError('Upgrade request required')
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         worker, handle, record = self._target(request)
@@ -55,12 +66,16 @@ class StreamHandlers:
         if not argv:
             raise BadRequestError('you must specify at least 1 command for the container')
         wants = _wants(request)
-        channels = Channels()
-        await channels.open(request)
-        theirs = _open_streams(channels, wants)
+        streams = _streams(request, wants)
+        try:
+            await streams.open(request)
+        except ConnectionError as e:
+            log.info('a client left before its command began', object=worker.key, err=str(e))
+            return streams.response
+        theirs = _open_streams(streams, wants)
         try:
             run = start_detached('exec', worker.driver.exec(handle, record.id, exec_spec(record, argv), theirs))
-            gone = start_detached('exec client', channels.left.wait())
+            gone = start_detached('exec client', streams.left.wait())
             # The child has its copies once the shim answered; ours would keep the streams from ending.
             try:
                 await asyncio.wait({run, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -74,14 +89,18 @@ class StreamHandlers:
             await stop(gone)
             run.cancel()
             await asyncio.wait({run})
-        await channels.finish(outcome)
-        return channels.response
+        await streams.finish(outcome)
+        return streams.response
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         worker, handle, record = self._target(request)
         wants = _wants(request)
-        channels = Channels()
-        await channels.open(request)
+        streams = _streams(request, wants)
+        try:
+            await streams.open(request)
+        except ConnectionError as e:
+            log.info('a client left before it was attached', object=worker.key, err=str(e))
+            return streams.response
         out, child_out = os.pipe2(os.O_CLOEXEC)
         err, child_err = os.pipe2(os.O_CLOEXEC)
         try:
@@ -89,29 +108,37 @@ class StreamHandlers:
         except ShimError as e:
             os.close(out)
             os.close(err)
-            await channels.finish(failure(str(e)))
-            return channels.response
+            await streams.finish(failure(str(e)))
+            return streams.response
         finally:
             os.close(child_out)
             os.close(child_err)
-        channels.carry(
+        streams.carry(
             stdin=attached.stdin if 'stdin' in wants else -1,
             outputs=[(STDOUT, out), (STDERR, err)],
             terminal=attached.stdin if attached.tty else -1,
         )
-        ended = start_detached('attach output', channels.outputs_ended())
-        gone = start_detached('attach client', channels.left.wait())
+        ended = start_detached('attach output', streams.outputs_ended())
+        gone = start_detached('attach client', streams.left.wait())
         await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
         await stop(ended, gone)
         if 'stdin' in wants and (_container(worker, record.name) or {}).get('stdinOnce') and record.running:
             with contextlib.suppress(ShimError):  # it ended: there is no input left to close
                 await worker.driver.close_stdin(handle, record.id)
-        await channels.finish(exit_status(0))
-        return channels.response
+        await streams.finish(exit_status(0))
+        return streams.response
 
 
 def _container(worker: PodWorker, name: str) -> dict[str, object] | None:
     return next((dict(c) for c in worker.pod['spec']['containers'] if c['name'] == name), None)
+
+
+def _is_websocket(request: web.Request) -> bool:
+    return request.headers.get('Upgrade', '').lower() == 'websocket'
+
+
+def _streams(request: web.Request, wants: set[str]) -> RemoteStreams:
+    return SpdyStreams(wants) if asks_for_spdy(request) else Channels()
 
 
 def _wants(request: web.Request) -> set[str]:
@@ -122,12 +149,12 @@ def _wants(request: web.Request) -> set[str]:
     }
 
 
-def _open_streams(channels: Channels, wants: set[str]) -> Streams:
+def _open_streams(streams: RemoteStreams, wants: set[str]) -> Streams:
     """The command's side of the streams; our side is the channels' from now on."""
     if 'tty' in wants:
         master, slave = os.openpty()
         os.set_inheritable(slave, False)
-        channels.carry(stdin=os.dup(master) if 'stdin' in wants else -1, outputs=[(STDOUT, master)], terminal=master)
+        streams.carry(stdin=os.dup(master) if 'stdin' in wants else -1, outputs=[(STDOUT, master)], terminal=master)
         return Streams(slave, os.dup(slave), os.dup(slave), tty=True)
     out, child_out = os.pipe2(os.O_CLOEXEC)
     err, child_err = os.pipe2(os.O_CLOEXEC)
@@ -136,7 +163,7 @@ def _open_streams(channels: Channels, wants: set[str]) -> Streams:
         child_in, ours = os.pipe2(os.O_CLOEXEC)
     else:
         child_in = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    channels.carry(stdin=ours, outputs=[(STDOUT, out), (STDERR, err)], terminal=-1)
+    streams.carry(stdin=ours, outputs=[(STDOUT, out), (STDERR, err)], terminal=-1)
     return Streams(child_in, child_out, child_err)
 
 

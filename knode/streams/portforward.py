@@ -1,122 +1,212 @@
-"""Port forwarding: SPDY streams inside a WebSocket, each pair of them (error, data) one TCP connection to the pod."""
+"""Port forwarding over SPDY: each pair of streams (error, data) is one TCP connection to the pod.
+
+Newer clients put the SPDY frames into a WebSocket, older ones speak SPDY on the upgraded connection; the frames are
+the same. Source: kubelet cri/streaming/portforward/httpstream.go, apimachinery pkg/util/portforward.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import aiohttp
 import structlog
 from aiohttp import web
 
 from kcore.tasks import start_detached, stop
-from knode.streams.spdy import (
-    DATA,
-    PING,
-    RST_STREAM,
-    SYN_REPLY,
-    SYN_STREAM,
-    Frame,
-    Spdy,
-    SpdyError,
-    control,
-    data_frame,
-)
+from kcore.upgrade import Upgraded
+from knode.streams.channels import HEARTBEAT_S, MESSAGE_BYTES_MAX
+from knode.streams.spdy import DATA, RST_STREAM, SYN_STREAM, Frame, SpdyError
+from knode.streams.upgraded import SpdyConnection, accept, asks_for_spdy, negotiate
 
 log = structlog.get_logger('knode.portforward')
 
-PROTOCOL = 'SPDY/3.1+portforward.k8s.io'
-MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+PROTOCOL = 'portforward.k8s.io'
+TUNNELLED = f'SPDY/3.1+{PROTOCOL}'
 CONNECTIONS_MAX = 256
-"""Streams of one forwarder at once; one more is reset."""
+"""Connections of one forwarder at once; one more is refused."""
+WAITING_FRAMES_MAX = 4
+"""Frames that a pod has not taken yet, per connection; then the forwarder reads no further."""
 READ_BYTES = 32 * 1024
 CONNECT_TIMEOUT_S = 5.0
+Connecting = Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
+class WebSocketCarrier:
+    """SPDY's bytes as the messages of a WebSocket."""
+
+    def __init__(self) -> None:
+        self.response = web.WebSocketResponse(
+            protocols=(TUNNELLED,), max_msg_size=MESSAGE_BYTES_MAX, heartbeat=HEARTBEAT_S, compress=False
+        )
+
+    async def receive(self) -> bytes:
+        async for message in self.response:
+            if message.type == aiohttp.WSMsgType.BINARY and message.data:
+                data: bytes = message.data
+                return data
+        return b''
+
+    async def send(self, data: bytes) -> None:
+        if self.response.closed:
+            raise ConnectionResetError('the WebSocket is closed')
+        await self.response.send_bytes(data)
+
+
+async def serve(request: web.Request, address: str) -> web.StreamResponse:
+    """Raises BadRequestError, ProtocolRefused: no protocol of ours is offered."""
+    if asks_for_spdy(request):
+        duplex = await accept(request, negotiate(request.headers, (PROTOCOL,)))
+        try:
+            await Forwarder(address, SpdyConnection(duplex)).run()
+        finally:
+            duplex.close()
+        return Upgraded()
+    carrier = WebSocketCarrier()
+    await carrier.response.prepare(request)
+    try:
+        await Forwarder(address, SpdyConnection(carrier)).run()
+    finally:
+        await carrier.response.close()
+    return carrier.response
+
+
+class Relay:
+    """One connection to the pod, and the client's bytes on their way to it."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_FRAMES_MAX)
+        self._over = False
+
+    async def put(self, data: bytes | None) -> None:
+        """None is the end of the client's bytes. Waits while the pod does not take them."""
+        if not self._over:
+            await self._waiting.put(data)
+
+    async def run(self, connection: Connecting, send: Callable[[bytes], Awaitable[None]]) -> str:
+        """Returns what went wrong with the pod; empty: nothing. Raises ConnectionError: the client is gone."""
+        try:
+            return await self._run(connection, send)
+        finally:
+            self._over = True
+            while not self._waiting.empty():
+                self._waiting.get_nowait()  # lets go of whoever waits for room
+
+    async def _run(self, connection: Connecting, send: Callable[[bytes], Awaitable[None]]) -> str:
+        try:
+            reader, writer = await connection
+        except OSError as e:
+            return str(e)
+        forth = start_detached('forward input', self._feed(writer))
+        try:
+            while data := await _read(reader):
+                await send(data)
+            writer.close()
+        except BaseException:
+            writer.transport.abort()
+            raise
+        finally:
+            await stop(forth)
+        return ''
+
+    async def _feed(self, writer: asyncio.StreamWriter) -> None:
+        """Everything goes on being taken, also when the pod has stopped listening."""
+        listening = True
+        while (data := await self._waiting.get()) is not None:
+            if listening:
+                try:
+                    writer.write(data)
+                    await writer.drain()
+                except ConnectionError:
+                    listening = False
+        if listening and writer.can_write_eof():
+            with contextlib.suppress(OSError):
+                writer.write_eof()
+
+
+async def connect(address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Raises OSError with a sentence for the client."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await asyncio.open_connection(address, port)
+    except (OSError, TimeoutError) as e:
+        raise OSError(f'failed to connect to {address}:{port} inside the pod: {e or "timeout"}') from e
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """Empty at the end, and when the pod has reset the connection."""
+    try:
+        return await reader.read(READ_BYTES)
+    except ConnectionError:
+        return b''
+
+
+@dataclass(slots=True)
+class _Pair:
+    """The two streams of one connection."""
+
+    error: int
+    relay: Relay
+    task: asyncio.Task[None] | None = None
 
 
 class Forwarder:
     """One `kubectl port-forward`."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._spdy = Spdy()
-        self._socket = web.WebSocketResponse(protocols=(PROTOCOL,), max_msg_size=MESSAGE_BYTES_MAX, compress=False)
-        self._errors: dict[str, int] = {}  # request id → error stream
-        self._writers: dict[int, asyncio.StreamWriter] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+    def __init__(self, address: str, spdy: SpdyConnection) -> None:
+        self._address, self._spdy = address, spdy
+        self._errors: dict[str, int] = {}  # request id → error stream that waits for its data stream
+        self._pairs: dict[int, _Pair] = {}
 
-    async def serve(self, request: web.Request) -> web.WebSocketResponse:
-        await self._socket.prepare(request)
+    async def run(self) -> None:
+        """Until the client leaves."""
         try:
-            async for message in self._socket:
-                if message.type == aiohttp.WSMsgType.BINARY:
-                    for frame in self._spdy.receive(message.data):
-                        await self._take(frame)
-        except SpdyError as e:
+            async for frame in self._spdy.frames():
+                await self._take(frame)
+        except (SpdyError, ConnectionError) as e:
             log.info('port forward ended', err=str(e))
         finally:
-            await stop(*self._tasks.values())
-            for writer in self._writers.values():
-                writer.transport.abort()
-            await self._socket.close()
-        return self._socket
+            await stop(*(p.task for p in self._pairs.values()))
 
     async def _take(self, frame: Frame) -> None:
-        if frame.kind == PING and frame.stream % 2:
-            await self._send(control(PING, 0, struct.pack('>I', frame.stream)))
-        elif frame.kind == SYN_STREAM:
+        if frame.kind == SYN_STREAM:
             await self._open(frame)
         elif frame.kind == RST_STREAM:
             self._drop(frame.stream)
-        elif frame.kind == DATA and (writer := self._writers.get(frame.stream)) is not None:
-            with contextlib.suppress(ConnectionError):
-                writer.write(frame.data)
-                if frame.fin:
-                    writer.write_eof()
-                await writer.drain()
+        elif frame.kind == DATA and (pair := self._pairs.get(frame.stream)) is not None:
+            if frame.data:
+                await pair.relay.put(frame.data)
+            if frame.fin:
+                await pair.relay.put(None)
 
     async def _open(self, frame: Frame) -> None:
-        request, kind = frame.headers.get('requestid', ''), frame.headers.get('streamtype')
-        if len(self._tasks) >= CONNECTIONS_MAX:
-            await self._send(control(RST_STREAM, 0, struct.pack('>II', frame.stream, 3)))
-            return
-        await self._send(self._spdy.syn(SYN_REPLY, frame.stream, {}))
-        if kind == 'error':
+        request, port = frame.headers.get('requestid', ''), frame.headers.get('port', '')
+        if len(self._pairs) + len(self._errors) >= CONNECTIONS_MAX:
+            await self._spdy.refuse(frame.stream)
+        elif frame.headers.get('streamtype') == 'error':
+            await self._spdy.reply(frame.stream)
             self._errors[request] = frame.stream
-            return
-        error = self._errors.pop(request, 0)
-        port = frame.headers.get('port', '')
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(self._address, int(port))
-        except (OSError, ValueError, TimeoutError) as e:
-            text = f'failed to connect to {self._address}:{port} inside the pod: {e or "timeout"}'
-            await self._send(data_frame(error, text.encode(), fin=True))
-            await self._send(data_frame(frame.stream, b'', fin=True))
-            return
-        self._writers[frame.stream] = writer
-        self._tasks[frame.stream] = start_detached('forward', self._back(frame.stream, error, reader))
-
-    async def _back(self, stream: int, error: int, reader: asyncio.StreamReader) -> None:
-        try:
-            while data := await reader.read(READ_BYTES):
-                await self._send(data_frame(stream, data))
-        except ConnectionError as e:
-            await self._send(data_frame(error, str(e).encode()))
-        await self._send(data_frame(stream, b'', fin=True))
-        await self._send(data_frame(error, b'', fin=True))
-        self._tasks.pop(stream, None)
-        self._drop(stream)
+        elif request not in self._errors or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            await self._spdy.refuse(frame.stream)
+        else:
+            await self._spdy.reply(frame.stream)
+            pair = self._pairs[frame.stream] = _Pair(self._errors.pop(request), Relay())
+            pair.task = start_detached('forward', self._relay(frame.stream, pair, int(port)))
 
     def _drop(self, stream: int) -> None:
-        writer = self._writers.pop(stream, None)
-        if writer is not None:
-            writer.close()
-        task = self._tasks.pop(stream, None)
-        if task is not None:
-            task.cancel()
+        pair = self._pairs.pop(stream, None)
+        if pair is not None and pair.task is not None:
+            pair.task.cancel()
+        self._errors = {k: v for k, v in self._errors.items() if v != stream}
 
-    async def _send(self, data: bytes) -> None:
-        with contextlib.suppress(ConnectionError):
-            if not self._socket.closed:
-                await self._socket.send_bytes(data)
+    async def _relay(self, stream: int, pair: _Pair, port: int) -> None:
+        try:
+            with contextlib.suppress(ConnectionError):  # the client is gone; `run` hears of it too
+                work = pair.relay.run(connect(self._address, port), lambda data: self._spdy.send(stream, data))
+                problem = await work
+                await self._spdy.send(stream, b'', fin=True)
+                await self._spdy.send(pair.error, problem.encode(), fin=True)
+        finally:
+            self._pairs.pop(stream, None)

@@ -1,4 +1,4 @@
-"""SPDY/3.1 framing, as much as `kubectl port-forward` speaks inside a WebSocket. Sans-IO: bytes in, frames out.
+"""SPDY/3.1 framing, as much as Kubernetes clients speak. Sans-IO: bytes in, frames out.
 
 Source: the SPDY Protocol, draft 3.1, §2; the compression dictionary is its §2.6.10.1.
 """
@@ -63,19 +63,21 @@ class Spdy:
 
     def receive(self, data: bytes) -> Iterator[Frame]:
         """Complete frames. Raises SpdyError."""
-        self._rest += data
-        while len(self._rest) >= 8:
-            first, second = struct.unpack('>II', self._rest[:8])
+        data, at = self._rest + data, 0
+        while len(data) - at >= 8:
+            first, second = struct.unpack_from('>II', data, at)
             flags, length = second >> 24, second & 0xFFFFFF
             if length > FRAME_BYTES_MAX:
                 raise SpdyError('frame is too long')
-            if len(self._rest) < 8 + length:
-                return
-            payload, self._rest = self._rest[8 : 8 + length], self._rest[8 + length :]
+            if len(data) - at < 8 + length:
+                break
+            payload = data[at + 8 : at + 8 + length]
+            at += 8 + length
             if not first >> 31:
                 yield Frame(DATA, first, flags, payload)
             else:
                 yield self._control(first & 0xFFFF, flags, payload)
+        self._rest = data[at:]
 
     def _control(self, kind: int, flags: int, payload: bytes) -> Frame:
         if len(payload) < 4:
@@ -90,6 +92,8 @@ class Spdy:
     def _headers(self, block: bytes) -> dict[str, str]:
         try:
             raw = self._inflate.decompress(block, HEADER_BYTES_MAX)
+            if self._inflate.unconsumed_tail:
+                raise SpdyError('headers are too long')
             (count,) = struct.unpack_from('>I', raw)
             found, at = {}, 4
             for _ in range(count):

@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from knode.streams.channels import exit_status
+from knode.streams.remote import exit_status
 from knode.streams.spdy import DATA, DICTIONARY, PING, SYN_STREAM, Spdy, SpdyError, control, data_frame
 
 
