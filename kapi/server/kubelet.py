@@ -45,10 +45,6 @@ class Kubelets:
         """An aiohttp request context, with the certificates as they are now."""
         return self._open().request(method, url, **{'ssl': self._identity.client(), **options})
 
-    def websocket(self, url: str | URL, **options: Any) -> Any:
-        """An aiohttp WebSocket context, likewise."""
-        return self._open().ws_connect(url, **{'ssl': self._identity.client(), **options})
-
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)

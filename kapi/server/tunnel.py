@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from aiohttp import web
+from yarl import URL
 
-from kapi.errors import InternalError
 from kapi.server.context import Context
 from kapi.server.relay import HOP_BY_HOP
 from kcore import upgrade
@@ -18,20 +17,29 @@ from kcore import upgrade
 ANSWER_TIMEOUT_S = 30.0
 """Until the other server has agreed, and again for the text of its refusal."""
 REFUSAL_BYTES_MAX = 64 * 1024
+"""Of a refusal's text; the rest is cut."""
+UPGRADES = frozenset({'websocket', 'spdy/3.1'})
+"""Others are not asked for on a client's behalf, and so never happen: `h2c` is between neighbours."""
 
 
-def address_of(url: str, tls: ssl.SSLContext | None) -> upgrade.Address:
+class Unreached(Exception):
+    """The other server did not answer."""
+
+
+def wanted(raw: web.BaseRequest) -> bool:
+    return raw.headers.get('Upgrade', '').lower() in UPGRADES
+
+
+def address_of(url: URL, tls: ssl.SSLContext) -> upgrade.Address:
     """tls:  used for https."""
-    parts = urlsplit(url)
-    secure = parts.scheme == 'https'
-    assert parts.hostname is not None
-    return upgrade.Address(parts.hostname, parts.port or (443 if secure else 80), tls if secure else None)
+    assert url.host, 'a target has a host'
+    return upgrade.Address(url.host, url.port or 443, tls if url.scheme == 'https' else None)
 
 
 async def through(
     ctx: Context, address: upgrade.Address, target: str, headers: Iterable[tuple[str, str]]
 ) -> web.StreamResponse:
-    """Until either side closes. A refusal is passed back as it is. Raises InternalError: not reached."""
+    """Until either side closes. A refusal is passed back as it is. Raises Unreached."""
     host = f'[{address.host}]' if ':' in address.host else address.host
     sent = [('Host', f'{host}:{address.port}'), *headers]
     if ctx.raw.method == 'POST':
@@ -41,7 +49,7 @@ async def through(
             answer = await upgrade.dial(ctx.server.env.net, address, (ctx.raw.method, target), sent)
     except (OSError, TimeoutError, upgrade.UpgradeError) as e:
         why = str(e) or 'no answer in time'
-        raise InternalError(f'error dialing backend: dial tcp {host}:{address.port}: {why}') from e
+        raise Unreached(f'dial tcp {host}:{address.port}: {why}') from e
     try:
         if answer.status != 101:
             return await _refusal(answer)
@@ -53,9 +61,10 @@ async def through(
 
 
 async def _refusal(answer: upgrade.Answer) -> web.Response:
-    body = b''
+    body = b''  # of a chunked answer nothing: it is hardly worth a decoder
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            body = await answer.body(REFUSAL_BYTES_MAX)
+            if 'Transfer-Encoding' not in answer.headers:
+                body = await answer.body(REFUSAL_BYTES_MAX)
     kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
     return web.Response(status=answer.status, body=body, headers=kept)

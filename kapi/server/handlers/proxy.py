@@ -1,15 +1,16 @@
 """`pods/proxy`, `services/proxy`, `nodes/proxy`: an HTTP request passed on to what runs behind the object.
 
-The name may say scheme and port: `https:web:8443`. Credentials of the client stay here. A WebSocket is passed on
-message by message; other upgrades are refused, exec and port-forward have streams of their own.
+The name may say scheme and port: `https:web:8443`. Credentials of the client stay here. After an upgrade to
+WebSocket or SPDY only bytes pass.
 Source: pkg/registry/core/{pod,service,node}/rest, apimachinery pkg/util/net SplitSchemeNamePort.
 """
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from aiohttp import web
@@ -18,13 +19,13 @@ from yarl import URL
 
 from kapi.errors import BadRequest, InternalError, Unavailable
 from kapi.registry.kind import Kind
+from kapi.server import tunnel
 from kapi.server.context import Context
 from kapi.server.kubelet import url_of
-from kapi.server.relay import HOP_BY_HOP, MESSAGE_BYTES_MAX, join, pass_back
-from kapi.server.websockets import offered, wanted
+from kapi.server.relay import HOP_BY_HOP, pass_back
+from kapi.server.websockets import offered
 
 Obj = dict[str, Any]
-ClientSocket = aiohttp.ClientWebSocketResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,6 @@ _TARGETS: Mapping[str, Callable[[Context, Kind, Named], Awaitable[str]]] = {
 async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
     """Raises BadRequest, NotFound, Unavailable."""
     raw = ctx.raw
-    if raw.headers.get('Upgrade') and not wanted(raw):
-        raise BadRequest('only upgrades to WebSocket are passed through the proxy')
     base = await _TARGETS[kind.resource.plural](ctx, kind, split(ctx.info.name))
     path, _, query = raw.raw_path.partition('?')
     rest = path.partition('/proxy')[2] or '/'
@@ -113,8 +112,8 @@ async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
     headers['X-Forwarded-Host'] = raw.headers.get('Host', '')
     # Only the node agent is known by our authority; a workload's own certificate is nobody's to judge (as upstream).
     check: dict[str, Any] = {} if kind.resource.plural == 'nodes' else {'ssl': False}
-    if wanted(raw):
-        return await join(ctx, await _dial(ctx, url, headers, check))
+    if tunnel.wanted(raw):
+        return await _upgraded(ctx, url, headers, check.get('ssl', ctx.server.kubelets.tls))
     if raw.can_read_body and raw.content_length is not None:
         headers['Content-Length'] = str(raw.content_length)
     body = raw.content if raw.can_read_body else None
@@ -129,14 +128,23 @@ async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
         raise InternalError(f'the proxied server answered nonsense: {e}') from e
 
 
-async def _dial(ctx: Context, url: URL, headers: CIMultiDict[str], check: dict[str, Any]) -> ClientSocket:
-    kept = {k: v for k, v in headers.items() if not k.lower().startswith('sec-websocket-')}
+async def _upgraded(
+    ctx: Context, url: URL, headers: CIMultiDict[str], tls: ssl.SSLContext | Literal[False]
+) -> web.StreamResponse:
+    """tls:  False for a server whose certificate nobody judges."""
+    raw = ctx.raw.headers
+    sent = [(k, v) for k, v in headers.items() if k.lower() != 'sec-websocket-protocol']
+    sent += [('Connection', 'Upgrade'), ('Upgrade', raw['Upgrade'])]
+    if protocols := offered(ctx.raw):
+        sent.append(('Sec-WebSocket-Protocol', ', '.join(protocols)))
+    address = tunnel.address_of(url, tls or _unjudged())
     try:
-        socket: ClientSocket = await ctx.server.kubelets.websocket(
-            url, protocols=offered(ctx.raw), headers=kept, max_msg_size=MESSAGE_BYTES_MAX, **check
-        )
-        return socket
-    except aiohttp.WSServerHandshakeError as e:
-        raise BadRequest(f'the proxied server refused the upgrade with {e.status}') from e
-    except aiohttp.ClientConnectionError as e:
+        return await tunnel.through(ctx, address, url.raw_path_qs, sent)
+    except tunnel.Unreached as e:
         raise Unavailable(f'error trying to reach service: {e}') from e
+
+
+def _unjudged() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context

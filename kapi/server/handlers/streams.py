@@ -10,18 +10,18 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
+from yarl import URL
 
-from kapi.authn.bearer import WEBSOCKET_PREFIX
-from kapi.errors import BadRequest
+from kapi.errors import BadRequest, InternalError
 from kapi.registry.kind import Kind
 from kapi.server import tunnel
 from kapi.server.context import Context
 from kapi.server.handlers.log import node_url, pick_container
+from kapi.server.websockets import offered
 
 Obj = dict[str, Any]
 
 _ENDPOINTS = {'exec': 'exec', 'attach': 'attach', 'portforward': 'portForward'}
-_UPGRADES = frozenset({'websocket', 'spdy/3.1'})
 _PASSED = frozenset(
     (
         'upgrade', 'connection', 'origin', 'x-stream-protocol-version', 'sec-websocket-key', 'sec-websocket-version',
@@ -32,7 +32,7 @@ _PASSED = frozenset(
 
 async def stream(ctx: Context, kind: Kind) -> web.StreamResponse:
     """Raises BadRequest without a request for an upgrade; InternalError when the agent cannot be reached."""
-    if ctx.raw.headers.get('Upgrade', '').lower() not in _UPGRADES:
+    if not tunnel.wanted(ctx.raw):
         raise BadRequest('Upgrade request required')
     pod = (await ctx.server.registry.get(kind, ctx.info.namespace, ctx.info.name)).obj
     base = await node_url(ctx, pod)
@@ -43,13 +43,15 @@ async def stream(ctx: Context, kind: Kind) -> web.StreamResponse:
         path += f'/{quote(pick_container(pod, ctx.info.query))}'
     params = urlencode([(k, v) for k, values in ctx.info.query.items() for v in values if k != 'container'])
     target = f'{path}?{params}' if params else path
-    return await tunnel.through(ctx, tunnel.address_of(base, ctx.server.kubelets.tls), target, _headers(ctx))
+    address = tunnel.address_of(URL(base), ctx.server.kubelets.tls)
+    try:
+        return await tunnel.through(ctx, address, target, _headers(ctx))
+    except tunnel.Unreached as e:
+        raise InternalError(f'error dialing backend: {e}') from e
 
 
 def _headers(ctx: Context) -> list[tuple[str, str]]:
     """What the agent has to know of the client's request; credentials stay here."""
-    raw = ctx.raw.headers
-    found = [(name, value) for name, value in raw.items() if name.lower() in _PASSED]
-    offered = [p.strip() for p in raw.get('Sec-WebSocket-Protocol', '').split(',')]
-    protocols = [p for p in offered if p and not p.startswith(WEBSOCKET_PREFIX)]
+    found = [(name, value) for name, value in ctx.raw.headers.items() if name.lower() in _PASSED]
+    protocols = offered(ctx.raw)
     return [*found, ('Sec-WebSocket-Protocol', ', '.join(protocols))] if protocols else found
