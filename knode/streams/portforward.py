@@ -183,9 +183,10 @@ class Forwarder:
 
     async def _open(self, frame: Frame) -> None:
         request, port = frame.headers.get('requestid', ''), frame.headers.get('port', '')
-        if len(self._pairs) + len(self._errors) >= CONNECTIONS_MAX:
-            await self._spdy.refuse(frame.stream)
-        elif frame.headers.get('streamtype') == 'error':
+        if frame.headers.get('streamtype') == 'error':
+            if len(self._pairs) + len(self._errors) >= CONNECTIONS_MAX:
+                await self._spdy.refuse(frame.stream)
+                return
             await self._spdy.reply(frame.stream)
             self._errors[request] = frame.stream
         elif request not in self._errors or not port.isdecimal() or not 1 <= int(port) <= 65535:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import ssl
 from base64 import b64decode
 from collections.abc import AsyncIterator
@@ -11,8 +13,26 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
+
+from kcore.env import Env
+from kcore.upgrade import Address, Upgraded, dial, take_over
 
 PODS = '/api/v1/namespaces/default/pods'
+
+
+async def spdy(request: web.BaseRequest) -> web.StreamResponse:
+    """Gives every byte back; a container named `b` is not there."""
+    if request.path.endswith('/b'):
+        return web.Response(status=404, text='container not found ("b")')
+    assert 'Authorization' not in request.headers
+    chosen = request.headers.getall('X-Stream-Protocol-Version')[0]
+    named = [('Connection', 'Upgrade'), ('Upgrade', 'SPDY/3.1'), ('X-Stream-Protocol-Version', chosen)]
+    connection = await take_over(request, named)
+    while data := await connection.receive():
+        await connection.send(data)
+    connection.close()
+    return Upgraded()
 
 
 @pytest.fixture
@@ -23,6 +43,8 @@ async def agent(authority: Any) -> AsyncIterator[SimpleNamespace]:
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         peer = request.transport.get_extra_info('peercert') if request.transport else None
         seen.append((request.path, dict(request.query), bool(peer)))
+        if request.headers.get('Upgrade') == 'SPDY/3.1':
+            return await spdy(request)
         if request.path.startswith('/exec/'):
             socket = web.WebSocketResponse(protocols=('v5.channel.k8s.io',))
             await socket.prepare(request)
@@ -135,3 +157,46 @@ async def test_exec_joins_two_web_sockets(api: Any, agent: Any) -> None:
 
 async def test_exec_without_an_upgrade_is_400(api: Any) -> None:
     assert (await api.get(f'{PODS}/p/exec?command=ls&container=a')).status == 400
+
+
+async def ask_for_spdy(api: Any, authority: Any, path: str) -> Any:
+    """As kubectl before 1.30: a POST, with the protocols in headers of their own."""
+    url = URL(f'{api.base}{PODS}/{path}')
+    headers = [('Host', 'x'), ('Connection', 'Upgrade'), ('Upgrade', 'SPDY/3.1'), ('Content-Length', '0')]
+    headers += [('X-Stream-Protocol-Version', p) for p in ('v4.channel.k8s.io', 'v3.channel.k8s.io')]
+    tls = ssl.create_default_context(cafile=str(authority.directory / 'ca.crt'))
+    tls.load_cert_chain(*authority.issue('user-admin-system-masters', 'admin', 'system:masters'))
+    assert url.host is not None
+    assert url.port is not None
+    return await dial(Env.real().net, Address(url.host, url.port, tls), ('POST', url.raw_path_qs), headers)
+
+
+async def test_a_spdy_connection_is_passed_on_byte_for_byte(api: Any, agent: Any, authority: Any) -> None:
+    await run_pod(api)
+    answer = await ask_for_spdy(api, authority, 'p/exec?command=cat&container=a&stdin=true&stdout=true')
+    assert (answer.status, answer.headers['X-Stream-Protocol-Version']) == (101, 'v4.channel.k8s.io')
+    assert agent.seen[-1][:2] == ('/exec/default/p/a', {'command': 'cat', 'stdin': 'true', 'stdout': 'true'})
+    payload, got = random.Random(1).randbytes(4_000_000), bytearray()
+    pouring = asyncio.ensure_future(answer.connection.send(payload))
+    while len(got) < len(payload):
+        got += await answer.connection.receive()
+    await pouring
+    assert got == payload
+    answer.connection.close()
+
+
+async def test_what_the_agent_says_instead_of_upgrading_reaches_the_client(api: Any, authority: Any) -> None:
+    await run_pod(api)
+    answer = await ask_for_spdy(api, authority, 'p/exec?command=cat&container=b&stdout=true')
+    assert (answer.status, await answer.body(1000)) == (404, b'container not found ("b")')
+    answer.connection.close()
+
+
+async def test_an_agent_that_is_not_there_is_said(api: Any, authority: Any) -> None:
+    await run_pod(api)
+    gone = {'daemonEndpoints': {'kubeletEndpoint': {'Port': 1}}}
+    await api.patch('/api/v1/nodes/n1/status', {'status': gone})
+    answer = await ask_for_spdy(api, authority, 'p/attach?container=a&stdout=true')
+    assert answer.status == 500
+    assert b'error dialing backend: dial tcp 127.0.0.1:1' in await answer.body(4000)
+    answer.connection.close()
