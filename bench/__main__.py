@@ -9,7 +9,7 @@ import sys
 from bench.common import Settings, etcds
 from kcore import log
 
-NAMES = ('put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule', 'authz', 'api', 'pods', 'controllers')
+NAMES = ('put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule', 'authz', 'chain', 'api', 'pods', 'controllers')
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ def bench(*argv: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize('name', ['put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule'])
+@pytest.mark.parametrize('name', ['put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule', 'chain'])
 def test_a_benchmark_runs_and_prints_figures(name: str):
     figures = bench(name)
     assert figures
