@@ -20,7 +20,6 @@ import socket
 import ssl
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -168,7 +167,10 @@ class Env:
 
 
 def _uuid4() -> str:
-    return str(uuid.uuid4())
+    # Half the time of `str(uuid.uuid4())`: every request has one.
+    text = os.urandom(16).hex()
+    variant = '89ab'[int(text[16], 16) & 3]
+    return f'{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}'
 
 
 class RealClock:

@@ -23,6 +23,8 @@ ROLES, CLUSTER_ROLES = f'{_GROUP}roles/', f'{_GROUP}clusterroles/'
 BINDINGS, CLUSTER_BINDINGS = f'{_GROUP}rolebindings/', f'{_GROUP}clusterrolebindings/'
 _ALL = (ROLES, CLUSTER_ROLES, BINDINGS, CLUSTER_BINDINGS)
 EVERYWHERE = ''
+VERDICTS_MAX = 10_000
+"""Answers remembered until a role or binding changes; beyond it all are found anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,13 @@ class Rule:
     names: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
 
-    def allows(self, a: Attributes) -> bool:
+    def covers(self, a: Attributes) -> bool:
+        """Whether the rule is about what is asked, whatever the object's name."""
         if not _has(self.verbs, a.verb):
             return False
         if a.path:
             return any(p in {'*', a.path} or (p.endswith('*') and a.path.startswith(p[:-1])) for p in self.paths)
-        return (
-            _has(self.groups, a.group)
-            and _resource_matches(self.resources, a.full_resource, a.subresource)
-            and (not self.names or a.name in self.names)
-        )
+        return _has(self.groups, a.group) and _resource_matches(self.resources, a.full_resource, a.subresource)
 
 
 def _has(allowed: tuple[str, ...], wanted: str) -> bool:
@@ -74,20 +73,42 @@ def _subject_key(subject: Obj, namespace: str) -> str:
     return f'{subject.get("kind")}:{subject.get("name")}'
 
 
+Verdict = frozenset[str]
+"""Names of the objects that may be touched."""
+EVERY_NAME: Verdict = frozenset({'*'})
+"""Known by identity: an object may be called `*` too."""
+ALLOWED = Decision('allow', 'RBAC: allowed')
+
+
 class Rbac:
     name = 'rbac'
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
+        self._sources = tuple(cache.resource(prefix) for prefix in _ALL)
         self._seen: tuple[int, ...] = ()
         self._grants: dict[str, dict[str, list[Rule]]] = {}
         """subject → namespace (or EVERYWHERE) → rules."""
+        self._verdicts: dict[tuple[str | tuple[str, ...], ...], Verdict] = {}
 
     async def decide(self, a: Attributes) -> Decision:
+        self._index()  # forgets the verdicts when it is built anew
+        key = (a.user.name, a.user.groups, a.namespace, a.verb, a.group, a.resource, a.subresource, a.path)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            if len(self._verdicts) >= VERDICTS_MAX:
+                self._verdicts.clear()
+            verdict = self._verdicts[key] = self._judge(a)
+        return ALLOWED if verdict is EVERY_NAME or a.name in verdict else NO_OPINION
+
+    def _judge(self, a: Attributes) -> Verdict:
+        names: set[str] = set()
         for rule in self.rules_for(a.user, a.namespace):
-            if rule.allows(a):
-                return Decision('allow', 'RBAC: allowed')
-        return NO_OPINION
+            if rule.covers(a):
+                if a.path or not rule.names:
+                    return EVERY_NAME
+                names.update(rule.names)
+        return frozenset(names)
 
     def rules_for(self, user: User, namespace: str) -> Iterator[Rule]:
         """What the user may do in `namespace`, cluster-wide grants first; none means cluster scope only."""
@@ -99,10 +120,10 @@ class Rbac:
                     yield from found.get(where, ())
 
     def _index(self) -> dict[str, dict[str, list[Rule]]]:
-        caches = [self._cache.resource(prefix) for prefix in _ALL]
-        seen = tuple(c.changes for c in caches)
+        seen = tuple([source.changes for source in self._sources])
         if seen != self._seen:
             self._grants = {}
+            self._verdicts.clear()
             for prefix in (CLUSTER_BINDINGS, BINDINGS):
                 for entry in self._cache.resource(prefix).select(prefix):
                     self._grant(entry.obj)

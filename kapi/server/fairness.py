@@ -29,6 +29,8 @@ SCHEMA_PREFIX, LEVEL_PREFIX = f'{GROUP}flowschemas/', f'{GROUP}prioritylevelconf
 QUEUE_WAIT_S_MAX = 15.0
 """A request that found no seat by then gets 429 (a quarter of the request deadline, as upstream)."""
 RETRY_AFTER_S = 1
+TICKETS_MAX = 4_096
+"""Kinds of requests whose place is remembered; beyond it all are found anew."""
 CATCH_ALL = 'catch-all'
 
 
@@ -45,16 +47,15 @@ class Level:
     length_max: int = 50
     busy: int = 0
     turn: int = 0
-
-    def waiting(self) -> int:
-        return sum(map(len, self.queues))
+    waiting: int = 0
+    """Requests in all queues together."""
 
     async def enter(self, flow: str) -> None:
         """Take a seat, waiting for one if need be. Raises TooManyRequests."""
         if self.exempt:
             self.busy += 1
             return
-        if self.busy < self.seats and not self.waiting():
+        if self.busy < self.seats and not self.waiting:
             self.busy += 1
             return
         if not self.queues:
@@ -64,6 +65,7 @@ class Level:
             raise _too_many()
         seat: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(seat)
+        self.waiting += 1
         try:
             async with asyncio.timeout(QUEUE_WAIT_S_MAX):
                 await seat
@@ -72,13 +74,14 @@ class Level:
                 self.leave()  # given a seat and gone at the same moment
             elif seat in queue:
                 queue.remove(seat)
+                self.waiting -= 1
             if isinstance(e, TimeoutError):
                 raise _too_many() from None
             raise
 
     def leave(self) -> None:
         self.busy -= 1
-        while not self.exempt and self.busy < self.seats:
+        while self.waiting and not self.exempt and self.busy < self.seats:
             seat = self._next()
             if seat is None:
                 return
@@ -91,6 +94,7 @@ class Level:
             queue = self.queues[(self.turn + step) % len(self.queues)]
             while queue:
                 seat = queue.popleft()
+                self.waiting -= 1
                 if not seat.done():
                     self.turn = (self.turn + step + 1) % len(self.queues)
                     return seat
@@ -123,14 +127,27 @@ class Ticket:
 
 class Fairness:
     def __init__(self, cache: Cache, seats: int) -> None:
-        self._cache = cache
+        self._schema_cache = cache.resource(SCHEMA_PREFIX)
+        self._level_cache = cache.resource(LEVEL_PREFIX)
         self._seats = seats
         self._seen: tuple[int, int] = (-1, -1)
+        self._tickets: dict[tuple[str | tuple[str, ...], ...], Ticket] = {}
         self._levels: dict[str, Level] = {}
         self._schemas: list[Obj] = []
 
     def classify(self, info: RequestInfo, user: User) -> Ticket:
         self._refresh()
+        # All that the rules and the distinguisher look at.
+        path = '' if info.is_resource else info.path
+        key = (user.name, user.groups, info.verb, info.group, info.plural, info.subresource, info.namespace, path)
+        ticket = self._tickets.get(key)
+        if ticket is None:
+            if len(self._tickets) >= TICKETS_MAX:
+                self._tickets.clear()
+            ticket = self._tickets[key] = self._classify(info, user)
+        return ticket
+
+    def _classify(self, info: RequestInfo, user: User) -> Ticket:
         for schema in self._schemas:
             spec = schema['spec']
             if any(_rule(r, info, user) for r in spec.get('rules') or ()):
@@ -142,17 +159,17 @@ class Fairness:
         return Ticket('', self._levels[CATCH_ALL], f'{CATCH_ALL}/{user.name}')
 
     def _refresh(self) -> None:
-        caches = [self._cache.resource(p) for p in (SCHEMA_PREFIX, LEVEL_PREFIX)]
-        seen = (caches[0].changes, caches[1].changes)
+        seen = (self._schema_cache.changes, self._level_cache.changes)
         if seen == self._seen:
             return
         self._seen = seen
+        self._tickets.clear()
         # The defaults hold under whatever is stored, so that a server is never without a catch-all.
         schemas = {s['metadata']['name']: s for s in SCHEMAS}
-        schemas |= {e.obj['metadata']['name']: e.obj for e in caches[0].select(SCHEMA_PREFIX)}
+        schemas |= {e.obj['metadata']['name']: e.obj for e in self._schema_cache.select(SCHEMA_PREFIX)}
         order = sorted(schemas.values(), key=_precedence)
         levels = {o['metadata']['name']: o for o in LEVELS}
-        levels |= {e.obj['metadata']['name']: e.obj for e in caches[1].select(LEVEL_PREFIX)}
+        levels |= {e.obj['metadata']['name']: e.obj for e in self._level_cache.select(LEVEL_PREFIX)}
         total = sum(_shares(o) for o in levels.values()) or 1
         self._levels = {n: self._level(n, o, total) for n, o in levels.items()}
         self._schemas = order

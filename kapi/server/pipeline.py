@@ -38,7 +38,7 @@ async def deadline(ctx: Context) -> None:
     limit = ctx.server.config.request_timeout_s
     if asked := text(ctx.info.query, 'timeout'):
         limit = min(limit, go_duration(asked) or limit)
-    ctx.deadline.reschedule(asyncio.get_running_loop().time() + limit)
+    ctx.server.deadlines.add(ctx.deadline, limit)
 
 
 _UNITS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0}
@@ -195,6 +195,8 @@ async def run_stages(ctx: Context) -> None:
     except TimeoutError as e:
         raise DeadlineExceeded from e
     finally:
+        if ctx.deadline is not None:
+            ctx.server.deadlines.drop(ctx.deadline)
         for undo in ctx.on_exit:
             undo()
 

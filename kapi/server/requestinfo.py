@@ -6,7 +6,8 @@ Source: apiserver pkg/endpoints/request/requestinfo.go.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote
 
 _VERBS = {'GET': 'get', 'HEAD': 'get', 'POST': 'create', 'PUT': 'update', 'PATCH': 'patch', 'DELETE': 'delete'}
@@ -14,10 +15,11 @@ _NAMESPACE_SUBRESOURCES = frozenset({'status', 'finalize'})
 LONG_SUBRESOURCES = frozenset({'exec', 'attach', 'portforward', 'proxy', 'log'})
 QUERY_FIELDS_MAX = 1_000
 """Query parameters of one request; more is 400."""
+KNOWN_TARGETS_MAX, KNOWN_TARGET_CHARS_MAX = 4_096, 512
+"""Request targets whose meaning is remembered, and the longest one that is."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
+class RequestInfo(NamedTuple):
     path: str
     verb: str
     """get, list, watch, create, update, patch, delete, deletecollection; else the method in lower case."""
@@ -35,6 +37,18 @@ class RequestInfo:
     @property
     def long_running(self) -> bool:
         return self.verb == 'watch' or self.subresource in LONG_SUBRESOURCES
+
+
+def of(method: str, target: str) -> RequestInfo:
+    """What a request line asks for. Raises ValueError: too many parameters."""
+    return _remembered(method, target) if len(target) <= KNOWN_TARGET_CHARS_MAX else _of(method, target)
+
+
+def _of(method: str, target: str) -> RequestInfo:
+    return parse(method, *parse_target(target))
+
+
+_remembered = lru_cache(KNOWN_TARGETS_MAX)(_of)
 
 
 def parse_target(target: str) -> tuple[str, dict[str, list[str]]]:

@@ -29,6 +29,7 @@ from kapi.registry.kind import Kind
 from kapi.registry.store import Registry
 from kapi.server import flow, requestinfo
 from kapi.server.context import Context, Reply
+from kapi.server.deadlines import Deadlines
 from kapi.server.discovery import Discovery
 from kapi.server.fairness import Fairness
 from kapi.server.kubelet import Kubelets
@@ -68,6 +69,7 @@ class ApiServer:
         self.addresses = ServiceAddresses(self.cache, env, config.service_cidr, ports)
         self.registry.hooks['services'] = self.addresses
         self.registry.ttl_s = {'events': config.event_ttl_s, 'events.events.k8s.io': config.event_ttl_s}
+        self.deadlines = Deadlines()
         self.in_flight = flow.InFlight(config.max_requests_inflight, config.max_mutating_requests_inflight)
         self.fairness = Fairness(self.cache, config.max_requests_inflight + config.max_mutating_requests_inflight)
         self.audit_log = audit_log(config.audit_policy_file, config.audit_log_path, env)
@@ -89,14 +91,14 @@ class ApiServer:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         audit_id = request.headers.get('Audit-Id') or self.env.new_uid()
         try:
-            path, query = requestinfo.parse_target(request.raw_path)
+            info = requestinfo.of(request.method, request.raw_path)
         except ValueError:
             return web.Response(status=400, text='too many query parameters\n')
-        info = requestinfo.parse(request.method, path, query)
         return await serve(Context(self, request, info, audit_id[:128]))
 
     async def close(self) -> None:
         await self.figures.close()
+        self.deadlines.close()
         await self.kubelets.close()
         await self.transport.close()
         await self.authentication.close()

@@ -18,12 +18,12 @@ _HOUR = 60 * _MINUTE
 
 def format_time(moment: datetime) -> str:
     """`2026-01-02T03:04:05Z`; the fraction is cut off. `moment` is aware."""
-    return moment.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
+    return f'{moment.astimezone(UTC).isoformat()[:19]}Z'
 
 
 def format_micro(moment: datetime) -> str:
     """`2026-01-02T03:04:05.000006Z`."""
-    return moment.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%fZ')
+    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"
 
 
 def parse_time(text: str) -> datetime:

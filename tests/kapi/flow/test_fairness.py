@@ -36,7 +36,7 @@ async def test_a_quiet_flow_waits_for_one_turn_behind_a_flood() -> None:
     for task in flood:
         task.cancel()
     await asyncio.gather(*flood, return_exceptions=True)
-    assert lv.waiting() == 0
+    assert lv.waiting == 0
 
 
 async def test_full_queues_refuse_and_no_seat_is_ever_lost() -> None:
@@ -50,7 +50,7 @@ async def test_full_queues_refuse_and_no_seat_is_ever_lost() -> None:
     await asyncio.gather(waiting, return_exceptions=True)
     lv.leave()
     lv.leave()
-    assert (lv.busy, lv.waiting()) == (0, 0)
+    assert (lv.busy, lv.waiting) == (0, 0)
 
 
 def test_hands_differ_and_stay() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kapi.authn.user import User
 from kapi.authz.rbac import Rbac, Rule, uncovered
 from kapi.authz.union import Attributes
-from kapi.storage.base import Versioned
+from kapi.storage.base import Event, Versioned
 from kapi.storage.cache import Cache
 from kapi.storage.codec import encode
 from kapi.storage.memory import MemoryStorage
@@ -73,6 +73,24 @@ async def test_decisions_agree_with_a_slow_reference(
     in_scope = namespace in {'', where}
     expected = user == subject and in_scope and any(allowed_slowly(r, a) for r in rules)
     assert ((await rbac.decide(a)).verdict == 'allow') == expected
+
+
+async def test_an_answer_counts_for_its_own_name_and_until_a_role_changes() -> None:
+    role = {'rules': [{'verbs': ['get'], 'apiGroups': [''], 'resources': ['pods'], 'resourceNames': ['*', 'x']}]}
+    binding = {'roleRef': {'kind': 'ClusterRole', 'name': 'r'}, 'subjects': [{'kind': 'User', 'name': 'u'}]}
+    rbac = make([(f'{GROUP}clusterroles/r', role), (f'{GROUP}clusterrolebindings/b', binding)])
+
+    async def allowed(name: str) -> bool:
+        question = Attributes(User('u'), 'get', resource='pods', namespace='a', name=name)
+        return (await rbac.decide(question)).verdict == 'allow'
+
+    assert [await allowed(name) for name in ('y', 'x', 'y', '*')] == [False, True, False, True]
+    meta = {'apiVersion': 'v1', 'kind': 'X', 'metadata': {'name': 'r'}}
+    wider = Event(
+        f'{GROUP}clusterroles/r', 9, encode({**meta, 'rules': [{**role['rules'][0], 'resourceNames': []}]}), None
+    )
+    rbac._cache.resource(f'{GROUP}clusterroles/').apply(wider)
+    assert await allowed('y')
 
 
 async def test_aggregated_roles_and_service_accounts_count() -> None:
