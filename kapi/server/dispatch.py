@@ -76,7 +76,8 @@ async def _subresource(ctx: Context, kind: Kind) -> None:
     found = next((s for s in kind.subresources if s.name == info.subresource), None)
     if found is None or (info.rest and info.subresource != 'proxy'):
         raise UnknownPath(info.path)
-    if info.verb not in found.verbs:
+    # A proxy passes OPTIONS on as well, which discovery has no verb for.
+    if info.verb not in found.verbs and (info.subresource, info.verb) != ('proxy', 'options'):
         raise MethodNotAllowed
     if isinstance(found, Status):
         ctx.reply = await STATUS_VERBS[info.verb](ctx, kind)

@@ -105,3 +105,16 @@ async def open_world(cluster: LocalCluster) -> AsyncIterator[World]:
         await client.create(NAMESPACES, {'metadata': {'name': name}})
         yield World(client, name)
         await client.delete(NAMESPACES, name)
+
+
+async def says(world: World, pod: str, text: str, **query: str) -> str:
+    """The pod's log, once it holds `text`."""
+    log = ''
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while text not in log:
+                log = await world.logs(pod, **query)
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f'{pod} never said {text!r}: {log[-2000:]}') from None
+    return log

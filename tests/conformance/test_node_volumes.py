@@ -226,5 +226,5 @@ def test_a_pod_finds_its_volumes_as_described(outcomes: dict[str, str | BaseExce
         pytest.skip('only root can run containers as other users')
     found = outcomes[row.name]
     if isinstance(found, BaseException):
-        raise found
+        raise AssertionError(f'{type(found).__name__}: {found}') from found
     assert found.rstrip('\n') == row.prints.rstrip('\n')
