@@ -27,7 +27,7 @@ WHY = {
     'CTRL': 'needs controllers and scheduler; no test of ours carries its name yet',
     'PROC': 'needs running processes; no test of ours carries its name yet',
     'ISOL': 'needs mount, user or network isolation; no test of ours carries its name yet',
-    'n/a': 'depends on what a container image says or on kernel settings, which host processes do not have',
+    'n/a': 'means nothing where containers are processes of the host',
 }
 
 

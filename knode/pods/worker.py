@@ -447,6 +447,10 @@ class PodWorker:
 
     def _publish(self, view: View, *, done: bool) -> None:
         containers = {c['name']: c for c, _ in containers_of(view.spec)}
+        known = {r.id for attempts in view.records.values() for r in attempts}
+        for forgotten in self._messages.keys() - known:
+            del self._messages[forgotten]
+            self._stops.pop(forgotten, None)
         for attempts in view.records.values():
             for r in attempts:
                 if r.finished_ns and r.id not in self._messages:

@@ -194,7 +194,7 @@ class Volumes:
             return replace(spec, env={**env, **spec.env})
         taken = {m.target.rstrip('/') for m in mounts}
         mounts += [m for m in (*self._etc(pod), self._last_words(c, spec)) if m.target not in taken]
-        staging = self._paths.root / 'staging' / spec.id
+        staging = self._paths.root / 'staging' / spec.name  # the attempt before has left it
         staging.mkdir(mode=0o700, parents=True, exist_ok=True)
         meta = {**spec.meta, 'mounts': len(mounts)}
         return replace(
@@ -220,6 +220,7 @@ class Volumes:
     def _last_words(self, c: Obj, spec: ContainerSpec) -> Mount:
         """The termination message's file, at the path that the container's program knows."""
         file = self._paths.termination(spec.name, spec.attempt)
+        self._paths.termination(spec.name, spec.attempt - 2).unlink(missing_ok=True)
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         file.touch(mode=0o666)
         file.chmod(0o666)  # whoever the container runs as may write it

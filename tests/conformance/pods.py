@@ -94,7 +94,7 @@ def ended(pod: Obj) -> Obj:
 
 
 def condition(pod: Obj, kind: str) -> str:
-    return next((c['status'] for c in pod['status'].get('conditions') or () if c['type'] == kind), '')
+    return next((c['status'] for c in pod.get('status', {}).get('conditions') or () if c['type'] == kind), '')
 
 
 @contextlib.asynccontextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from knode.pods.execute import capture
 from knode.runtime.driver import Mount, Sandbox
 from knode.runtime.shim import mounts
 
@@ -39,6 +41,22 @@ async def test_a_mount_path_is_real_inside_and_absent_outside(rig, eventually, t
     assert done.exit_code != 0
     assert not os.path.lexists(target)
     assert not os.path.lexists('/etc/kubeling-test')
+
+
+async def test_an_exec_finds_what_is_mounted_below_the_root(rig, tmp_path):
+    await rig.driver.prepare()
+    if not rig.driver.capabilities.isolates_fs:
+        pytest.skip('this kernel gives this user no mount namespaces')
+    handle = await rig.open()
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'key').write_text('hello')
+    (tmp_path / 'staging').mkdir()
+    mount = Mount(str(tmp_path / 'data'), '/kubeling-data')
+    r = await rig.start(handle, 'sleep', '1000', mounts=(mount,), staging=str(tmp_path / 'staging'))
+    code, output = await capture(rig.driver, handle, r, ['cat', '/kubeling-data/key'])
+    assert (code, output) == (1, 'cat: /kubeling-data/key: No such file or directory\n')
+    r = replace(r, meta={'mounts': 1})
+    assert await capture(rig.driver, handle, r, ['cat', '/kubeling-data/key']) == (0, 'hello')
 
 
 def mode(path: Path) -> int:

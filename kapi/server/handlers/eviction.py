@@ -42,11 +42,31 @@ async def evict(ctx: Context, kind: Kind) -> Reply:
     )
     if not free:
         await _take_permission(ctx, namespace, pod, WriteOptions(dry_run=wanted.dry_run))
+    if not wanted.dry_run:
+        await _mark(ctx, kind)
     await ctx.server.registry.delete(
         kind, namespace, name, wanted, Write(ctx.user, WriteOptions(dry_run=wanted.dry_run))
     )
     done = {'kind': 'Status', 'apiVersion': 'v1', 'metadata': {}, 'status': 'Success', 'code': 201}
     return Reply(orjson.dumps(done), 201)
+
+
+async def _mark(ctx: Context, kind: Kind) -> None:
+    """Say on the pod why it goes: failure policies of Jobs look for it."""
+    now = format_time(ctx.server.env.clock.wall())
+    condition = {
+        'type': 'DisruptionTarget', 'status': 'True', 'lastTransitionTime': now,
+        'reason': 'EvictionByEvictionAPI', 'message': 'Eviction API: evicting',
+    }  # fmt: skip
+
+    async def transform(pod: Obj) -> Obj:
+        status = pod.setdefault('status', {})
+        others = [c for c in status.get('conditions') or () if c['type'] != condition['type']]
+        status['conditions'] = [*others, condition]
+        return pod
+
+    write = Write(ctx.user, WriteOptions(), subresource='status')
+    await ctx.server.registry.update(kind, ctx.info.namespace, ctx.info.name, transform, write)
 
 
 async def _take_permission(ctx: Context, namespace: str, pod: Obj, options: WriteOptions) -> None:

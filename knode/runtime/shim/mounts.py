@@ -153,18 +153,23 @@ def unshare(more: int = 0) -> None:
 
 
 def enter(pid: int) -> None:
-    """Join the mount and UTS namespaces (and, unprivileged, the user namespace) of a container. Raises MountError."""
-    for name, flag in (('user', CLONE_NEWUSER), ('uts', CLONE_NEWUTS), ('mnt', CLONE_NEWNS)):
-        theirs = f'/proc/{pid}/ns/{name}'
-        try:
+    """Take a container's place: its namespaces (mount, UTS; unprivileged also user) and its root. Raises MountError."""
+    try:
+        root = os.open(f'/proc/{pid}/root', os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for name, flag in (('user', CLONE_NEWUSER), ('uts', CLONE_NEWUTS), ('mnt', CLONE_NEWNS)):
+            theirs = f'/proc/{pid}/ns/{name}'
             if os.readlink(theirs) == os.readlink(f'/proc/self/ns/{name}'):
                 continue
             fd = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as e:
-            raise MountError(f'namespace of the container: {(e.strerror or "").lower()}') from e
-        if _libc.setns(fd, flag) != 0:
-            raise MountError(f'setns: {os.strerror(ctypes.get_errno()).lower()}')
-        os.close(fd)
+            if _libc.setns(fd, flag) != 0:
+                raise MountError(f'setns: {os.strerror(ctypes.get_errno()).lower()}')
+            os.close(fd)
+        # A namespace is entered at its first root; a container with a mount below `/` has changed it since.
+        os.fchdir(root)
+        os.chroot('.')
+        os.close(root)
+    except OSError as e:
+        raise MountError(f'namespace of the container: {(e.strerror or "").lower()}') from e
 
 
 def supported() -> bool:
