@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from kapi.registry.strategy import Invalid
 from kcore.meta import names
 from kcore.meta.objects import Obj
 
+SYSCTL = re.compile(r'([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?')
+SYSCTL_CHARS_MAX = 253
 RESTART_POLICIES = ('Always', 'Never', 'OnFailure')
 DNS_POLICIES = ('ClusterFirst', 'ClusterFirstWithHostNet', 'Default', 'None')
 EFFECTS = ('NoExecute', 'NoSchedule', 'PreferNoSchedule')
@@ -151,6 +154,21 @@ def _names(at: str, spec: Obj) -> Iterator[Invalid]:
     context = spec.get('securityContext') or {}
     for field in ('runAsUser', 'runAsGroup', 'fsGroup'):
         yield from between(f'{at}.securityContext.{field}', context.get(field), 0, 2**31 - 1)
+    yield from sysctls(f'{at}.securityContext.sysctls', context.get('sysctls') or ())
+
+
+def sysctls(at: str, items: Sequence[Obj]) -> Iterator[Invalid]:
+    seen = set()
+    for i, sysctl in enumerate(items):
+        name = sysctl.get('name') or ''
+        if not name:
+            yield required(f'{at}[{i}].name')
+        elif len(name) > SYSCTL_CHARS_MAX or not SYSCTL.fullmatch(name):
+            text = f'must have at most {SYSCTL_CHARS_MAX} characters and match regex ^{SYSCTL.pattern}$'
+            yield invalid(f'{at}[{i}].name', name, text)
+        elif name in seen:
+            yield duplicate(f'{at}[{i}].name', name)
+        seen.add(name)
 
 
 def tolerations(at: str, items: Sequence[Obj]) -> Iterator[Invalid]:
