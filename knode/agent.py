@@ -7,7 +7,7 @@ to the API (`pods.statuses`), events, informers, the kubelet API (`server`). End
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -21,6 +21,7 @@ from kcore.process import Ready
 from kcore.tasks import start, start_detached, start_essential, start_restarting, stop
 from knode.addresses import AddressPool
 from knode.config import NodeConfig
+from knode.eviction.manager import EvictionManager
 from knode.machine import describe
 from knode.node import NodeKeeper
 from knode.objects import ApiObjects
@@ -54,68 +55,92 @@ async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[]
     data_dir = config.data_dir.absolute()
     env.disk.mkdir(data_dir, 0o700)
     env.disk.mkdir(data_dir / 'pods', 0o700)
-    config = config.model_copy(update={'data_dir': data_dir})
-    pool, machine = AddressPool(), describe(config, env)
-    keeper = NodeKeeper(config, client, env, pool, machine)
-    objects = ApiObjects(client)
-    statuses = Statuses(client, env)
-    events = EventRecorder(client, env, 'kubelet', config.name)
-    drivers = make_drivers(env, config.cgroup_root)
-    pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')
-    mirrors = Mirrors(client, env, pods, statuses, keeper.known_node)
-    host = Host(
-        env, config.name, keeper.address, drivers, pool, Checkpoints(env, data_dir), objects, mirrors, events,
-        keeper.allocatable(), keeper.known_labels, sync_frequency_s=config.sync_frequency_s,
-        pod_pids=config.pod_pids_limit,
-    )  # fmt: skip
-    manager = PodManager(host, pods, statuses, mirrors)
-    collector = Collector(config, env, manager.workers.values)
-    server = NodeServer(config, env, manager, StatsHandlers(config, env, manager, collector, host.probe_metrics))
+    await Agent(config.model_copy(update={'data_dir': data_dir}), env, client).serve(ready)
 
-    async def known() -> None:
-        await keeper.registered.wait()
-        await keeper.leased.wait()
-        await manager.adopted()
-        log.info('node is known to the API', node=config.name)
-        ready()
 
-    async def work() -> None:
-        async with asyncio.TaskGroup() as group:
-            start_restarting(group, 'watch node', keeper.informer.run, env)
-            start_restarting(group, 'node status', keeper.run_status, env)
-            start_restarting(group, 'node lease', keeper.run_lease, env)
-            start_restarting(group, 'watch services', objects.service_informer.run, env)
-            start_restarting(group, 'watch pods', pods.run, env)
-            start_restarting(group, 'statuses', statuses.run, env)
-            start_restarting(group, 'stats', collector.run, env)
-            start_restarting(group, 'events', events.run, env)
-            start_restarting(group, 'memory limits', Watchdog(env, manager.workers.values).run, env)
-            start_restarting(group, 'mirror pods', mirrors.run, env)
-            if (path := config.pod_manifest_path) is not None:
-                source = StaticSource(env, path.absolute(), config.name, manager.set_static)
-                start_restarting(group, 'static pods', source.run, env)
-            else:
-                manager.set_static(())
-            start_essential(group, 'pods', manager.run())
-            start(group, 'ready', known())
+class Agent:
+    """The parts of one node agent, joined."""
 
-    try:
-        for driver in drivers.values():
-            await driver.prepare()
-        await server.start()
-        keeper.port = server.port
-        log.info('agent serves', node=config.name, address=keeper.address, port=server.port)
-        working = start_detached('agent', work())
+    def __init__(self, config: NodeConfig, env: Env, client: Client) -> None:
+        self._config, self._env = config, env
+        pool = AddressPool()
+        self._keeper = keeper = NodeKeeper(config, client, env, pool, describe(config, env))
+        self._objects = ApiObjects(client)
+        self._statuses = Statuses(client, env)
+        self._events = events = EventRecorder(client, env, 'kubelet', config.name)
+        self._drivers = make_drivers(env, config.cgroup_root)
+        self._pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')
+        self._mirrors = Mirrors(client, env, self._pods, self._statuses, keeper.known_node)
+        host = Host(
+            env, config.name, keeper.address, self._drivers, pool, Checkpoints(env, config.data_dir), self._objects,
+            self._mirrors, events, keeper.allocatable(), keeper.known_labels,
+            sync_frequency_s=config.sync_frequency_s, pod_pids=config.pod_pids_limit,
+        )  # fmt: skip
+        self._manager = manager = PodManager(host, self._pods, self._statuses, self._mirrors)
+        self._collector = collector = Collector(config, env, manager.workers.values)
+        self._eviction = EvictionManager(
+            config, env, manager.workers.values, collector, tell=keeper.set_pressure,
+            said=lambda reason, text: events.event(keeper.reference(), 'Warning', reason, text),
+        )  # fmt: skip
+        host.refusal = self._eviction.verdict
+        stats = StatsHandlers(config, env, manager, collector, host.probe_metrics)
+        self._server = NodeServer(config, env, manager, stats)
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        config, keeper, server = self._config, self._keeper, self._server
         try:
-            await asyncio.wait({working})
-            working.result()
-        except asyncio.CancelledError:
-            if config.shutdown_grace_period_s:
-                await shut_down(keeper, manager, config.shutdown_grace_period_s)
-            raise
+            for driver in self._drivers.values():
+                await driver.prepare()
+            await server.start()
+            keeper.port = server.port
+            log.info('agent serves', node=config.name, address=keeper.address, port=server.port)
+            working = start_detached('agent', self._work(ready))
+            try:
+                await asyncio.wait({working})
+                working.result()
+            except asyncio.CancelledError:
+                if config.shutdown_grace_period_s:
+                    await shut_down(keeper, self._manager, config.shutdown_grace_period_s)
+                raise
+            finally:
+                await stop(working)
         finally:
-            await stop(working)
-    finally:
-        await server.close()
-        for driver in drivers.values():
-            await driver.close()
+            await server.close()
+            for driver in self._drivers.values():
+                await driver.close()
+
+    async def _work(self, ready: Callable[[], None]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for name, task in self._tasks().items():
+                start_restarting(group, name, task, self._env)
+            start_essential(group, 'pods', self._manager.run())
+            start(group, 'ready', self._known(ready))
+
+    def _tasks(self) -> dict[str, Callable[[], Awaitable[object]]]:
+        """What runs for ever, and again when it fails."""
+        tasks: dict[str, Callable[[], Awaitable[object]]] = {
+            'watch node': self._keeper.informer.run,
+            'node status': self._keeper.run_status,
+            'node lease': self._keeper.run_lease,
+            'watch services': self._objects.service_informer.run,
+            'watch pods': self._pods.run,
+            'statuses': self._statuses.run,
+            'events': self._events.run,
+            'stats': self._collector.run,
+            'eviction': self._eviction.run,
+            'memory limits': Watchdog(self._env, self._manager.workers.values).run,
+            'mirror pods': self._mirrors.run,
+        }
+        if (path := self._config.pod_manifest_path) is None:
+            self._manager.set_static(())
+        else:
+            source = StaticSource(self._env, path.absolute(), self._config.name, self._manager.set_static)
+            tasks['static pods'] = source.run
+        return tasks
+
+    async def _known(self, ready: Callable[[], None]) -> None:
+        await self._keeper.registered.wait()
+        await self._keeper.leased.wait()
+        await self._manager.adopted()
+        log.info('node is known to the API', node=self._config.name)
+        ready()

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from kcore.config import Address, Config
 from kcore.meta import quantity
+from knode.eviction.thresholds import thresholds
 
 
 class NodeConfig(Config):
@@ -27,6 +28,7 @@ class NodeConfig(Config):
     pod_manifest_path: Path | None = Field(None, description='directory of static pod manifests')
     cpu: str = Field('', description='capacity in cores (default: the machine has)')
     memory: str = Field('', description='capacity of memory (default: the machine has)')
+    ephemeral_storage: str = Field('', description='capacity of local storage (default: the disk has)')
     pods: int = Field(110, ge=1, le=10_000, description='most pods at once')
     labels: dict[str, str] = Field(default_factory=dict, description='further node labels, a=b,c=d')
     cgroup_root: str = Field('', description='control group for containers, e.g. /kubeling; empty: none are used')
@@ -35,6 +37,17 @@ class NodeConfig(Config):
     lease_duration_s: int = Field(40, ge=1, description='seconds after which a silent node is taken for dead')
     status_period_s: float = Field(300.0, gt=0, description='seconds between status reports without news')
     stats_period_s: float = Field(10.0, gt=0, description='seconds between samples of what node and pods use')
+    eviction_hard: str = Field(
+        'memory.available<100Mi,nodefs.available<128Mi,nodefs.inodesFree<1%,pid.available<5%',
+        description='thresholds at which pods are evicted at once, as the kubelet writes them',
+    )
+    eviction_soft: str = Field('', description='thresholds at which pods are evicted after a grace period')
+    eviction_soft_grace_period: str = Field('', description='that period, e.g. memory.available=1m30s')
+    eviction_minimum_reclaim: str = Field(
+        '', description='how much more has to become free, e.g. memory.available=50Mi'
+    )
+    eviction_max_pod_grace_period: int = Field(0, ge=0, description='seconds for pods evicted by a soft threshold')
+    eviction_pressure_transition_period_s: float = Field(300.0, ge=0, description='how long a pressure condition lasts')
     sync_frequency_s: float = Field(
         60.0, gt=0, description='seconds in which running pods see changes of their ConfigMaps, Secrets and tokens'
     )
@@ -44,7 +57,10 @@ class NodeConfig(Config):
 
     @model_validator(mode='after')
     def _relations(self) -> Self:
-        for name in ('cpu', 'memory'):
+        thresholds(
+            self.eviction_hard, self.eviction_soft, self.eviction_soft_grace_period, self.eviction_minimum_reclaim
+        )
+        for name in ('cpu', 'memory', 'ephemeral_storage'):
             try:
                 if getattr(self, name):
                     quantity.parse(getattr(self, name))

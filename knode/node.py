@@ -8,6 +8,7 @@ component-helpers/apimachinery/lease.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 import structlog
@@ -22,7 +23,6 @@ from kcore.meta.objects import owner_ref
 from kcore.meta.times import format_micro
 from knode.addresses import AddressPool
 from knode.config import NodeConfig
-from knode.machine import pressure
 from knode.node_status import Machine, conditions, labels, node_status, resources
 
 log = structlog.get_logger('knode.node')
@@ -30,7 +30,7 @@ log = structlog.get_logger('knode.node')
 LEASE_NAMESPACE = 'kube-node-lease'
 RETRY_BASE_S = 0.2
 RETRY_CAP_S = 5.0
-PRESSURE_PERIOD_S = 10.0
+CHECK_PERIOD_S = 10.0
 NOT_READY_TAINT = 'node.kubernetes.io/not-ready'
 CIDR_FILE = 'pod-cidr'
 """In the data directory: the node's podCIDR."""
@@ -57,6 +57,7 @@ class NodeKeeper:
         self._sent: dict[str, Any] | None = None
         self._sent_at = float('-inf')
         self._lease: Obj | None = None
+        self._pressure: Collection[str] = ()
         self._remember_addresses()
 
     def _remember_addresses(self) -> None:
@@ -86,6 +87,11 @@ class NodeKeeper:
             self.avoided.clear()
         self._changed.set()
 
+    def set_pressure(self, conditions: Collection[str]) -> None:
+        """The pressure conditions that hold from now on."""
+        self._pressure = conditions
+        self._changed.set()
+
     async def close(self) -> None:
         """Say that the node is not Ready any more, and return once the API knows."""
         self._closing = True
@@ -103,7 +109,7 @@ class NodeKeeper:
                     await self._register()
                 await self._report()
                 backoff.reset()
-                pause = PRESSURE_PERIOD_S
+                pause = CHECK_PERIOD_S
             except ClientError as e:
                 log.warning('node status not sent', err=f'{type(e).__name__}: {e}')
                 pause = backoff.next()
@@ -143,7 +149,7 @@ class NodeKeeper:
         ready = '' if self._pool.cidr else 'container runtime network not ready: the node has no podCIDR yet'
         if self._closing:
             ready = SHUTTING_DOWN
-        status['conditions'] = conditions(pressure(self._config.data_dir), ready, before, self._env.clock.wall())
+        status['conditions'] = conditions(self._pressure, ready, before, self._env.clock.wall())
         return status
 
     async def _report(self) -> None:
@@ -220,6 +226,11 @@ class NodeKeeper:
     def known_node(self) -> Obj | None:
         """The Node object; None while it has not been seen."""
         return self._node
+
+    def reference(self) -> Obj:
+        """What events about the node refer to: by name, as the kubelet does, since it may not know the uid."""
+        name = self._config.name
+        return {'apiVersion': 'v1', 'kind': 'Node', 'metadata': {'name': name, 'uid': name}}
 
     def known_labels(self) -> dict[str, str] | None:
         """Of the Node object, which people add to; None while it has not been seen."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,21 @@ from kcore.meta.times import format_time
 
 VERSION = 'v1.33.1-kubeling.0.1'
 RUNTIME_VERSION = 'process://0.1.0'
+PRESSURES: Mapping[str, tuple[tuple[str, str], tuple[str, str]]] = {
+    'MemoryPressure': (
+        ('KubeletHasInsufficientMemory', 'kubelet has insufficient memory available'),
+        ('KubeletHasSufficientMemory', 'kubelet has sufficient memory available'),
+    ),
+    'DiskPressure': (
+        ('KubeletHasDiskPressure', 'kubelet has disk pressure'),
+        ('KubeletHasNoDiskPressure', 'kubelet has no disk pressure'),
+    ),
+    'PIDPressure': (
+        ('KubeletHasInsufficientPID', 'kubelet has insufficient PID available'),
+        ('KubeletHasSufficientPID', 'kubelet has sufficient PID available'),
+    ),
+}
+"""Condition → reason and message while it holds, and while it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +35,8 @@ class Machine:
     hostname: str
     cpu: str
     memory: str
+    storage: str
     """Quantities."""
-    storage_bytes: int
     pods: int
     machine_id: str
     boot_id: str
@@ -29,15 +44,6 @@ class Machine:
     os_image: str
     operating_system: str
     architecture: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pressure:
-    """Why the node should get no more pods; empty: no reason."""
-
-    memory: str = ''
-    disk: str = ''
-    pids: str = ''
 
 
 def labels(name: str, machine: Machine, extra: Mapping[str, str]) -> dict[str, str]:
@@ -56,7 +62,7 @@ def resources(machine: Machine) -> dict[str, str]:
     return {
         'cpu': machine.cpu,
         'memory': machine.memory,
-        'ephemeral-storage': f'{machine.storage_bytes // 1024}Ki',
+        'ephemeral-storage': machine.storage,
         'pods': str(machine.pods),
     }
 
@@ -84,28 +90,27 @@ def node_status(machine: Machine, address: str, port: int, images: list[dict[str
     }
 
 
-def conditions(pressure: Pressure, ready: str, before: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
-    """ready: why the node is not, empty when it is. Transition times are kept while a status stays the same."""
+def conditions(
+    pressure: Collection[str], ready: str, before: list[dict[str, Any]], now: datetime
+) -> list[dict[str, Any]]:
+    """pressure: the conditions that hold. ready: why the node is not, empty when it is.
+
+    Transition times are kept while a status stays the same.
+    """
     stamp = format_time(now)
-    wanted = (
-        ('MemoryPressure', bool(pressure.memory), 'KubeletHasInsufficientMemory', 'KubeletHasSufficientMemory',
-         pressure.memory or 'kubelet has sufficient memory available'),
-        ('DiskPressure', bool(pressure.disk), 'KubeletHasDiskPressure', 'KubeletHasNoDiskPressure',
-         pressure.disk or 'kubelet has no disk pressure'),
-        ('PIDPressure', bool(pressure.pids), 'KubeletHasInsufficientPID', 'KubeletHasSufficientPID',
-         pressure.pids or 'kubelet has sufficient PID available'),
-        ('Ready', not ready, 'KubeletReady', 'KubeletNotReady', ready or 'kubelet is posting ready status'),
-    )  # fmt: skip
+    wanted = [(kind, kind in pressure, *PRESSURES[kind][0 if kind in pressure else 1]) for kind in PRESSURES]
+    healthy = ('KubeletNotReady', ready) if ready else ('KubeletReady', 'kubelet is posting ready status')
+    wanted.append(('Ready', not ready, *healthy))
     old = {c['type']: c for c in before}
     result = []
-    for kind, holds, yes, no, message in wanted:
+    for kind, holds, reason, message in wanted:
         value = 'True' if holds else 'False'
         same = kind in old and old[kind].get('status') == value
         result.append(
             {
                 'type': kind,
                 'status': value,
-                'reason': yes if holds else no,
+                'reason': reason,
                 'message': message,
                 'lastHeartbeatTime': stamp,
                 'lastTransitionTime': old[kind]['lastTransitionTime'] if same else stamp,

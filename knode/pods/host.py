@@ -12,6 +12,7 @@ from kcore.meta.gvk import CONFIGMAPS, SECRETS, Resource
 from knode.addresses import AddressPool
 from knode.pods.checkpoint import Checkpoints
 from knode.pods.environment import Facts, Sources
+from knode.pods.model import Verdict
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import RuntimeDriver
 
@@ -52,6 +53,8 @@ class Host:
     allocatable: Mapping[str, str] = field(default_factory=dict)
     labels: Callable[[], Mapping[str, str] | None] = lambda: None
     """Those of the Node object; None while it is not known."""
+    refusal: Callable[[Obj], Verdict | None] = lambda pod: None
+    """Why the node in its present condition does not take a pod."""
     kubelet_port: int = 0
     probe_metrics: ProbeMetrics = field(default_factory=ProbeMetrics)
     sync_frequency_s: float = 60.0

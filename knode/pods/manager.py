@@ -127,7 +127,11 @@ class PodManager:
 
     def _admit(self, pod: Obj) -> None:
         others = [w.pod for w in self.workers.values() if w.holds_resources]
-        verdict = SHUT if self.closing else admit(pod, others, self._host.allocatable, self._host.labels())
+        verdict = (
+            SHUT
+            if self.closing
+            else self._host.refusal(pod) or admit(pod, others, self._host.allocatable, self._host.labels())
+        )
         worker = self._begin(Checkpoint(pod=pod))
         if verdict is not None:
             worker.refuse(verdict)

@@ -125,6 +125,10 @@ class PodWorker:
         if self.checkpoint.handle is not None:
             await self.driver.kill(self.checkpoint.handle, record.id, reason)
 
+    def announce(self, kind: str, reason: str, message: str) -> None:
+        """An event about the pod."""
+        self._host.emit(self.pod, kind, reason, message)
+
     def refuse(self, verdict: Verdict) -> None:
         """`end` for a pod that was never taken: nothing of it is kept here, the API alone remembers."""
         self.checkpoint = renewed(self.checkpoint, verdict=verdict)

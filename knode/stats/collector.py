@@ -68,6 +68,12 @@ class Collector:
         self.sampled = asyncio.Event()
         """There is a snapshot."""
 
+    @property
+    def available_bytes(self) -> int:
+        """Memory that the node could still give: of its budget, or of the machine."""
+        used = self.snapshot.node.memory_bytes if self.snapshot else 0
+        return self.capacity_bytes - used
+
     async def run(self) -> NoReturn:
         while True:
             await self.sample()

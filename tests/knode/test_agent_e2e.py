@@ -70,13 +70,13 @@ class World:
             '--kubelet-client-key', f'{certs}/kubelet-client.key',
         )  # fmt: skip
 
-    async def start_agent(self) -> None:
+    async def start_agent(self, *more: str) -> None:
         certs = self.root / 'pki'
         await self.spawn(
             'knode', 'knode', '--name', NODE, '--kubeconfig', f'{self.root}/node.conf', '--data-dir', f'{self.root}/n1',
             '--listen', f'127.0.0.1:{self.node_port}', '--tls-cert', f'{certs}/node.crt',
             '--tls-key', f'{certs}/node.key', '--client-ca', f'{certs}/ca.crt',
-            '--pod-manifest-path', f'{self.root}/manifests',
+            '--pod-manifest-path', f'{self.root}/manifests', *more,
         )  # fmt: skip
 
     async def kill(self, name: str) -> None:
@@ -326,3 +326,38 @@ async def test_a_container_over_its_memory_limit_is_killed_and_says_so(world, cl
     assert (ended['reason'], ended['exitCode']) == ('OOMKilled', 137)
     await client.delete(PODS, 'hog', 'default')
     await wait_for(client, 'hog', lambda p: p is None)
+
+
+async def test_a_node_short_of_its_budget_evicts_and_recovers(world, client):
+    await world.kill('knode')
+    await world.start_agent(
+        '--memory', '300Mi', '--eviction-hard', 'memory.available<100Mi', '--stats-period-s', '0.2',
+        '--eviction-pressure-transition-period-s', '2',
+    )  # fmt: skip
+    grow = 'x = bytearray(160 << 20); import time; time.sleep(1000)'
+    await client.create(PODS, pod('greedy', sys.executable, '-c', grow))
+    small = pod('small', 'sleep', '1000')
+    small['spec']['containers'][0]['resources'] = {'requests': {'memory': '10Mi'}}
+    await client.create(PODS, small)
+    dead = await wait_for(client, 'greedy', lambda p: p and p['status']['phase'] == 'Failed')
+    assert dead['status']['reason'] == 'Evicted'
+    assert dead['status']['message'].startswith('The node was low on resource: memory. Threshold quantity: 100Mi')
+    assert running(await client.get(PODS, 'small', 'default')), 'it uses no more than it asked for'
+
+    async def pressed(value: str) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                node = await client.get(NODES, NODE)
+                found = {c['type']: c for c in node['status']['conditions']}
+                if found['MemoryPressure']['status'] == value:
+                    return
+                await asyncio.sleep(0.05)
+
+    await pressed('True')
+    await client.create(PODS, pod('late', 'sleep', '1000'))
+    late = await wait_for(client, 'late', lambda p: p and p['status']['phase'] in {'Failed', 'Running'})
+    assert late['status'].get('message') == 'Pod was rejected: The node had condition: [MemoryPressure]. '
+    await pressed('False')
+    for name in ('greedy', 'small', 'late'):
+        await client.delete(PODS, name, 'default')
+        await wait_for(client, name, lambda p: p is None)
