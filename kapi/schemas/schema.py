@@ -59,7 +59,8 @@ class Schema:
         return jsonschema_rs.Draft4Validator(json_schema(self.root))
 
     def is_valid(self, obj: Any) -> bool:
-        """Whether every field is known and of its type; nulls count as wrong."""
+        """Whether `obj` can be taken as it is: every field known, of its type, neither null nor an empty optional
+        list or map."""
         return bool(self._validator.is_valid(obj))
 
     def inspect(self, obj: Any) -> Findings:
@@ -77,7 +78,10 @@ class Schema:
         _prune(self.root, obj)
 
     def drop_nulls(self, obj: Any) -> None:
-        """In place: a null field is an absent one; in lists and maps it is the type's zero value."""
+        """In place: a null field is an absent one; in lists and maps it is the type's zero value.
+
+        So is an optional list or map that is empty, because a Go server leaves it out (`omitempty`).
+        """
         _drop_nulls(self.root, obj)
 
 
@@ -100,7 +104,10 @@ def json_schema(root: Node) -> dict[str, Any]:
 def _object_schema(node: Node, build: Any) -> dict[str, Any]:
     return {
         'type': 'object',
-        'properties': {key: build(child) for key, child in node.fields.items()},
+        'properties': {
+            key: build(child) if key in node.required else {**build(child), **_NOT_EMPTY.get(child.type, {})}
+            for key, child in node.fields.items()
+        },
         'additionalProperties': node.preserve_unknown,
     }
 
@@ -326,6 +333,17 @@ _ZERO: dict[str, Any] = {
 }
 
 
+_NOT_EMPTY: dict[str, dict[str, int]] = {'array': {'minItems': 1}, 'map': {'minProperties': 1}}
+
+
+def _omitted(node: Node, key: str, item: Any) -> bool:
+    """Whether a Go server would leave the field out: an optional list or map with nothing in it."""
+    if item or not isinstance(item, dict | list) or key in node.required:
+        return False
+    child = node.fields.get(key)
+    return child is not None and child.type in _NOT_EMPTY
+
+
 def _drop_nulls(node: Node, value: Any) -> None:
     if isinstance(value, dict):
         gone = [key for key, item in value.items() if item is None]
@@ -341,6 +359,8 @@ def _drop_nulls(node: Node, value: Any) -> None:
             child = node.child(key)
             if child is not None and isinstance(item, dict | list):
                 _drop_nulls(child, item)
+        for key in [key for key, item in value.items() if _omitted(node, key, item)]:
+            del value[key]
     elif isinstance(value, list) and node.items is not None:
         for i, item in enumerate(value):
             if item is None:

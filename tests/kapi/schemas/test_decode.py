@@ -115,6 +115,18 @@ def test_every_kind_has_a_schema(kind):
     assert not schema.is_valid({'nope': 1})
 
 
+def test_empty_optional_lists_and_maps_are_left_out_as_by_a_go_server():
+    pod = {'containers': [], 'volumes': [], 'nodeSelector': {}, 'securityContext': {}}
+    template = {'metadata': {'labels': {}}, 'spec': pod}
+    obj = {'metadata': {'annotations': {}, 'labels': {'a': ''}}, 'spec': {'template': template}}
+    made, warnings = conform(obj, DEPLOYMENT)
+    assert not warnings
+    assert made == {
+        'metadata': {'labels': {'a': ''}},
+        'spec': {'template': {'metadata': {}, 'spec': {'containers': [], 'securityContext': {}}}},
+    }
+
+
 _junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
     lambda inner: (
