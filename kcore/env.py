@@ -88,6 +88,14 @@ class Disk(Protocol):
         """Run a blocking call off the event loop."""
 
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it says that there is no room, which is no fault of the disk's."""
+    return error.errno in DISK_FULL
+
+
 class Server(Protocol):
     """A listening socket."""
 

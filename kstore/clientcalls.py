@@ -20,7 +20,7 @@ from kcore.env import Env
 from kcore.tasks import start_detached, stop
 from kcore.tls import BadCertificate, ClientTls, trouble
 from kstore.clientlink import ClientLink
-from kstore.errors import NoLeader, SessionExpired, Stopped, StoreError, Timeout, Unreachable, from_wire
+from kstore.errors import Corrupt, NoLeader, SessionExpired, Stopped, StoreError, Timeout, Unreachable, from_wire
 from kstore.fsm import Command, encode
 from kstore.watchstream import WatchStream, WatchTable
 from kstore.wire import Op, frame, pack
@@ -269,11 +269,14 @@ class Calls:
             call.future.set_result(message[2])
             return
         error = from_wire(code, message[2])
-        if error.retriable or (isinstance(error, Timeout) and call.op == Op.WRITE):
+        elsewhere = isinstance(error, Corrupt) and len(self._endpoints) > 1
+        if elsewhere or error.retriable or (isinstance(error, Timeout) and call.op == Op.WRITE):
             call.error = error
             asyncio.get_running_loop().call_later(RETRY_S, self._again, call)
-            if isinstance(error, NoLeader | Stopped) and self._link is not None:
-                self._link.close()  # perhaps another member has one
+            if isinstance(error, NoLeader | Stopped | Corrupt) and self._link is not None:
+                if elsewhere:
+                    self._shunned = self.endpoint
+                self._link.close()  # perhaps another member has a leader, or sound contents
         else:
             self._fail(call, error)
 

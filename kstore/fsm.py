@@ -85,6 +85,7 @@ class StoreFsm:
             Command.MEMBER: self._member,
         }
         self._changes: list[Change] = []
+        self.chunk_bytes = SNAPSHOT_CHUNK_BYTES
 
     @property
     def applied_index(self) -> int:
@@ -254,48 +255,52 @@ class StoreFsm:
 
     async def flush(self) -> None:
         """Make everything applied so far durable in the tables. Raises OSError when the disk refuses."""
-        self._save()
-        await self.engine.flush(self._applied)
+        async with self.engine.turn:
+            self._save()
+            await self.engine.flush(self._applied)
 
     def _save(self) -> None:
         self.store.save()
         self.sessions.save()
 
     def snapshot(self) -> AsyncIterator[bytes]:
-        """See `kstore.node.Fsm`."""
+        """See `kstore.node.Fsm`. Raises Stopped while one is being taken over here."""
+        self.store.check_whole()
         self._save()
-        return _stream(self.engine.view(), self._applied)
+        return _stream(self.engine.view(), self._applied, self.chunk_bytes)
 
     async def restore(self, meta: SnapshotMeta, chunks: AsyncIterable[bytes]) -> None:
         """See `kstore.node.Fsm`."""
-        await self.engine.replace()
-        await load_snapshot(self.engine, chunks, meta.index)
-        self._applied = meta.index
-        self.store.load()
-        self.sessions.load()
+        async with self.engine.turn:
+            self.store.whole = False
+            await self.engine.clear()
+            await load_snapshot(self.engine, chunks, meta.index)
+            self._applied = meta.index
+            self.store.load()
+            self.sessions.load()
         self.on_restore()
 
     def close(self) -> None:
         self.engine.close()
 
 
-async def _stream(view: EngineView, index: int) -> AsyncIterator[bytes]:
+async def _stream(view: EngineView, index: int, chunk_bytes: int) -> AsyncIterator[bytes]:
     """Pieces of `_frames`, cut to size, and a trailer with the CRC-32 of all before it."""
     crc = 0
     pending = b''
     try:
-        for frame in _frames(view, index):
+        for frame in _frames(view, index, chunk_bytes):
             crc = zlib.crc32(frame, crc)
             pending += frame
-            while len(pending) >= SNAPSHOT_CHUNK_BYTES:
-                yield pending[:SNAPSHOT_CHUNK_BYTES]
-                pending = pending[SNAPSHOT_CHUNK_BYTES:]
+            while len(pending) >= chunk_bytes:
+                yield pending[:chunk_bytes]
+                pending = pending[chunk_bytes:]
         yield pending + wire.frame(pack([-1, crc]))
     finally:
         view.close()
 
 
-def _frames(view: EngineView, index: int) -> Iterator[bytes]:
+def _frames(view: EngineView, index: int, chunk_bytes: int) -> Iterator[bytes]:
     """A header and frames `[table, [key, value, ...]]`."""
     yield wire.frame(pack([SNAPSHOT_MAGIC, SNAPSHOT_VERSION, index]))
     for table in Table:
@@ -306,7 +311,7 @@ def _frames(view: EngineView, index: int) -> Iterator[bytes]:
                 continue
             batch += (key, value)
             size += len(key) + len(value)
-            if size >= SNAPSHOT_CHUNK_BYTES:
+            if size >= chunk_bytes:
                 yield wire.frame(pack([int(table), batch]))
                 batch, size = [], 0
         if batch:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 import structlog
 
 from kcore.config import split_address
-from kcore.env import Env
+from kcore.env import Env, is_full
 from kcore.tasks import start_essential
 from kcore.tls import ClientTls
 from kstore import __version__
@@ -355,7 +354,7 @@ class Member:
             try:
                 await self.fsm.flush()
             except OSError as e:
-                if e.errno != errno.ENOSPC:
+                if not is_full(e):
                     raise
                 self.space.refused(e)
                 await asyncio.sleep(RETRY_S)

@@ -25,7 +25,7 @@ from itertools import islice
 import structlog
 
 from kcore import tasks
-from kcore.env import Env
+from kcore.env import Env, is_full
 from kstore.ports import Done, Fsm, NodeConfig, NodeStatus, PeerStatus, Transport
 from kstore.raft.confchange import ConfChange
 from kstore.raft.core import RaftConfig, RaftCore, Ready, Stored
@@ -33,7 +33,7 @@ from kstore.raft.errors import LeadershipLost, LogCorrupt, LogFull, ProposalDrop
 from kstore.raft.messages import NO_ONE, ConfState, Entry, Message, MessageType, SnapshotMeta
 from kstore.reads import Reads
 from kstore.snapshot import Receiver, Sender, SnapshotFiles
-from kstore.wal import Batch, DiskFull, Recovered, Wal, is_full
+from kstore.wal import Batch, DiskFull, Recovered, Wal
 
 __all__ = ['Done', 'Fsm', 'Node', 'NodeConfig', 'NodeStatus', 'PeerStatus', 'Transport']
 
@@ -157,12 +157,11 @@ class Node:
             known = begin < meta.index <= last and found.entries[meta.index - begin - 1].term == meta.term
             if begin <= meta.index and not known:  # our own log does not already prove what the snapshot says
                 if self._fsm.durable_index < meta.index:
-                    await self._fsm.restore(meta, self._snapshots.chunks(meta, chunks))
+                    await self._take_over(meta, chunks)
                 if begin < meta.index:
                     self._wal.mark(meta, replaces=True)
                     await disk.offload(self._wal.flush)
                     found = found._replace(snapshot=meta, entries=())
-                log.info('snapshot taken over', index=meta.index, term=meta.term)
         await disk.offload(self._snapshots.clear)
         return found
 
@@ -531,5 +530,18 @@ class Node:
         complete = await self._env.disk.offload(self._snapshots.completed)
         if complete is None or complete[0] != meta:
             raise LogCorrupt(f'snapshot {meta.index} was announced, but its files are not there')
-        await self._fsm.restore(meta, self._snapshots.chunks(*complete))
-        log.info('snapshot taken over', index=meta.index, term=meta.term)
+        await self._take_over(meta, complete[1])
+
+    async def _take_over(self, meta: SnapshotMeta, chunks: int) -> None:
+        """Replace the state machine, however long there is no room for it: the files stay until it is done."""
+        while True:
+            try:
+                await self._fsm.restore(meta, self._snapshots.chunks(meta, chunks))
+            except OSError as e:
+                if not is_full(e):
+                    raise
+                log.error('no room for the snapshot', index=meta.index, err=str(e))
+                await asyncio.sleep(FULL_RETRY_S)
+            else:
+                log.info('snapshot taken over', index=meta.index, term=meta.term)
+                return

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 import msgpack
 import structlog
 
-from kcore.env import AppendFile, Disk
+from kcore.env import AppendFile, Disk, is_full
 from kstore.raft.errors import LogCorrupt
 from kstore.raft.messages import NO_ONE, ConfState, Entry, HardState, SnapshotMeta, entries_from_wire
 
@@ -351,11 +351,6 @@ def _fold(records: Sequence[_Record], fresh: SnapshotMeta) -> tuple[HardState, S
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
-
-
-def is_full(error: OSError) -> bool:
-    """Whether it says that there is no room, which is no fault of the disk's."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _split(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:

@@ -70,8 +70,9 @@ class Watches:
     def add(self, watch_id: int, scope: Scope, start: int) -> int:
         """Begin a watch at revision `start`, or after the present when it is 0; returns the revision it starts at.
 
-        Raises Compacted, BadRequest (the id is taken), Overloaded.
+        Raises Compacted, BadRequest (the id is taken), Overloaded, Stopped.
         """
+        self._store.check_whole()
         if watch_id in self._catching_up or watch_id in self._fed:
             raise BadRequest('watch id is in use on this connection')
         if len(self) >= WATCHES_MAX:
@@ -129,6 +130,8 @@ class Watches:
     def pump(self) -> None:
         """Send slices of history until everyone is in the present, the buffer is full, or it is others' turn."""
         self._pumping = False
+        if not self._store.whole:
+            return  # `restart` comes when the snapshot is in
         for subscription in [s for s in self._subscriptions.values() if s.behind]:
             if not self._outlet.writable:
                 return

@@ -22,6 +22,7 @@ from typing import Any
 
 import lmdb
 
+from kcore.env import DISK_FULL
 from kstore.engine.layers import Layer, Records, Table
 from kstore.errors import Corrupt
 
@@ -111,10 +112,8 @@ class LmdbBackend:
         except BaseException as e:
             with contextlib.suppress(lmdb.Error):
                 await loop.run_in_executor(self._thread, txn.abort)
-            if isinstance(e, lmdb.DiskError):
-                raise OSError(errno.ENOSPC, f'state was not written: {e}') from e
             if isinstance(e, lmdb.Error):
-                raise OSError(f'state was not written: {e}') from e
+                raise _os_error(e) from e
             raise
         self._renew()
         self._applied = applied
@@ -138,9 +137,12 @@ class LmdbBackend:
     async def clear(self) -> None:
         loop = asyncio.get_running_loop()
         txn = await loop.run_in_executor(self._thread, self._begin)
-        for db in self._tables:
-            txn.drop(db, delete=False)
-        await loop.run_in_executor(self._thread, txn.commit)
+        try:
+            for db in self._tables:
+                txn.drop(db, delete=False)
+            await loop.run_in_executor(self._thread, txn.commit)
+        except lmdb.Error as e:
+            raise _os_error(e) from e
         self._renew()
         self._applied = 0
 
@@ -207,6 +209,13 @@ class LmdbBackend:
         self._read.abort()
         self._env.set_mapsize(self._map_bytes)
         self._read = self._env.begin()
+
+
+def _os_error(error: lmdb.Error) -> OSError:
+    """LMDB names ENOSPC only; a quota or a limit on the file's size is as full a disk."""
+    full = isinstance(error, lmdb.DiskError) or any(os.strerror(code) in str(error) for code in DISK_FULL)
+    text = f'state was not written: {error}'
+    return OSError(errno.ENOSPC, text) if full else OSError(text)
 
 
 def _sync_directory(path: Path) -> None:

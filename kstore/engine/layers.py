@@ -10,6 +10,7 @@ Keys of one table are unique and ordered bytewise. All calls come from the event
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from enum import IntEnum
@@ -160,7 +161,8 @@ class Engine:
         self.backend = backend
         self._active = Layer()
         self._frozen = Layer()
-        self._flushing = False
+        self.turn = asyncio.Lock()
+        """Held by whoever flushes, compacts or replaces the tables: one at a time."""
 
     @property
     def durable_index(self) -> int:
@@ -202,19 +204,13 @@ class Engine:
         return EngineView(self.backend.view(), (self._frozen.copy(), self._active.copy()))
 
     async def flush(self, applied: int) -> None:
-        """Make everything written so far durable, as the state after entry `applied`. One flush at a time."""
-        if self._flushing:
-            raise AssertionError('a flush is already running')
-        self._flushing = True
-        try:
-            if self._frozen.records == 0:  # else an earlier flush failed: its layer goes first, with this one on top
-                self._frozen, self._active = self._active, Layer()
-            else:
-                self._fold()
-            await self.backend.write(self._frozen, applied)
-            self._frozen = Layer()
-        finally:
-            self._flushing = False
+        """Make everything written so far durable, as the state after entry `applied`. The caller has the `turn`."""
+        if self._frozen.records == 0:  # else an earlier flush failed: its layer goes first, with this one on top
+            self._frozen, self._active = self._active, Layer()
+        else:
+            self._fold()
+        await self.backend.write(self._frozen, applied)
+        self._frozen = Layer()
 
     def _fold(self) -> None:
         for table in Table:
@@ -223,17 +219,12 @@ class Engine:
         self._active = Layer()
 
     async def compact(self) -> None:
-        """Give unused space back to the disk; writes meanwhile stay in memory. Not during `flush`. Raises OSError."""
-        if self._flushing:
-            raise AssertionError('a flush is running')
-        self._flushing = True
-        try:
+        """Give unused space back to the disk; writes meanwhile stay in memory. Raises OSError."""
+        async with self.turn:
             await self.backend.compact()
-        finally:
-            self._flushing = False
 
-    async def replace(self) -> None:
-        """Forget everything, layers included."""
+    async def clear(self) -> None:
+        """Forget everything, layers included. The caller has the `turn`."""
         await self.backend.clear()
         self._active, self._frozen = Layer(), Layer()
 

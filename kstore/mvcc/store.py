@@ -18,7 +18,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from kstore.engine.layers import Engine, Table
-from kstore.errors import Compacted, FutureRevision
+from kstore.errors import Compacted, FutureRevision, Stopped
 from kstore.lease import LeaseBook
 from kstore.model import NO_END, RangeFlag, RangeQuery
 from kstore.mvcc import select
@@ -104,6 +104,8 @@ class Store:
             self.leases.grant(lease_id, int.from_bytes(ttl[:8], 'big'), int.from_bytes(ttl[8:], 'big'))
         for raw, _ in self.engine.scan(Table.LEASED):
             self.leases.attach(raw[8:], int.from_bytes(raw[:8], 'big'))
+        self.whole = True
+        """False while a snapshot replaces the tables: what can be read then is no state at all."""
 
     def save(self) -> None:
         """Put the counters into the engine; before a flush and before a view."""
@@ -125,8 +127,14 @@ class Store:
         raw = self.engine.get(Table.KEYS, key)
         return None if raw is None else self._record(raw[8:20])[_HEAD:]
 
+    def check_whole(self) -> None:
+        """Raises Stopped, which sends a client to another member."""
+        if not self.whole:
+            raise Stopped('this member is taking over a snapshot')
+
     def check_revision(self, revision: int) -> None:
-        """Raises FutureRevision, Compacted."""
+        """Raises FutureRevision, Compacted, Stopped."""
+        self.check_whole()
         if revision > self.revision:
             raise FutureRevision(f'revision {revision} is in the future: the store is at {self.revision}')
         if 0 < revision < self.compacted:

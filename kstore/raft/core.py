@@ -108,6 +108,7 @@ class _Open(NamedTuple):
     last: int
     terms: bool
     """It carries a new term or vote."""
+    snapshot: bool
 
 
 class RaftCore:
@@ -282,7 +283,7 @@ class RaftCore:
         self._now.clear()
         self._durable.clear()
         self._reads.clear()
-        self._open.append(_Open(log.epoch, log.handed, terms))
+        self._open.append(_Open(log.epoch, log.handed, terms, rd.snapshot is not None))
         self._open_terms += terms
         if committed:
             self._applied(committed)
@@ -317,7 +318,7 @@ class RaftCore:
         One that was just voted out may too while it holds entries beyond its removal: voters who have not applied the
         removal still need its vote, and would not get it against a longer log. It then hands over at once.
         """
-        if self._snapshot is not None:
+        if self._snapshot is not None or any(rd.snapshot for rd in self._open):
             return False
         if self.is_voter(self.conf):
             return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from kstore import session
 from kstore.engine.layers import Engine, Table
 from kstore.engine.memory import Image, MemoryBackend
-from kstore.errors import BadRequest, LeaseExists, LeaseNotFound, SessionExpired, TooLarge
+from kstore.errors import BadRequest, LeaseExists, LeaseNotFound, SessionExpired, Stopped, TooLarge
 from kstore.fsm import Command, StoreFsm, encode
 from kstore.model import RangeQuery
 from kstore.raft.messages import ConfState, Entry, EntryKind, SnapshotMeta
@@ -167,3 +169,52 @@ async def test_a_snapshot_is_cut_small_and_any_damage_is_noticed():
     for damage in (pieces[:-1], [pieces[0], bytes(broken), *pieces[2:]], [b'junk' * 100], []):
         with pytest.raises(ValueError, match='bad snapshot'):
             await Machine().fsm.restore(meta, stream(damage))
+
+
+async def test_nobody_reads_or_flushes_a_state_that_is_half_replaced():
+    machine = Machine()
+    for n in range(50):
+        machine.do(Command.PUT, b'%02d' % n, b'new')
+    machine.fsm.chunk_bytes = 500
+    pieces = [piece async for piece in machine.fsm.snapshot()]
+    half, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stream() -> AsyncIterator[bytes]:
+        for n, piece in enumerate(pieces):
+            if n == len(pieces) // 2:
+                half.set()
+                await go_on.wait()
+            yield piece
+
+    behind = Machine()
+    behind.do(Command.PUT, b'00', b'old')
+    restored = asyncio.create_task(behind.fsm.restore(SnapshotMeta(50, 1, ConfState((1,))), stream()))
+    await half.wait()
+    for ask in (lambda: behind.fsm.store.range(RangeQuery(b'00')), behind.fsm.snapshot):
+        with pytest.raises(Stopped, match='taking over a snapshot'):
+            ask()
+    flushed = asyncio.create_task(behind.fsm.flush())
+    await asyncio.sleep(0)
+    assert behind.image.applied == 0
+    go_on.set()
+    await asyncio.gather(restored, flushed)
+    assert (behind.fsm.durable_index, behind.fsm.store.revision) == (50, 51)
+    assert behind.state() == machine.state()
+
+
+async def test_a_snapshot_that_found_no_room_can_be_restored_again():
+    machine, behind = Machine(), Machine()
+    machine.do(Command.PUT, b'a', b'new')
+    pieces = [piece async for piece in machine.fsm.snapshot()]
+
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    meta = SnapshotMeta(1, 1, ConfState((1,)))
+    behind.image.error = OSError(errno.ENOSPC, 'full')
+    with pytest.raises(OSError, match='full'):
+        await behind.fsm.restore(meta, stream())
+    behind.image.error = None
+    await behind.fsm.restore(meta, stream())
+    assert behind.state() == machine.state()

@@ -135,6 +135,9 @@ async def test_all_members_hash_alike_and_one_that_differs_stops_serving(
         await one.get(b'/007', serializable=True)
     assert (await one.status())['alarms'] == ['CORRUPT']
     await client.put(b'/still', b'served')
+    odd_first = [store.endpoints[follower.config.id - 1], *store.endpoints]
+    either = await store.client(endpoints=odd_first, follow_leader=False)
+    assert (await either.get(b'/still')).kv.value == b'served'  # it went to a member that is sound
 
 
 async def test_defragmenting_shrinks_the_file_while_serving(stores: Stores):

@@ -21,6 +21,7 @@ from kstore.client import StoreClient
 from kstore.config import StoreConfig
 from kstore.engine.layers import Engine
 from kstore.engine.memory import Image, MemoryBackend
+from kstore.fsm import SNAPSHOT_CHUNK_BYTES
 from kstore.member import Member
 from kstore.raft.confchange import ConfChange, Op
 from kstore.raft.errors import RaftError
@@ -96,7 +97,7 @@ class StoreWorld:
         self.world.net.delay_s = (0.0001, rng.choice([0.001, 0.005, 0.03]))
         for machine in self.machines:
             machine.keep_entries = rng.choice([10, 40, 1000])
-        self.lease_workers = 1
+        self.lease_workers, self.chunk_bytes = 1, SNAPSHOT_CHUNK_BYTES
         self.stretch = 1.0
         if seed % 2 and faults is None:
             self._be_nasty(random.Random(f'nasty {seed}'))
@@ -111,7 +112,7 @@ class StoreWorld:
     def _be_nasty(self, rng: random.Random) -> None:
         """More leases than one, faults that strike where it hurts, now and then a time long enough for checkpoints."""
         self.faults += rng.sample(NASTY, 2)
-        self.lease_workers = 3
+        self.lease_workers, self.chunk_bytes = 3, rng.choice([200, 2000])
         if rng.random() < 0.2:
             self.stretch, self.ttls, self.pace = 3.0, (7, 12), 0.3
 
@@ -130,6 +131,7 @@ class StoreWorld:
         env.disk.mkdir(config.data_dir)
         member = Member(config, env, Engine(MemoryBackend(machine.image)))
         member.node.config = replace(member.node.config, log_keep_entries=machine.keep_entries)
+        member.fsm.chunk_bytes = self.chunk_bytes
         self.ledger.attach(machine.id, member.fsm)
         self.ledger.stands(machine.id, member.fsm)
         member.node.on_leader_change(lambda leader, term: self._led(machine.id, leader, term))

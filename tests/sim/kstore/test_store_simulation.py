@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.kstore.history import NEVER
-from tests.sim.kstore.store_world import FAULTS, StoreWorld, simulate
+from tests.sim.kstore.store_world import FAULTS, NASTY, StoreWorld, simulate
 
 FOUND_BUGS = {
     12: 'a status request during recovery broke its connection',
@@ -34,14 +34,14 @@ def test_a_seed_that_once_found_a_bug_stays_clean(seed: int) -> None:
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize('fault', FAULTS)
+@pytest.mark.parametrize('fault', [*FAULTS, *NASTY])
 def test_each_fault_strikes_and_is_survived(fault: str) -> None:
     worlds = [simulate(seed, 5.0, members=3, faults=(fault,)) for seed in range(3)]
     assert any(w.done.get(fault) for w in worlds)
 
 
 def test_a_store_history_replays_bit_for_bit_and_does_something() -> None:
-    first, second = simulate(7), simulate(7)
+    first, second = simulate(4), simulate(4)
     assert [str(op) for op in first.history.operations] == [str(op) for op in second.history.operations]
     assert first.world.clock.monotonic() == second.world.clock.monotonic()
     assert sum(op.end != NEVER for op in first.history.operations) > 100
