@@ -23,7 +23,7 @@ def format_time(moment: datetime) -> str:
 
 def format_micro(moment: datetime) -> str:
     """`2026-01-02T03:04:05.000006Z`."""
-    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"
+    return f'{moment.astimezone(UTC).isoformat(timespec="microseconds")[:26]}Z'
 
 
 def parse_time(text: str) -> datetime:
