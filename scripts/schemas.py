@@ -39,7 +39,11 @@ MORE = {
     },
 }  # fmt: skip
 """Definitions of APIs that upstream serves from another repository. Source: k8s.io/metrics."""
-MORE_KINDS = {f'metrics.k8s.io/v1beta1/{kind}': f'{METRICS}.{kind}' for kind in ('NodeMetrics', 'PodMetrics')}
+MORE_KINDS = {
+    **{f'metrics.k8s.io/v1beta1/{kind}': f'{METRICS}.{kind}' for kind in ('NodeMetrics', 'PodMetrics')},
+    'authentication.k8s.io/v1beta1/SelfSubjectReview': 'io.k8s.api.authentication.v1.SelfSubjectReview',
+}
+"""Kinds that upstream's data for this version does not name."""
 SCALARS = {
     'io.k8s.apimachinery.pkg.api.resource.Quantity': 'q',
     'io.k8s.apimachinery.pkg.util.intstr.IntOrString': 'is',

@@ -107,6 +107,7 @@ VIRTUAL: tuple[Kind, ...] = (
     binding.KIND,
     tokenreview.KIND,
     selfsubjectreview.KIND,
+    selfsubjectreview.BETA,
     subjectaccessreview.KIND,
     selfsubjectaccessreview.KIND,
     selfsubjectrulesreview.KIND,

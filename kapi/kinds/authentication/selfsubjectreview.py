@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kapi.registry.kind import Kind
 from kcore.meta.gvk import Resource
 
@@ -9,3 +11,5 @@ KIND = Kind(
     resource=Resource('authentication.k8s.io', 'v1', 'selfsubjectreviews', 'SelfSubjectReview', namespaced=False),
     verbs=('create',),
 )
+BETA = replace(KIND, resource=replace(KIND.resource, version='v1beta1'))
+"""What kubectl 1.27 asks."""

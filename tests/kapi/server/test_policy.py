@@ -68,8 +68,10 @@ async def test_reviews_answer_what_the_authorizers_say(world: Any, api: Any) -> 
     both = {'spec': {'resourceAttributes': attributes, 'nonResourceAttributes': {'path': '/', 'verb': 'get'}}}
     assert (await api.post(mine, both)).status == 422
     bob = await world.user('bob', 'dev')
-    who = await bob.post('/apis/authentication.k8s.io/v1/selfsubjectreviews', {})
-    assert who.json['status']['userInfo'] == {'username': 'bob', 'groups': ['dev', 'system:authenticated']}
+    for version in ('v1', 'v1beta1'):  # kubectl 1.27 knows the older one only
+        who = (await bob.post(f'/apis/authentication.k8s.io/{version}/selfsubjectreviews', {})).json
+        assert who['status']['userInfo'] == {'username': 'bob', 'groups': ['dev', 'system:authenticated']}
+        assert who['apiVersion'] == f'authentication.k8s.io/{version}'
     table = {'Accept': 'application/json;as=Table;v=v1;g=meta.k8s.io'}
     assert (await api.post(mine, {'spec': {'resourceAttributes': attributes}}, headers=table)).status == 406
 
