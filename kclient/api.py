@@ -42,9 +42,14 @@ class Client:
     """Async context manager; may also be used without and closed with `close`."""
 
     def __init__(self, config: ClientConfig, env: Env, *, user_agent: str) -> None:
-        self.config, self.env = config, env
+        self.env = env
         self._transport = HttpTransport(config, env, user_agent)
         self._check: Callable[[], None] | None = None
+
+    @property
+    def config(self) -> ClientConfig:
+        """As its files are; they may change."""
+        return self._transport.config
 
     async def __aenter__(self) -> Self:
         return self

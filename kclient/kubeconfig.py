@@ -22,6 +22,22 @@ from kcore.env import Env
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The files behind a ClientConfig, with what they held."""
+
+    path: Path
+    context: str | None
+    contents: tuple[tuple[Path, bytes], ...]
+
+    def changed(self, env: Env) -> bool:
+        """Raises ConfigError when a file is gone."""
+        try:
+            return any(env.disk.read(path) != data for path, data in self.contents)
+        except OSError as e:
+            raise ConfigError(f'{self.path}: {e}') from e
+
+
+@dataclass(frozen=True, slots=True)
 class ClientConfig:
     """How to reach one cluster."""
 
@@ -37,6 +53,14 @@ class ClientConfig:
     insecure: bool = False
     server_name: str = ''
     """Name to expect in the server's certificate instead of the URL's host."""
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+    """Where this was read; None when nothing can change."""
+
+    def current(self, env: Env) -> ClientConfig:
+        """This very object, or what its files say now when they have changed. Raises ConfigError."""
+        if self.origin is None or not self.origin.changed(env):
+            return self
+        return load(self.origin.path, env, self.origin.context)
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """None when no server speaks TLS. Raises ConfigError on unusable PEM."""
@@ -58,19 +82,21 @@ class ClientConfig:
 def load(path: Path, env: Env, context: str | None = None) -> ClientConfig:
     """Read a kubeconfig. Relative paths inside are relative to the file. Raises ConfigError naming file and field."""
     try:
-        doc = yaml.safe_load(env.disk.read(path))
+        text = env.disk.read(path)
+        doc = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f'{path}: no such kubeconfig file') from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f'{path}: cannot be read as a kubeconfig: {e}') from e
     if not isinstance(doc, dict):
         raise ConfigError(f'{path}: is not a kubeconfig: a mapping is expected')
-    return _Reader(path, env, doc).client_config(context)
+    return _Reader(path, env, doc, text).client_config(context)
 
 
 class _Reader:
-    def __init__(self, path: Path, env: Env, doc: dict[str, Any]) -> None:
+    def __init__(self, path: Path, env: Env, doc: dict[str, Any], text: bytes) -> None:
         self._path, self._env, self._doc = path, env, doc
+        self._contents: list[tuple[Path, bytes]] = [(path, text)]
 
     def client_config(self, context: str | None) -> ClientConfig:
         wanted = context or str(self._doc.get('current-context') or '')
@@ -83,15 +109,18 @@ class _Reader:
             raise ConfigError(f'{self._path}: users[].user.exec and auth-provider are not supported')
         ca = self._data(cluster, 'certificate-authority')
         token = self._data(user, 'token', encoded=False)
+        servers = self._servers(cluster, ca)
+        certificate, key = self._data(user, 'client-certificate'), self._data(user, 'client-key')
         return ClientConfig(
-            servers=self._servers(cluster, ca),
+            servers=servers,
             ca_data=ca,
-            client_cert=self._data(user, 'client-certificate'),
-            client_key=self._data(user, 'client-key'),
+            client_cert=certificate,
+            client_key=key,
             token=token.decode('utf-8').strip() if token else '',
             namespace=str(chosen.get('namespace') or 'default'),
             insecure=bool(cluster.get('insecure-skip-tls-verify')),
             server_name=str(cluster.get('tls-server-name') or ''),
+            origin=Origin(self._path, context, tuple(self._contents)),
         )
 
     def _servers(self, cluster: dict[str, Any], ca: bytes | None) -> tuple[str, ...]:
@@ -130,10 +159,13 @@ class _Reader:
             file = entry.get(field_name)
         if not file:
             return None
+        path = self._path.parent / str(file)
         try:
-            return self._env.disk.read(self._path.parent / str(file))
+            data = self._env.disk.read(path)
         except OSError as e:
             raise ConfigError(f'{self._path}: {field_name}: {e}') from e
+        self._contents.append((path, data))
+        return data
 
 
 def _load_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:

@@ -9,14 +9,18 @@ says that it did nothing.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
+import structlog
 
-from kclient.errors import Timeout, Unavailable, failure
+from kclient.errors import ConfigError, Timeout, Unavailable, failure
 from kclient.kubeconfig import ClientConfig
 from kcore.env import Env
+
+log = structlog.get_logger('kclient.transport')
 
 CONNECTIONS_MAX = 100
 """Open connections a client; further requests wait for one."""
@@ -25,6 +29,8 @@ RETRIES_MAX = 8
 """Attempts after the first one of a request, over all servers."""
 RETRY_AFTER_CAP_S = 10.0
 """Longest pause that a server's `Retry-After` can impose."""
+RELOAD_S = 1.0
+"""How often, at most, a request looks whether the credentials' files have changed."""
 READS = frozenset({'GET', 'HEAD', 'OPTIONS'})
 
 
@@ -41,20 +47,20 @@ class Call:
     """For the whole request up to its headers, pauses included; None for ever."""
 
 
-def open_connector(config: ClientConfig) -> aiohttp.BaseConnector:
-    """The connections of one client."""
-    tls = config.ssl_context()
-    return aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=tls if tls is not None else True)
+def open_connector() -> aiohttp.BaseConnector:
+    """The connections of one client; a test in virtual time puts its own here."""
+    return aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
 
 
 class HttpTransport:
     """Keep-alive, TLS, failover, pauses. Safe for concurrent use on one event loop."""
 
     def __init__(self, config: ClientConfig, env: Env, user_agent: str) -> None:
-        self._config, self._env = config, env
+        self.config, self._env = config, env
+        """As its files were when a request last looked."""
         self._headers = {'User-Agent': user_agent, 'Accept': 'application/json'}
-        if config.token:
-            self._headers['Authorization'] = f'Bearer {config.token}'
+        self._tls: ssl.SSLContext | None = None
+        self._looked = env.clock.monotonic()
         self._session: aiohttp.ClientSession | None = None
         self._current = 0
         self._closed = False
@@ -62,19 +68,38 @@ class HttpTransport:
     @property
     def server(self) -> str:
         """The server that the next request goes to."""
-        return self._config.servers[self._current]
+        return self.config.servers[self._current]
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
             raise Unavailable(failure(503, 'ServiceUnavailable', 'the client is closed'))
         if self._session is None:  # made late: needs a running loop, and must not be shared over a fork
+            self._tls = self.config.ssl_context()
             self._session = aiohttp.ClientSession(
-                connector=open_connector(self._config),
+                connector=open_connector(),
                 headers=self._headers,
                 auto_decompress=True,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
+
+    def _refresh(self) -> None:
+        """Take over new credentials; files that cannot be used for the moment leave the old ones in place."""
+        now = self._env.clock.monotonic()
+        if self.config.origin is None or now - self._looked < RELOAD_S:
+            return
+        self._looked = now
+        try:
+            fresh = self.config.current(self._env)
+            if fresh is self.config:
+                return
+            tls = fresh.ssl_context()
+        except ConfigError as e:
+            log.warning('credentials were not read anew', err=str(e))
+            return
+        self.config, self._tls = fresh, tls
+        self._current = min(self._current, len(fresh.servers) - 1)
+        log.info('credentials were read anew', file=str(fresh.origin.path if fresh.origin else ''))
 
     async def close(self) -> None:
         self._closed = True
@@ -100,12 +125,12 @@ class HttpTransport:
             try:
                 response = await self._once(call)
             except aiohttp.ClientError as e:
-                self._current = (self._current + 1) % len(self._config.servers)
+                self._current = (self._current + 1) % len(self.config.servers)
                 never_sent = isinstance(e, aiohttp.ClientConnectorError)
                 if attempt >= RETRIES_MAX or not (never_sent or call.method in READS):
                     raise Unavailable(failure(503, 'ServiceUnavailable', f'{call.method} {call.path}: {e}')) from e
-                if attempt + 1 >= len(self._config.servers):
-                    if never_sent and len(self._config.servers) == 1:
+                if attempt + 1 >= len(self.config.servers):
+                    if never_sent and len(self.config.servers) == 1:
                         raise Unavailable(failure(503, 'ServiceUnavailable', f'{call.method} {call.path}: {e}')) from e
                     await asyncio.sleep(min(0.05 * 2**attempt, 1.0) * (1 + self._env.rng.random()))
             else:
@@ -117,14 +142,18 @@ class HttpTransport:
             attempt += 1
 
     async def _once(self, call: Call) -> aiohttp.ClientResponse:
-        return await self._open().request(
+        session = self._open()
+        self._refresh()
+        token = {'Authorization': f'Bearer {self.config.token}'} if self.config.token else {}
+        return await session.request(
             call.method,
             self.server + call.path,
             params=call.params,
             data=call.body,
-            headers=call.headers,
+            headers={**token, **call.headers},
+            ssl=self._tls if self._tls is not None else True,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-            server_hostname=self._config.server_name or None,
+            server_hostname=self.config.server_name or None,
             allow_redirects=False,
         )
 

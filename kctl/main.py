@@ -19,6 +19,7 @@ from kctl.verbs.lib.errors import CliError, Refused, Unreachable
 from kctl.verbs.lib.session import Flags
 
 VERBS = {
+    'agent': 'kctl.verbs.agent:command',
     'annotate': 'kctl.verbs.label:annotate',
     'api-resources': 'kctl.verbs.api_resources:command',
     'api-versions': 'kctl.verbs.api_resources:versions',
@@ -36,6 +37,7 @@ VERBS = {
     'patch': 'kctl.verbs.patch:command',
     'rollout': 'kctl.verbs.rollout:command',
     'scale': 'kctl.verbs.scale:command',
+    'token': 'kctl.verbs.token:command',
     'uncordon': 'kctl.verbs.cordon:uncordon',
     'version': 'kctl.verbs.version:command',
     'wait': 'kctl.verbs.wait:command',

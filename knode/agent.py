@@ -17,11 +17,12 @@ from kclient.events import EventRecorder
 from kclient.informer import Informer
 from kcore.env import Env
 from kcore.meta.gvk import PODS
-from kcore.process import Ready
+from kcore.process import Ready, Run
 from kcore.tasks import start, start_detached, start_essential, start_restarting, stop
 from knode.addresses import AddressPool
 from knode.config import NodeConfig
 from knode.eviction.manager import EvictionManager
+from knode.join import Credentials
 from knode.machine import describe
 from knode.node import NodeKeeper
 from knode.objects import ApiObjects
@@ -45,6 +46,17 @@ async def run(config: NodeConfig, env: Env, ready: Ready) -> None:
     """Serve until cancelled."""
     async with Client(kubeconfig.load(config.kubeconfig, env), env, user_agent=f'knode/{config.name}') as client:
         await serve(config, env, client, ready)
+
+
+def joined(credentials: Credentials) -> Run[NodeConfig]:
+    """`run`, with credentials that are kept fresh beside it."""
+
+    async def both(config: NodeConfig, env: Env, ready: Ready) -> None:
+        async with asyncio.TaskGroup() as group:
+            start_restarting(group, 'credentials', credentials.keep, env)
+            start_essential(group, 'agent', run(config, env, ready))
+
+    return both
 
 
 async def serve(config: NodeConfig, env: Env, client: Client, ready: Callable[[], None]) -> None:

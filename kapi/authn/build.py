@@ -73,10 +73,11 @@ def _tokens(config: ApiConfig, env: Env) -> Tokens:
     file = config.service_account_signing_key_file
     if file is None:
         log.warning('no key for service account tokens was given; tokens end with this process')
-    private = keys.load_private(file, env) if file is not None else keys.new_key()
-    others = [keys.load_public(path, env) for path in config.service_account_key_file]
+        source: keys.KeySource = keys.FixedKeys(keys.key_set(keys.new_key()))
+    else:
+        source = keys.KeyFiles(file, config.service_account_key_file, env)
     issuer = config.service_account_issuer
-    return Tokens(keys.key_set(private, others), issuer, config.api_audiences or (issuer,), env)
+    return Tokens(source, issuer, config.api_audiences or (issuer,), env)
 
 
 def _text(path: object) -> str | None:

@@ -10,7 +10,6 @@ import base64
 import binascii
 import csv
 import hmac
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from kapi.authn.bearer import Identified
 from kapi.authn.user import AUTHENTICATED, User
 from kapi.storage.cache import Cache
 from kcore.env import Env
+from kcore.meta.jointoken import TOKEN
 from kcore.meta.times import parse_time
 
 BOOTSTRAP_TYPE = 'bootstrap.kubernetes.io/token'
 BOOTSTRAPPERS = 'system:bootstrappers'
-BOOTSTRAP_TOKEN = re.compile(r'([a-z0-9]{6})\.([a-z0-9]{16})')
 
 
 class BadTokenFile(Exception):
@@ -62,7 +61,7 @@ class BootstrapTokens:
         self._env = env
 
     async def identify(self, token: str, audiences: Sequence[str]) -> Identified | None:
-        match = BOOTSTRAP_TOKEN.fullmatch(token)
+        match = TOKEN.fullmatch(token)
         if match is None:
             return None
         entry = self._cache.peek(f'/registry/secrets/kube-system/bootstrap-token-{match[1]}')

@@ -14,7 +14,7 @@ from typing import Any
 
 import jwt
 
-from kapi.authn.keys import KeySet
+from kapi.authn.keys import KeySet, KeySource
 from kcore.env import Env
 
 Obj = dict[str, Any]
@@ -59,12 +59,24 @@ class Claims:
 class Tokens:
     """Issues and checks; every API server with the same keys and issuer agrees."""
 
-    keys: KeySet
+    source: KeySource
     issuer: str
     audiences: tuple[str, ...]
     """What the API itself answers to; also the default of a request."""
     env: Env
     _verified: dict[str, Obj] = field(default_factory=dict)
+    _believed: KeySet | None = None
+    """The keys by which `_verified` were checked."""
+
+    @property
+    def keys(self) -> KeySet:
+        return self._with(self.source.current())
+
+    def _with(self, keys: KeySet) -> KeySet:
+        if keys is not self._believed:  # a key that was taken away takes its tokens along
+            self._verified.clear()
+            self._believed = keys
+        return keys
 
     def issue(self, account: Obj, audiences: Sequence[str], lifetime_s: int, bound: Sequence[Bound] = ()) -> str:
         """A token for a ServiceAccount object."""
@@ -102,8 +114,9 @@ class Tokens:
         )
 
     def _sign(self, claims: Obj) -> str:
-        signer = self.keys.signer
-        return jwt.encode(claims, self.keys.signing, algorithm=signer.algorithm, headers={'kid': signer.id})
+        keys = self.keys
+        signer = keys.signer
+        return jwt.encode(claims, keys.signing, algorithm=signer.algorithm, headers={'kid': signer.id})
 
     def ours(self, token: str) -> bool:
         """Whether the token names one of our issuers; says nothing of its truth."""
@@ -119,6 +132,7 @@ class Tokens:
 
     def check(self, token: str, audiences: Sequence[str]) -> Claims:
         """Raises BadToken. `audiences`: at least one of them must be the token's."""
+        self._with(self.source.current())
         claims = self._verified.get(token)
         if claims is None:
             claims = self._verify(token)
@@ -129,7 +143,9 @@ class Tokens:
 
     def _verify(self, token: str) -> Obj:
         try:
-            key = self.keys.verifiers.get(str(jwt.get_unverified_header(token).get('kid')))
+            name = str(jwt.get_unverified_header(token).get('kid'))
+            # An unknown key may be the newest, with which another server began to sign a moment ago.
+            key = self.keys.verifiers.get(name) or self._with(self.source.current(now=True)).verifiers.get(name)
             if key is None:
                 raise BadToken('the token was signed with an unknown key')
             # Times are checked by hand, against the clock that we were given.

@@ -97,6 +97,12 @@ def cluster_roles() -> list[Obj]:
               rule(['create'], ['authorization.k8s.io'], ['subjectaccessreviews'])),
         _role('system:node-bootstrapper', rule(['create', 'get', 'list', 'watch'], ['certificates.k8s.io'],
                                                ['certificatesigningrequests'])),
+        _role('system:certificates.k8s.io:certificatesigningrequests:nodeclient',
+              rule(['create'], ['certificates.k8s.io'], ['certificatesigningrequests/nodeclient'])),
+        _role('system:certificates.k8s.io:certificatesigningrequests:selfnodeclient',
+              rule(['create'], ['certificates.k8s.io'], ['certificatesigningrequests/selfnodeclient'])),
+        _role('system:certificates.k8s.io:certificatesigningrequests:selfnodeserver',
+              rule(['create'], ['certificates.k8s.io'], ['certificatesigningrequests/selfnodeserver'])),
         _role('system:public-info-viewer', paths('/healthz', '/livez', '/readyz', '/version', '/version/')),
     ]  # fmt: skip
 
@@ -113,6 +119,10 @@ def cluster_role_bindings() -> list[Obj]:
         _binding('system:basic-user', AUTHENTICATED),
         _binding('system:discovery', AUTHENTICATED),
         _binding('system:service-account-issuer-discovery', 'system:serviceaccounts'),
+        # A join token is good for a node's credential, and a node may renew its own: kubeadm binds the same.
         _binding('system:node-bootstrapper', 'system:bootstrappers'),
+        _binding('system:certificates.k8s.io:certificatesigningrequests:nodeclient', 'system:bootstrappers'),
+        _binding('system:certificates.k8s.io:certificatesigningrequests:selfnodeclient', 'system:nodes'),
+        _binding('system:certificates.k8s.io:certificatesigningrequests:selfnodeserver', 'system:nodes'),
         _binding('system:public-info-viewer', AUTHENTICATED, UNAUTHENTICATED),
     ]

@@ -57,10 +57,10 @@ class ApiServer:
         self.authentication = authentication(config, env, self.cache)
         self.authn = self.authentication.union
         self.tokens = self.authentication.tokens
-        authority = env.disk.read(config.client_ca)
         self.webhooks = WebhookClient(self.cache, env)
         needs = plugins.Needs(
-            self.cache, env, self.authz, self.rbac, self.tokens, self.catalog.by_kind, authority, self.webhooks,
+            self.cache, env, self.authz, self.rbac, self.tokens, self.catalog.by_kind,
+            lambda: env.disk.read(config.client_ca), self.webhooks,
             lambda kind, obj: self.schemas.conform(kind.resource, obj, 'Ignore')[0], config.admission_modules,
         )  # fmt: skip
         self.admission = plugins.chain(needs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlencode
 
 from kcore import process
@@ -23,6 +24,8 @@ MANAGER = Leaf('controller-manager', 'system:kube-controller-manager')
 SCHEDULER = Leaf('scheduler', 'system:kube-scheduler')
 KUBELET_CLIENT = Leaf('kube-apiserver-kubelet-client', 'kube-apiserver-kubelet-client', (SYSTEM_MASTERS,))
 FRONT_PROXY = Leaf('front-proxy-client', 'front-proxy-client')
+TOKEN_KEY = 'sa'  # noqa: S105 — a name
+"""Name of the key file of service account tokens."""
 STORE_CLIENT = Leaf('kube-apiserver-store-client', 'kube-apiserver-store-client')
 
 
@@ -79,6 +82,7 @@ class Plan:
         self._front_proxy = Authority(layout.pki, env, name='front-proxy-ca', common_name='front-proxy-ca')
         # An authority of its own: the cluster's signs people and nodes, and none of them may speak to the store.
         self._store_authority = Authority(layout.pki, env, name='store-ca', common_name='store-ca')
+        self._anew = False
 
     def prepare(self) -> None:
         """Everything on disk that the components will read."""
@@ -90,10 +94,34 @@ class Plan:
         for leaf in (MANAGER, SCHEDULER, *(self._node(n) for n in range(1, self._layout.nodes + 1))):
             self._write_kubeconfig(leaf)
         for leaf in (KUBELET_CLIENT, *(self._api(n) for n in range(1, self._layout.apis + 1))):
-            self._authority.ensure(leaf)
-        self._front_proxy.ensure(FRONT_PROXY)
+            self._ensure(self._authority, leaf)
+        self._ensure(self._front_proxy, FRONT_PROXY)
         for leaf in (STORE_CLIENT, *(self._store(n) for n in range(1, self._layout.stores + 1))):
-            self._store_authority.ensure(leaf)
+            self._ensure(self._store_authority, leaf)
+
+    def rotate(self, *, authorities: bool) -> None:
+        """New keys and certificates for everybody, with `authorities` also for those who sign; processes notice."""
+        if authorities:
+            self._authority = self._authority.rotate()
+            self._front_proxy = self._front_proxy.rotate()
+            self._store_authority = self._store_authority.rotate()
+        self._authority.renew_signing_key(TOKEN_KEY)
+        self._anew = True
+        try:
+            self.prepare()
+        finally:
+            self._anew = False
+
+    def forget_old(self) -> None:
+        """Believe no authority and no token key but the newest. Certificates they signed, wherever, are worthless."""
+        self._authority = self._authority.forget()
+        self._front_proxy = self._front_proxy.forget()
+        self._store_authority = self._store_authority.forget()
+        self._authority.forget_signing_keys(TOKEN_KEY)
+        self.prepare()
+
+    def _ensure(self, authority: Authority, leaf: Leaf) -> tuple[Path, Path]:
+        return authority.ensure(leaf, anew=self._anew)
 
     def store_identity(self) -> Identity:
         """How `kctl` itself speaks to the store's members. Raises BadCertificate."""
@@ -156,7 +184,7 @@ class Plan:
             'kubelet-client-cert': str(kubelet_certificate),
             'kubelet-client-key': str(kubelet_key),
             'kubelet-ca': self._ca,
-            'service-account-signing-key-file': str(self._authority.signing_key('sa')),
+            'service-account-signing-key-file': str(self._authority.signing_key(TOKEN_KEY)),
             'encryption-key-file': str(self._authority.secret_keys('encryption.keys')),
             'requestheader-client-ca-file': str(self._front_proxy.file),
             'requestheader-allowed-names': FRONT_PROXY.user,
@@ -203,7 +231,7 @@ class Plan:
 
     def _write_kubeconfig(self, leaf: Leaf, *, people: bool = False) -> None:
         lay, disk = self._layout, self._env.disk
-        certificate, key = self._authority.ensure(leaf)
+        certificate, key = self._ensure(self._authority, leaf)
         text = kubeconfig(
             lay.api_urls(), self._authority.certificate_pem, disk.read(certificate), disk.read(key), leaf.user
         )

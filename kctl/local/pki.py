@@ -8,7 +8,6 @@ Source: kubernetes.io/docs/setup/best-practices/certificates.
 from __future__ import annotations
 
 import base64
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from kclient.certificates import alternative_names, key_pem, new_key, subject
 from kcore.env import Env
 from kctl.local.layout import ClusterError
 
@@ -53,23 +53,65 @@ class Authority:
         self._folder = folder
         self._env = env
         self.file = folder / f'{name}.crt'
+        """Who is believed: this authority, and after a rotation the ones before it, until they are forgotten."""
         self._key_file = folder / f'{name}.key'
+        self._bridge_file = folder / f'{name}-bridge.crt'
+        self._common_name = common_name
         env.disk.mkdir(folder)
         if not env.disk.exists(self.file):
             self._create(common_name)
         self.certificate_pem = env.disk.read(self.file)
         try:
-            self._certificate = x509.load_pem_x509_certificate(self.certificate_pem)
+            certificates = x509.load_pem_x509_certificates(self.certificate_pem)
             key = serialization.load_pem_private_key(env.disk.read(self._key_file), None)
         except (ValueError, FileNotFoundError) as e:
             raise ClusterError(f'the authority {self.file} is damaged ({e}); restore it and its key.') from e
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ClusterError(f'{self._key_file} is not an EC key.')
         self._key = key
+        own = self._about_us(certificates)
+        if own is None:
+            raise ClusterError(f'{self._key_file} does not belong to {self.file}; restore both.')
+        self._certificate = own
+        bridge = env.disk.read(self._bridge_file) if env.disk.exists(self._bridge_file) else b''
+        # A rotation that was cut short may have left a bridge to an authority that never came to be.
+        self._bridge = bridge if bridge and self._about_us(x509.load_pem_x509_certificates(bridge)) else b''
+
+    def _about_us(self, certificates: Sequence[x509.Certificate]) -> x509.Certificate | None:
+        return next((c for c in certificates if c.public_key() == self._key.public_key()), None)
+
+    def rotate(self) -> Authority:
+        """A new key for the same name. What the old one has signed stays good until `forget`.
+
+        The old key's last deed is a bridge: a certificate of the new authority that goes with every new leaf, so that
+        whoever knows only the old one believes the new leaves too. Then it is thrown away.
+        """
+        key = new_key()
+        bridge = self._authority(key, self._certificate.subject, self._key)
+        root = self._authority(key, self._certificate.subject, key)
+        disk = self._env.disk
+        disk.replace(self._bridge_file, _pem(bridge), mode=0o644)
+        disk.replace(self.file, _pem(root) + self.certificate_pem, mode=0o644)
+        disk.replace(self._key_file, key_pem(key))  # last: the key says which of the authorities signs
+        return Authority(self._folder, self._env, name=self.file.stem, common_name=self._common_name)
+
+    def forget(self) -> Authority:
+        """Believe only the newest authority from now on."""
+        self._env.disk.replace(self.file, _pem(self._certificate), mode=0o644)
+        self._env.disk.remove(self._bridge_file)
+        return Authority(self._folder, self._env, name=self.file.stem, common_name=self._common_name)
 
     def _create(self, common_name: str) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = new_key()
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        # The key first: a crash in between leaves no certificate without its key.
+        self._env.disk.replace(self._key_file, key_pem(key))
+        self._env.disk.replace(self.file, _pem(self._authority(key, name, key)), mode=0o644)
+
+    def _authority(
+        self, key: ec.EllipticCurvePrivateKey, name: x509.Name, signer: ec.EllipticCurvePrivateKey
+    ) -> x509.Certificate:
+        """An authority's certificate, by itself or by the one before it."""
         usage = x509.KeyUsage(
             digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
             key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
@@ -77,13 +119,12 @@ class Authority:
         )  # fmt: skip
         builder = (
             self._builder(name, name, key, timedelta(days=365 * AUTHORITY_YEARS))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         )
-        # The key first: a crash in between leaves no certificate without its key.
-        self._env.disk.replace(self._key_file, _key_pem(key))
-        self._env.disk.replace(self.file, _pem(builder.sign(key, hashes.SHA256())), mode=0o644)
+        return builder.sign(signer, hashes.SHA256())
 
     def _builder(
         self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta
@@ -99,10 +140,10 @@ class Authority:
             .not_valid_after(now + lifetime)
         )
 
-    def ensure(self, leaf: Leaf) -> tuple[Path, Path]:
-        """Certificate and key files of `leaf`, made now unless good ones exist."""
+    def ensure(self, leaf: Leaf, *, anew: bool = False) -> tuple[Path, Path]:
+        """Certificate and key files of `leaf`, made now unless good ones exist and `anew` does not say otherwise."""
         certificate, key = self._folder / f'{leaf.name}.crt', self._folder / f'{leaf.name}.key'
-        if not self._good(certificate, key, leaf):
+        if anew or not self._good(certificate, key, leaf):
             self._issue(leaf, certificate, key)
         return certificate, key
 
@@ -127,7 +168,7 @@ class Authority:
         return True
 
     def _issue(self, leaf: Leaf, certificate: Path, key_file: Path) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = new_key()
         issuer = self._certificate.subject
         builder = (
             self._builder(_subject(leaf), issuer, key, timedelta(days=LEAF_DAYS))
@@ -136,21 +177,28 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         if leaf.serves:
-            builder = builder.add_extension(_alternative_names(leaf.serves), critical=False)
-        self._env.disk.replace(key_file, _key_pem(key))
-        self._env.disk.replace(certificate, _pem(builder.sign(self._key, hashes.SHA256())), mode=0o644)
+            builder = builder.add_extension(alternative_names(leaf.serves), critical=False)
+        self._env.disk.replace(key_file, key_pem(key))
+        chain = _pem(builder.sign(self._key, hashes.SHA256())) + self._bridge
+        self._env.disk.replace(certificate, chain, mode=0o644)
 
     def signing_key(self, name: str) -> Path:
-        """A bare key pair `<name>.key`, `<name>.pub` (service account tokens), made now unless it exists."""
+        """A file of keys for service account tokens, made now unless it exists: the first signs, all are believed."""
         file = self._folder / f'{name}.key'
         if not self._env.disk.exists(file):
-            key = ec.generate_private_key(ec.SECP256R1())
-            public = key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-            self._env.disk.replace(self._folder / f'{name}.pub', public, mode=0o644)
-            self._env.disk.replace(file, _key_pem(key))
+            self._env.disk.replace(file, key_pem(new_key()))
         return file
+
+    def renew_signing_key(self, name: str) -> None:
+        """A new key signs; tokens of those before it stay good."""
+        file = self.signing_key(name)
+        self._env.disk.replace(file, key_pem(new_key()) + self._env.disk.read(file))
+
+    def forget_signing_keys(self, name: str) -> None:
+        """Only tokens of the key that signs now are good."""
+        file = self.signing_key(name)
+        first, end, _ = self._env.disk.read(file).partition(b'-----END PRIVATE KEY-----\n')
+        self._env.disk.replace(file, first + end)
 
     def secret_keys(self, name: str) -> Path:
         """A file of keys for encryption at rest: `<key name> <base64>` a line, the first one encrypts."""
@@ -162,19 +210,7 @@ class Authority:
 
 
 def _subject(leaf: Leaf) -> x509.Name:
-    groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, g) for g in leaf.groups]
-    return x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, leaf.user)])
-
-
-def _alternative_names(names: Sequence[str]) -> x509.SubjectAlternativeName:
-    return x509.SubjectAlternativeName([_general_name(n) for n in names])
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+    return subject(leaf.user, leaf.groups)
 
 
 def _serves(have: x509.Certificate, leaf: Leaf) -> bool:
@@ -184,17 +220,11 @@ def _serves(have: x509.Certificate, leaf: Leaf) -> bool:
         extension = have.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         return False
-    return set(_alternative_names(leaf.serves)) <= set(extension.value)
+    return set(alternative_names(leaf.serves)) <= set(extension.value)
 
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 def kubeconfig(

@@ -1,4 +1,4 @@
-"""`kctl cluster up | down | status | server | kill`: a cluster of processes on this machine."""
+"""`kctl cluster up | down | status | server | kill | rotate`: a cluster of processes on this machine."""
 
 from __future__ import annotations
 
@@ -129,6 +129,22 @@ def status(data_dir: Path) -> None:
     if layout is None:
         raise ClusterError(f'there is no cluster in {data_dir}; start one with `kctl cluster up`.')
     asyncio.run(show(layout, env))
+
+
+@command.command()
+@DATA_DIR
+@click.option('--authorities', is_flag=True, help='Exchange the authorities too; the old ones stay believed.')
+@click.option('--forget-old', is_flag=True, help='Stop to believe earlier authorities and token keys.')
+@one_line_errors
+def rotate(data_dir: Path, *, authorities: bool, forget_old: bool) -> None:
+    """Give every component new keys and certificates; a running cluster takes them over without a restart."""
+    from kctl.local.rotation import rotate as change  # noqa: PLC0415
+
+    layout = Layout.load(data_dir.resolve(), Env.real())
+    if layout is None:
+        raise ClusterError(f'there is no cluster in {data_dir}.')
+    for line in change(layout, Env.real(), authorities=authorities, forget_old=forget_old):
+        print(line)
 
 
 @command.command()

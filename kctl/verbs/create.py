@@ -1,4 +1,4 @@
-"""`kctl create -f`, and the short forms `create namespace|deployment|configmap|serviceaccount NAME`."""
+"""`kctl create -f`, and the short forms `create namespace|deployment|configmap|serviceaccount|user NAME`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kctl.verbs.lib import manifests
 from kctl.verbs.lib.errors import CliError, Refused
 from kctl.verbs.lib.output import print_object
 from kctl.verbs.lib.session import Session, Verb, say, warn, with_session
+from kctl.verbs.lib.users import create_user
 
 Obj = dict[str, Any]
 
@@ -24,11 +25,18 @@ PARAMS = {'fieldManager': 'kctl-create', 'fieldValidation': 'Strict'}
 @click.option('--image', 'images', multiple=True, help='For a deployment: image of a container; may be repeated.')
 @click.option('-r', '--replicas', type=int, default=1, help='For a deployment.')
 @click.option('--from-literal', 'literals', multiple=True, help='For a configmap: key=value; may be repeated.')
+@click.option('--group', 'groups', multiple=True, help='For a user: a group that it is in; may be repeated.')
+@click.option('--lasts', default='', help='For a user: how long its certificate is good, such as 720h (a year).')
 @click.option('--dry-run', default='none', type=click.Choice(['none', 'server', 'client']))
 @click.option('-o', '--output', default='')
 def command(session: Session, **options: Any) -> int:
-    """Create objects from manifests, or `create namespace x`, `create deployment x --image=…`."""
+    """Create objects from manifests, or `create namespace x`, `create deployment x --image=…`.
+
+    `create user alice --group dev` prints a kubeconfig with a certificate of its own.
+    """
     args = options['args']
+    if args[:1] == ('user',):
+        return _user(session, args, options)
     if bool(args) == bool(options['files']):
         raise CliError('must specify either -f or what to create')
     if args:
@@ -46,6 +54,13 @@ def command(session: Session, **options: Any) -> int:
             warn(f'error: {e}')
             code = 1
     return code
+
+
+def _user(session: Session, args: tuple[str, ...], options: dict[str, Any]) -> int:
+    if len(args) != 2:
+        raise CliError(f'exactly one NAME is required, got {len(args) - 1}')
+    print(create_user(session, args[1], options['groups'], options['lasts']).decode(), end='')
+    return 0
 
 
 def _create(session: Session, manifest: manifests.Manifest, options: dict[str, Any]) -> None:

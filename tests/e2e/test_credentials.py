@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
+from kclient.api import Client
+from kclient.errors import ClientError, Forbidden, Unauthorized, Unavailable
+from kclient.kubeconfig import ClientConfig, load
+from kcore.env import Env
+from kcore.meta.gvk import NODES, PODS, SERVICEACCOUNTS
 from tests.e2e.conftest import LocalCluster
 
 pytestmark = pytest.mark.e2e
@@ -25,3 +36,143 @@ def test_the_store_answers_those_with_its_own_certificates_and_nobody_else(clust
         code, said = ask(name)
         assert (code, 'does not believe our certificate' in said) == (1, True), said
     assert cluster.run(sys.executable, '-m', 'kstore', 'status', *endpoint, check=False).returncode == 1
+
+
+def test_a_created_user_is_who_the_certificate_says_and_may_what_roles_say(cluster: LocalCluster, tmp_path: Path):
+    config = tmp_path / 'alice'
+    config.write_text(cluster.kctl('create', 'user', 'alice', '--group', 'dev', '--lasts', '1h').stdout)
+
+    def alice(*argv: str) -> subprocess.CompletedProcess[str]:
+        return cluster.kctl('--kubeconfig', str(config), *argv, check=False)
+
+    assert 'User "alice" cannot list resource "pods"' in alice('get', 'pods').stderr
+    binding = {
+        'apiVersion': 'rbac.authorization.k8s.io/v1', 'kind': 'RoleBinding',
+        'metadata': {'name': 'dev-view', 'namespace': 'default'},
+        'roleRef': {'apiGroup': 'rbac.authorization.k8s.io', 'kind': 'ClusterRole', 'name': 'view'},
+        'subjects': [{'apiGroup': 'rbac.authorization.k8s.io', 'kind': 'Group', 'name': 'dev'}],
+    }  # fmt: skip
+    cluster.kctl('create', '-f', '-', stdin=yaml.safe_dump(binding))
+    assert alice('get', 'pods').returncode == 0
+    assert alice('get', 'secrets').returncode == 1
+    assert alice('create', 'user', 'mallory', '--group', 'system:masters').returncode == 1
+
+
+@pytest.fixture
+def worker(cluster: LocalCluster, tmp_path: Path) -> Iterator[Path]:
+    """The data directory of a node that has joined the running cluster by a token."""
+    join = cluster.kctl('token', 'create', '--ttl', '1h', '--print-join-command').stdout.split()
+    data = tmp_path / 'worker'
+    argv = [sys.executable, '-m', *join, '--name', 'worker', '--data-dir', str(data)]
+    with (tmp_path / 'worker.log').open('w') as log:
+        process = subprocess.Popen(argv, env=cluster.environment, stdout=log, stderr=log)
+    try:
+        yield data
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        cluster.kctl('delete', 'node', 'worker', check=False)
+
+
+def test_a_machine_joins_with_a_token_and_runs_pods_with_credentials_of_its_own(cluster: LocalCluster, worker: Path):
+    cluster.kctl('wait', 'node/worker', '--for=create', '--timeout=60s')
+    cluster.kctl('wait', 'node/worker', '--for=condition=Ready', '--timeout=60s')
+    pod = {
+        'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'on-worker', 'namespace': 'default'},
+        'spec': {
+            'nodeName': 'worker', 'terminationGracePeriodSeconds': 0,
+            'containers': [{'name': 'main', 'image': 'busybox', 'command': ['sh', '-c', 'echo here; sleep 3600']}],
+        },
+    }  # fmt: skip
+    cluster.kctl('create', '-f', '-', stdin=yaml.safe_dump(pod))
+    cluster.kctl('wait', 'pod/on-worker', '--for=condition=Ready', '--timeout=60s')
+    assert cluster.kctl('logs', 'on-worker').stdout == 'here\n'  # the API server believes its serving certificate
+    cluster.kctl('delete', 'pod', 'on-worker')
+    config = load(worker / 'kubeconfig', Env.real())
+    assert (config.token, config.client_key is not None) == ('', True)
+    told = cluster.kctl('--kubeconfig', str(worker / 'kubeconfig'), 'get', 'secrets', check=False).stderr
+    assert 'User "system:node:worker"' in told
+
+
+def test_a_token_of_another_cluster_or_none_gives_nothing(cluster: LocalCluster, tmp_path: Path):
+    server = f'https://127.0.0.1:{cluster.port_base + 3}'
+    cluster.kctl('token', 'create')  # the cluster describes itself
+    for token, why in (('abcdef.0123456789abcdef', 'does not know this token'), ('no', 'looks like')):
+        argv = ('agent', '--server', server, '--token', token, '--name', 'w', '--data-dir', str(tmp_path / 'w'))
+        refused = cluster.kctl(*argv, check=False)
+        assert (refused.returncode, why in refused.stderr) == (1, True), refused.stderr
+
+
+async def test_keys_and_authorities_rotate_under_traffic_and_nobody_restarts(cluster: LocalCluster, tmp_path: Path):
+    env, old, new = Env.real(), tmp_path / 'old', cluster.data / 'kubeconfig'
+    old.write_bytes(new.read_bytes())
+    cluster.kctl('create', 'sa', 'turner')
+    async with Client(load(old, env), env, user_agent='test') as admin:
+        about = {'apiVersion': 'authentication.k8s.io/v1', 'kind': 'TokenRequest', 'spec': {}}
+        asked = {**about, 'metadata': {'name': 'turner', 'namespace': 'default'}}
+        token = (await admin.create(SERVICEACCOUNTS, asked, subresource='token'))['status']['token']
+    stopped = asyncio.Event()
+    answered = {'kept': 0, 'fresh': 0}
+
+    async def traffic() -> None:
+        """One client that keeps its connections, and one that makes a new one for every request."""
+        async with Client(load(new, env), env, user_agent='kept') as kept:
+            while not stopped.is_set():
+                await kept.list(NODES)
+                answered['kept'] += 1
+                async with Client(load(old, env), env, user_agent='fresh') as fresh:
+                    await fresh.list(PODS, 'default')
+                answered['fresh'] += 1
+
+    async def go_on() -> None:
+        seen = dict(answered)
+        while any(answered[k] < seen[k] + 20 for k in answered):
+            await asyncio.sleep(0.01)
+
+    async def rotate(*flags: str) -> None:
+        await asyncio.to_thread(cluster.kctl, 'cluster', 'rotate', '--data-dir', str(cluster.data), *flags)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(traffic())
+        for flags in ((), ('--authorities',)):
+            served = await fingerprint(cluster)
+            await rotate(*flags)
+            await go_on()
+            assert await fingerprint(cluster) != served
+            await asyncio.to_thread(cluster.kill, 'store-leader')  # the store is dialled anew, with new certificates
+            await go_on()
+        stopped.set()
+    await as_user(new, token, Forbidden)  # known, and without a role
+    await rotate('--forget-old')
+    await as_user(new, token, Unauthorized)
+    async with Client(load(new, env), env, user_agent='new') as client:
+        await client.list(NODES)
+    async with Client(load(old, env), env, user_agent='old') as client:
+        with pytest.raises(Unavailable):
+            await client.list(NODES)
+
+
+async def as_user(config: Path, token: str, outcome: type[ClientError]) -> None:
+    """A request with `token` ends as told, at the latest once the server has looked at its files again."""
+    env, base = Env.real(), load(config, Env.real())
+    async with (
+        asyncio.timeout(30),
+        Client(ClientConfig(base.servers, base.ca_data, token=token), env, user_agent='turner') as client,
+    ):
+        while True:
+            try:
+                await client.list(NODES)
+            except outcome:
+                return
+            except ClientError:
+                await asyncio.sleep(0.1)
+
+
+async def fingerprint(cluster: LocalCluster) -> bytes:
+    """The certificate that the API server shows now."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection('127.0.0.1', cluster.port_base + 3, ssl=context)
+    der: bytes = writer.get_extra_info('ssl_object').getpeercert(True)
+    writer.close()
+    return der

@@ -79,3 +79,16 @@ def test_a_missing_file_is_one_line(tmp_path, env):
 def test_unusable_certificates_are_a_configuration_error(written, env):
     with pytest.raises(ConfigError, match='certificate or key'):
         load(written(config()), env).ssl_context()
+
+
+def test_a_config_is_current_until_one_of_its_files_changes(tmp_path, env):
+    path, key = tmp_path / 'config', tmp_path / 'me.key'
+    path.write_text(yaml.safe_dump(config()))
+    key.write_bytes(b'KEY')
+    known = load(path, env)
+    assert known.current(env) is known
+    key.write_bytes(b'NEW')
+    assert known.current(env).client_key == b'NEW'
+    key.unlink()
+    with pytest.raises(ConfigError, match=r'me\.key'):
+        known.current(env)

@@ -131,7 +131,7 @@ def run_virtually(scenario: Callable[[Plane], Awaitable[None]], pki: Path, monke
     """Run `scenario` to its end."""
     world = World(seed)
     env = world.host(ADDRESS[0]).env
-    monkeypatch.setattr('kclient.transport.open_connector', lambda _config: SimConnector(env))
+    monkeypatch.setattr('kclient.transport.open_connector', lambda: SimConnector(env))
 
     async def main() -> None:
         async with _serving(env, pki) as group:

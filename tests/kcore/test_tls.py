@@ -113,3 +113,25 @@ def test_files_that_make_no_identity_are_named(tmp_path: Path):
         Identity(env, None, (tmp_path / 'empty',)).client()
     with pytest.raises(BadCertificate, match=r'missing: No such file'):
         Identity(env, None, (tmp_path / 'missing',)).client()
+
+
+async def test_a_rotated_authority_is_believed_by_who_knows_only_the_old_one_until_it_is_forgotten(tmp_path: Path):
+    env, old = Env.real(), made(tmp_path / 'pki')
+    known = tmp_path / 'known.crt'  # what somebody has copied, long ago
+    known.write_bytes(old.certificate_pem)
+    early = old.ensure(Leaf('early', 'client'))
+    server = Identity(env, old.ensure(SERVER), (old.file,))
+    async with listening(server, env) as port:
+        new = old.rotate()
+        new.ensure(SERVER, anew=True)
+        late = new.ensure(Leaf('late', 'client'))
+        for pair in (early, late):
+            for trust in (known, new.file):
+                await handshake(port, Identity(env, pair, (trust,)))
+        newest = new.forget()
+        newest.ensure(SERVER, anew=True)
+        await handshake(port, Identity(env, late, (newest.file,)))
+        with pytest.raises(ConnectionError):
+            await handshake(port, Identity(env, early, (newest.file,)))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await handshake(port, Identity(env, late, (known,)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kapi.admission.cel import Expressions
@@ -42,7 +43,7 @@ class Needs:
     rbac: Rbac
     tokens: Tokens
     find_kind: Find
-    authority: bytes
+    authority: Callable[[], bytes]
     """The client CA (PEM), which token Secrets carry as `ca.crt`."""
     webhooks: WebhookClient
     conform: Conform

@@ -7,6 +7,7 @@ own, and no other process needs it. See docs/divergences.md.
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
 from kapi.admission.chain import Attributes, Operation
 from kapi.authn.tokens import Tokens
@@ -20,7 +21,7 @@ class TokenSecret:
     name = 'TokenSecret'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE'})
 
-    def __init__(self, cache: Cache, tokens: Tokens, authority: bytes) -> None:
+    def __init__(self, cache: Cache, tokens: Tokens, authority: Callable[[], bytes]) -> None:
         self._cache = cache
         self._tokens = tokens
         self._authority = authority
@@ -42,7 +43,7 @@ class TokenSecret:
             return
         annotations[ACCOUNT_UID] = entry.obj['metadata']['uid']
         token = self._tokens.issue_legacy(entry.obj, a.obj['metadata']['name'])
-        filled = {'token': token.encode(), 'namespace': a.namespace.encode(), 'ca.crt': self._authority}
+        filled = {'token': token.encode(), 'namespace': a.namespace.encode(), 'ca.crt': self._authority()}
         a.obj['data'] = {**data, **{k: base64.b64encode(v).decode() for k, v in filled.items() if k not in data}}
 
     async def validate(self, a: Attributes) -> None:

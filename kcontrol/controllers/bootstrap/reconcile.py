@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import re
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,12 +11,12 @@ from kclient.errors import NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcore.meta.gvk import CONFIGMAPS, SECRETS
+from kcore.meta.jointoken import SIGNATURE, detached_signature
 from kcore.meta.objects import deleting, name_of, namespace_of
 from kcore.meta.times import parse_time
 
 TYPE = 'bootstrap.kubernetes.io/token'
 NAMESPACE, PUBLIC, CLUSTER_INFO = 'kube-system', 'kube-public', 'cluster-info'
-PREFIX = 'jws-kubeconfig-'
 
 
 def field(secret: Obj, name: str) -> str:
@@ -44,17 +42,6 @@ def expires_in_s(secret: Obj, now: datetime) -> float | None:
         return 0.0
 
 
-def detached_signature(content: str, token_id: str, secret: str) -> str:
-    """A JWS (HS256) without its payload: `header..signature`."""
-    header = _url(f'{{"alg":"HS256","kid":"{token_id}"}}'.encode())
-    signed = hmac.new(secret.encode(), f'{header}.{_url(content.encode())}'.encode(), hashlib.sha256).digest()
-    return f'{header}..{_url(signed)}'
-
-
-def _url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b'=').decode('ascii')
-
-
 def signatures(content: str, secrets: Iterable[Obj], now: datetime) -> dict[str, str]:
     """Entries of cluster-info: one for each token that may sign and has not expired."""
     found: dict[str, str] = {}
@@ -63,7 +50,7 @@ def signatures(content: str, secrets: Iterable[Obj], now: datetime) -> dict[str,
         left = expires_in_s(secret, now)
         usable = re.fullmatch(r'[a-z0-9]{6}', token_id) and name_of(secret) == f'bootstrap-token-{token_id}'
         if usable and key and field(secret, 'usage-bootstrap-signing') == 'true' and (left is None or left > 0):
-            found[f'{PREFIX}{token_id}'] = detached_signature(content, token_id, key)
+            found[f'{SIGNATURE}{token_id}'] = detached_signature(content, token_id, key)
     return found
 
 
@@ -81,7 +68,7 @@ async def sign(c: Ctx, key: str) -> Result | None:
         return None
     tokens = [s for s in c.in_namespace(SECRETS, NAMESPACE) if is_token(s)]
     wanted = signatures(content, tokens, c.now())
-    held = {k: v for k, v in info['data'].items() if k.startswith(PREFIX)}
+    held = {k: v for k, v in info['data'].items() if k.startswith(SIGNATURE)}
     if wanted != held:
         await c.patch(CONFIGMAPS, info, {'data': {**dict.fromkeys(held), **wanted}})
     return None

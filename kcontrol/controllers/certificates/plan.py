@@ -5,6 +5,7 @@ Source: pkg/controller/certificates (approver/sarapprove.go, signer/signer.go, c
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -88,7 +89,8 @@ def check(csr: Obj, request: x509.CertificateSigningRequest) -> None:
 
 def asked_permission(csr: Obj, request: x509.CertificateSigningRequest) -> Obj | None:
     """Resource attributes that the requestor must hold to be approved without a person; None: a person decides."""
-    if csr['spec']['signerName'] != KUBELET_CLIENT:
+    signer = csr['spec']['signerName']
+    if signer not in (KUBELET_CLIENT, KUBELET_SERVING):
         return None
     try:
         check(csr, request)
@@ -96,10 +98,24 @@ def asked_permission(csr: Obj, request: x509.CertificateSigningRequest) -> Obj |
         return None
     common, _ = names(request)
     own = csr['spec'].get('username') == common
+    if signer == KUBELET_SERVING and not own:
+        return None
+    kind = 'selfnodeserver' if signer == KUBELET_SERVING else 'selfnodeclient' if own else 'nodeclient'
     return {
         'group': 'certificates.k8s.io', 'resource': 'certificatesigningrequests', 'verb': 'create', 'version': '*',
-        'subresource': 'selfnodeclient' if own else 'nodeclient',
+        'subresource': kind,
     }  # fmt: skip
+
+
+def serves_only(request: x509.CertificateSigningRequest, taken: Collection[str]) -> bool:
+    """Whether a node asks to serve under its own name, and at addresses where nobody else (`taken`) is reached."""
+    held = alternatives(request)
+    if held is None:
+        return False
+    own = names(request)[0].removeprefix(NODE_PREFIX)
+    addresses = {str(a) for a in held.get_values_for_type(x509.IPAddress)}
+    named = set(held.get_values_for_type(x509.DNSName))
+    return len(held) == len(addresses) + len(named) and named <= {own} and not addresses & set(taken)
 
 
 def expired_in_s(csr: Obj, now: datetime) -> float:

@@ -12,11 +12,11 @@ from kcontrol.controller import Ctx, Result, controller
 from kcontrol.controllers.certificates import plan as p
 from kcontrol.controllers.certificates.signing import Authority, authority
 from kcontrol.kinds import CERTIFICATESIGNINGREQUESTS
-from kcore.meta.gvk import Resource
+from kcore.meta.gvk import ENDPOINTS, NODES, SERVICES, Resource
 from kcore.meta.times import format_time
 
 REVIEWS = Resource('authorization.k8s.io', 'v1', 'subjectaccessreviews', 'SubjectAccessReview', namespaced=False)
-APPROVAL = 'Auto approving kubelet client certificate after SubjectAccessReview.'
+APPROVAL = 'Auto approving kubelet certificate after SubjectAccessReview.'
 
 
 def parse(csr: Obj) -> x509.CertificateSigningRequest | None:
@@ -35,8 +35,10 @@ async def approve(c: Ctx, key: str) -> Result | None:
         return None
     request = parse(csr)
     wanted = p.asked_permission(csr, request) if request is not None else None
-    if wanted is None or not await _allowed(c, csr, wanted):
+    if request is None or wanted is None or not await _allowed(c, csr, wanted):
         return None
+    if csr['spec']['signerName'] == p.KUBELET_SERVING and not p.serves_only(request, await _of_others(c, request)):
+        return None  # names that are not the node's own are for a person to judge
     stamp = format_time(c.now())
     approved = {
         'type': 'Approved', 'status': 'True', 'reason': 'AutoApproved', 'message': APPROVAL,
@@ -56,16 +58,27 @@ async def _allowed(c: Ctx, csr: Obj, attributes: Obj) -> bool:
     return bool((answer.get('status') or {}).get('allowed'))
 
 
+async def _of_others(c: Ctx, request: x509.CertificateSigningRequest) -> set[str]:
+    """Addresses at which somebody else is reached: other nodes, the API servers, Services."""
+    name = p.names(request)[0].removeprefix(p.NODE_PREFIX)
+    nodes = [n for n in (await c.client.list(NODES)).items if n['metadata']['name'] != name]
+    taken = {a['address'] for n in nodes for a in (n.get('status') or {}).get('addresses') or ()}
+    api = await c.client.get(ENDPOINTS, 'kubernetes', 'default')
+    taken |= {a['ip'] for s in api.get('subsets') or () for a in s.get('addresses') or ()}
+    for service in (await c.client.list(SERVICES)).items:
+        taken |= set(service['spec'].get('clusterIPs') or ()) | set(service['spec'].get('externalIPs') or ())
+    return taken
+
+
 @controller('csrsigning', primary=CERTIFICATESIGNINGREQUESTS)
 async def sign(c: Ctx, key: str) -> Result | None:
     csr = c.get(CERTIFICATESIGNINGREQUESTS, key)
-    signer = _signer(c)
-    if csr is None or signer is None or csr['spec'].get('signerName') not in p.SIGNERS:
+    if csr is None or csr['spec'].get('signerName') not in p.SIGNERS:
         return None
     if not p.has_condition(csr, 'Approved') or p.has_condition(csr, 'Denied') or p.has_condition(csr, 'Failed'):
         return None
     status = csr.get('status') or {}
-    if status.get('certificate'):
+    if status.get('certificate') or (signer := _signer(c)) is None:
         return None
     request = parse(csr)
     try:
@@ -89,14 +102,11 @@ async def sign(c: Ctx, key: str) -> Result | None:
 
 
 def _signer(c: Ctx) -> Authority | None:
-    """Read once a term. Raises BadAuthority, OSError."""
+    """As the files are now: authorities rotate. Raises BadAuthority, OSError."""
     cert, key = c.config.cluster_signing_cert_file, c.config.cluster_signing_key_file
     if cert is None or key is None:
         return None
-    if 'signer' not in c.state:
-        c.state['signer'] = authority(c.env.disk.read(cert), c.env.disk.read(key))
-    found: Authority = c.state['signer']
-    return found
+    return authority(c.env.disk.read(cert), c.env.disk.read(key))
 
 
 @controller('csrcleaner', primary=CERTIFICATESIGNINGREQUESTS)

@@ -74,7 +74,7 @@ def _key_usage(usages: set[str]) -> x509.KeyUsage:
 def authority(certificate: bytes, key: bytes) -> Authority:
     """Raises BadAuthority."""
     try:
-        found = x509.load_pem_x509_certificate(certificate)
+        listed = x509.load_pem_x509_certificates(certificate)
     except ValueError as e:
         raise BadAuthority(f'--cluster-signing-cert-file: {e}') from None
     try:
@@ -83,6 +83,7 @@ def authority(certificate: bytes, key: bytes) -> Authority:
         raise BadAuthority(f'--cluster-signing-key-file: {e}') from None
     if not isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise BadAuthority('--cluster-signing-key-file: must be an RSA or an elliptic curve key')
-    if private.public_key() != found.public_key():
-        raise BadAuthority('--cluster-signing-key-file: does not belong to --cluster-signing-cert-file')
-    return Authority(found, private)
+    for found in listed:  # after a rotation the file also lists those before
+        if private.public_key() == found.public_key():
+            return Authority(found, private)
+    raise BadAuthority('--cluster-signing-key-file: does not belong to --cluster-signing-cert-file')

@@ -12,6 +12,8 @@ from kcore.meta.objects import deleting, namespace_of
 
 NAME = 'kube-root-ca.crt'
 DESCRIPTION = 'kubernetes.io/description'
+LOOK_AGAIN_S = 30.0
+"""The authority may be exchanged under us, and no object tells."""
 TEXT = 'Contains a CA bundle that can be used to verify the API server when using internal addresses.'
 
 
@@ -31,13 +33,14 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         if held.get('data') != data:
             gone = {k: None for k in held.get('data') or {} if k not in data}
             await c.patch(CONFIGMAPS, held, {'data': {**gone, **data}})
-        return None
+        return Result(LOOK_AGAIN_S)
     meta = {'name': NAME, 'namespace': key, 'annotations': {DESCRIPTION: TEXT}}
     try:
         await c.client.create(CONFIGMAPS, {'metadata': meta, 'data': data})
     except AlreadyExists:
-        return None
+        return Result(LOOK_AGAIN_S)
     except Forbidden as e:
         if not e.has_cause('NamespaceTerminating'):
             raise
-    return None
+        return None
+    return Result(LOOK_AGAIN_S)

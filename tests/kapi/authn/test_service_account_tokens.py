@@ -11,6 +11,7 @@ import jwt
 import pytest
 
 from kapi.authn import keys
+from kclient.certificates import key_pem
 
 CORE = '/api/v1/namespaces/default'
 ACCOUNT = f'{CORE}/serviceaccounts/app'
@@ -199,3 +200,29 @@ async def test_pods_carry_the_token_unless_pod_or_account_says_no(api: Any, acco
     await api.get(ACCOUNT)
     assert await mounts('c', serviceAccountName='app') == []
     assert await mounts('d', serviceAccountName='app', automountServiceAccountToken=True) == [path]
+
+
+async def test_a_new_key_signs_without_a_restart_and_the_old_ones_tokens_end_with_their_key(serve: Any, tmp_path: Any):
+    file = tmp_path / 'sa.key'
+    old, new = (key_pem(keys.new_key()) for _ in range(2))
+    file.write_bytes(old)
+    async with serve(service_account_signing_key_file=file) as world:
+        admin = await world.user('admin', 'system:masters')
+        await admin.post(f'{CORE}/serviceaccounts', {'metadata': {'name': 'app'}})
+        first = (await ask(admin)).json['status']['token']
+        assert (await whoami(world, first)).status == 201
+        file.write_bytes(new + old)
+        source = world.server.tokens.source
+        source.current(now=True)
+        second = (await ask(admin)).json['status']['token']
+        assert jwt.get_unverified_header(first)['kid'] != jwt.get_unverified_header(second)['kid']
+        for token in (first, second):
+            assert (await whoami(world, token)).status == 201
+        listed = (await admin.get('/openid/v1/jwks')).text
+        assert listed.count('"kid"') == 2
+        file.write_bytes(new)
+        source.current(now=True)
+        assert [(await whoami(world, t)).status for t in (first, second)] == [401, 201]
+        file.write_bytes(b'nonsense')
+        source.current(now=True)
+        assert (await whoami(world, second)).status == 201

@@ -106,3 +106,19 @@ def test_a_kubeconfig_has_one_context_a_server(authority: Authority) -> None:
     assert document['current-context'] == 'kubeling'
     assert [c['name'] for c in document['contexts']] == ['kubeling', 'kubeling-2']
     assert [c['cluster']['server'] for c in document['clusters']] == ['https://a:1', 'https://b:2']
+
+
+def test_a_rotation_that_was_cut_short_leaves_the_old_authority_at_work(authority: Authority, tmp_path: Path) -> None:
+    key = tmp_path / 'pki' / 'ca.key'
+    old = key.read_bytes()
+    authority.rotate()
+    key.write_bytes(old)  # as if the last of its writes had not come to be
+    again = Authority(tmp_path / 'pki', Env.real())
+    served = load(again.ensure(NODE)[0])
+    served.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.certificate_pem))
+
+
+def test_a_key_that_belongs_to_no_listed_authority_is_named(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / 'pki' / 'ca.key').write_bytes(authority.ensure(NODE)[1].read_bytes())
+    with pytest.raises(ClusterError, match=r'ca\.key does not belong to'):
+        Authority(tmp_path / 'pki', Env.real())
