@@ -39,6 +39,7 @@ MAY_BE_AMBIENT = ('kcore.env', 'kcore.sim')
 AMBIENT_EXCEPTIONS: Mapping[str, str] = {
     'knode.runtime.shim': 'the pause process outlives the agent and starts in milliseconds: it has no Env',
     'knode.images': 'what runs inside containers is a program like any other',
+    'kctl.verbs.token': 'a join token must be secret, so no seed may bring it back',
 }
 PURE = (
     'kstore.raft', 'kstore.mvcc', 'kcore.meta', 'kclient.reflector', 'kcontrol.scheduler.plugins',
