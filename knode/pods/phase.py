@@ -36,11 +36,6 @@ def phase(view: View) -> str:
         return 'Pending'
     if any(r.running for r in mains if r is not None):
         return 'Running'
-    if (
-        all(r.reason == 'StartError' and r.attempt == 0 for r in mains if r is not None)
-        and view.restart_policy != 'Never'
-    ):
-        return 'Pending'  # it has been tried, but nothing has ever run
     if view.restart_policy == 'Always':
         return 'Running' if view.grace_s is None else _ended(mains)
     if all(r.exit_code == 0 for r in mains if r is not None):

@@ -47,6 +47,7 @@ class Pulls:
             if c.get('imagePullPolicy') == 'Never':
                 message = f'Container image "{reference}" is not present with pull policy of Never'
                 say('Warning', 'ErrImageNeverPull', message)
+                say('Warning', 'Failed', 'Error: ErrImageNeverPull')
                 return Wait('ErrImageNeverPull', message, now + PULL_BASE_S)
             self._failed[name] = (backoff, now + backoff.next())
             say('Normal', 'Pulling', f'Pulling image "{reference}"')

@@ -41,6 +41,14 @@ log = structlog.get_logger('knode.volumes')
 DEFAULT_MODE = 0o644
 TOKEN_AGE = 0.8
 TOKEN_AGE_MAX_S = 86_400.0
+HOST_KINDS: Mapping[str, tuple[Callable[[int], bool], str]] = {
+    **dict.fromkeys(('Directory', 'DirectoryOrCreate'), (stat.S_ISDIR, 'a directory')),
+    **dict.fromkeys(('File', 'FileOrCreate'), (stat.S_ISREG, 'a file')),
+    'Socket': (stat.S_ISSOCK, 'a socket file'),
+    'CharDevice': (stat.S_ISCHR, 'a character device'),
+    'BlockDevice': (stat.S_ISBLK, 'a block device'),
+}
+"""`hostPath.type` → what the path has to be."""
 CONTENT_KINDS = ('configMap', 'secret', 'downwardAPI', 'projected')
 
 
@@ -102,20 +110,10 @@ class Volumes:
             target.mkdir(mode=0o755, parents=True, exist_ok=True)
         elif kind == 'FileOrCreate' and not target.exists():
             target.touch(mode=0o644)
-        checks = {
-            'Directory': stat.S_ISDIR, 'DirectoryOrCreate': stat.S_ISDIR,
-            'File': stat.S_ISREG, 'FileOrCreate': stat.S_ISREG,
-            'Socket': stat.S_ISSOCK, 'CharDevice': stat.S_ISCHR, 'BlockDevice': stat.S_ISBLK,
-        }  # fmt: skip
-        if kind in checks:
-            if not target.exists() or not checks[kind](target.stat().st_mode):
-                words = {
-                    'Directory': 'a directory',
-                    'DirectoryOrCreate': 'a directory',
-                    'File': 'a file',
-                    'FileOrCreate': 'a file',
-                }
-                raise VolumeError(f'hostPath type check failed: {target} is not {words.get(kind, "a " + kind)}')
+        if kind in HOST_KINDS:
+            holds, words = HOST_KINDS[kind]
+            if not target.exists() or not holds(target.stat().st_mode):
+                raise VolumeError(f'hostPath type check failed: {target} is not {words}')
         elif not target.exists():
             target.mkdir(mode=0o755, parents=True)
         self._host.env.disk.mkdir(path.parent)
@@ -307,6 +305,11 @@ def _items(ref: Obj, data: Mapping[str, bytes], found: Any, what: str, mode: int
         if item['key'] not in data:
             if ref.get('optional'):
                 continue
-            raise VolumeError(f'{what} references non-existent config key: {item["key"]}')
+            words = (
+                'references non-existent secret'
+                if what.startswith('secret ')
+                else 'configmap references non-existent config'
+            )
+            raise VolumeError(f'{words} key: {item["key"]}')
         result[payload.check_path(item['path'])] = File(data[item['key']], int(item.get('mode') or mode))
     return result

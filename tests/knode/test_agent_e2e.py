@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,73 +12,14 @@ import aiohttp
 import orjson
 import pytest
 
-from kclient import kubeconfig
 from kclient.api import Client
 from kclient.errors import ClientError, NotFound
 from kcore.env import Env
 from kcore.meta.gvk import NODES, PODS
-from kctl.local import pki
+from tests.knode import kills
+from tests.knode.agent_world import NODE, World, connected, pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-
-NODE = 'n1'
-CIDR = '127.64.201.0/24'
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return int(s.getsockname()[1])
-
-
-class World:
-    """One API server in memory and one node agent, as processes."""
-
-    def __init__(self, root: Path, env: Env) -> None:
-        self.root, self.env = root, env
-        self.port, self.node_port = free_port(), free_port()
-        (root / 'manifests').mkdir()
-        authority = pki.Authority(root / 'pki', env)
-        admin = ('system:masters',)
-        authority.ensure(pki.Leaf('kapi', 'kube-apiserver', (), ('127.0.0.1', 'localhost')))
-        authority.ensure(pki.Leaf('kubelet-client', 'kube-apiserver-kubelet-client', admin))
-        self.write_kubeconfig(authority, pki.Leaf('admin', 'kubernetes-admin', admin))
-        self.write_kubeconfig(authority, pki.Leaf('node', f'system:node:{NODE}', ('system:nodes',), ('127.0.0.1',)))
-        self.processes: dict[str, asyncio.subprocess.Process] = {}
-
-    def write_kubeconfig(self, authority: pki.Authority, leaf: pki.Leaf) -> None:
-        cert, key = authority.ensure(leaf)
-        server = f'https://127.0.0.1:{self.port}'
-        data = pki.kubeconfig([server], authority.certificate_pem, cert.read_bytes(), key.read_bytes(), leaf.name)
-        (self.root / f'{leaf.name}.conf').write_bytes(data)
-
-    async def spawn(self, name: str, *argv: str) -> None:
-        with (self.root / f'{name}.log').open('ab') as log:
-            self.processes[name] = await asyncio.create_subprocess_exec(
-                sys.executable, '-m', *argv, stdout=log, stderr=log, cwd=Path(__file__).parents[2]
-            )
-
-    async def start_api(self) -> None:
-        certs = self.root / 'pki'
-        await self.spawn(
-            'kapi', 'kapi', '--listen', f'127.0.0.1:{self.port}', '--storage', 'memory://',
-            '--tls-cert', f'{certs}/kapi.crt', '--tls-key', f'{certs}/kapi.key', '--client-ca', f'{certs}/ca.crt',
-            '--kubelet-client-cert', f'{certs}/kubelet-client.crt',
-            '--kubelet-client-key', f'{certs}/kubelet-client.key',
-        )  # fmt: skip
-
-    async def start_agent(self, *more: str) -> None:
-        certs = self.root / 'pki'
-        await self.spawn(
-            'knode', 'knode', '--name', NODE, '--kubeconfig', f'{self.root}/node.conf', '--data-dir', f'{self.root}/n1',
-            '--listen', f'127.0.0.1:{self.node_port}', '--tls-cert', f'{certs}/node.crt',
-            '--tls-key', f'{certs}/node.key', '--client-ca', f'{certs}/ca.crt',
-            '--pod-manifest-path', f'{self.root}/manifests', *more,
-        )  # fmt: skip
-
-    async def kill(self, name: str) -> None:
-        self.processes[name].kill()
-        await self.processes[name].wait()
 
 
 @pytest.fixture
@@ -90,37 +28,14 @@ async def world(tmp_path: Path, remaining) -> AsyncIterator[World]:
     await w.start_api()
     await w.start_agent()
     yield w
-    for name in w.processes:
-        if w.processes[name].returncode is None:
-            await w.kill(name)
+    await w.close()
     assert remaining(tmp_path) == []
 
 
 @pytest.fixture
 async def client(world: World) -> AsyncIterator[Client]:
-    async with Client(kubeconfig.load(world.root / 'admin.conf', world.env), world.env, user_agent='test') as c:
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    await c.patch(NODES, NODE, {'spec': {'podCIDR': CIDR, 'podCIDRs': [CIDR]}})
-                    break
-                except ClientError:
-                    await asyncio.sleep(0.1)
+    async with connected(world) as c:
         yield c
-
-
-def pod(name: str, *command: str, **spec) -> dict:
-    container = {'name': 'c', 'image': 'busybox', 'command': list(command)}
-    return {
-        'metadata': {'name': name, 'namespace': 'default'},
-        'spec': {
-            'nodeName': NODE,
-            'terminationGracePeriodSeconds': 1,
-            'automountServiceAccountToken': False,
-            'containers': [container],
-            **spec,
-        },
-    }
 
 
 async def wait_for(client: Client, name: str, condition, within_s: float = 30.0) -> dict:
@@ -184,65 +99,9 @@ async def test_the_outcome_of_a_finished_pod_is_reported(client):
         await wait_for(client, name, lambda p: p is None)
 
 
-def truth(world: World, uid: str) -> str:
-    """Id of the pod's container that really runs, from the shim's own book and the process table."""
-    path = world.root / 'n1' / 'pods' / uid / 'shim.json'
-    if not path.exists():
-        return ''
-    state = orjson.loads(path.read_bytes())
-    for record in state['containers']:
-        stat = Path(f'/proc/{record["pid"]}/stat')
-        if record['pid'] and not record['finished_ns'] and stat.exists() and stat.read_text().split()[2] != 'Z':
-            return record['id']
-    return ''
-
-
-def agrees(world: World, p: dict) -> bool:
-    status = (p['status'].get('containerStatuses') or [{}])[0]
-    alive = truth(world, p['metadata']['uid'])
-    if 'running' in (status.get('state') or {}):
-        return status['containerID'].endswith(alive) and bool(alive)
-    return not alive
-
-
-async def test_status_converges_to_the_truth_whatever_is_killed(client, world, eventually):
-    rng = random.Random(7)
-    names = [f'p{n}' for n in range(4)]
-    for name in names:
-        await client.create(PODS, pod(name, 'sh', '-c', '(setsid sleep 1000 &); sleep 1000 & wait'))
-    for name in names:
-        await wait_for(client, name, running)
-    for _ in range(50):
-        victim = rng.choice(['agent', 'shim', 'container'])
-        name = rng.choice(names)
-        uid = (await client.get(PODS, name, 'default'))['metadata']['uid']
-        state = orjson.loads((world.root / 'n1' / 'pods' / uid / 'shim.json').read_bytes())
-        if victim == 'agent':
-            await world.kill('knode')
-            await world.start_agent()
-        elif victim == 'shim':
-            kill(state['pid'])
-        else:
-            for record in state['containers']:
-                if record['pid'] and not record['finished_ns']:
-                    kill(record['pid'])
-        await wait_for(client, name, lambda p: agrees(world, p))
-    for name in names:
-        await client.delete(PODS, name, 'default')
-    for name in names:
-        await wait_for(client, name, lambda p: p is None)
-    await eventually(lambda: not list((world.root / 'n1' / 'pods').iterdir()))
-
-
-def kill(pid: int) -> None:
-    try:
-        if (
-            b'python' in Path(f'/proc/{pid}/cmdline').read_bytes()
-            or b'sleep' in Path(f'/proc/{pid}/cmdline').read_bytes()
-        ):
-            os.kill(pid, signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError):
-        pass
+async def test_status_converges_to_the_truth_whatever_is_killed(tmp_path, remaining):
+    await kills.storm(tmp_path, steps=16, seed=7)
+    assert remaining(tmp_path) == []
 
 
 async def test_exec_speaks_the_channel_protocol_both_ways(client, world):
