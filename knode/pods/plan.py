@@ -152,8 +152,9 @@ def _unwell(view: View) -> list[Action]:
         if r is None or not r.running or r.stopping or kind == 'ephemeral':
             continue
         grace = float(view.spec.get('terminationGracePeriodSeconds', 30))
-        if why := view.check(r).failed:
-            probe = c.get('livenessProbe') or {}
+        checks = view.check(r)
+        if why := checks.failed:
+            probe = c.get('livenessProbe' if checks.started else 'startupProbe') or {}
             stops.append(Stop(r, float(probe.get('terminationGracePeriodSeconds') or grace), why))
         elif r.meta.get('image', c['image']) != c['image']:
             stops.append(Stop(r, grace, f'Container {r.name} definition changed, will be restarted'))

@@ -27,9 +27,9 @@ from knode.errors import (
 )
 from knode.pods.checkpoint import Checkpoint, renewed
 from knode.pods.environment import references
-from knode.pods.hooks import HookFailed, Hooks
 from knode.pods.host import Host
 from knode.pods.launch import Paths, container_spec, termination_message
+from knode.pods.lifecycle import Lifecycle
 from knode.pods.model import (
     MINIMUM_GRACE_S,
     WHERE,
@@ -73,7 +73,6 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._waits: dict[str, Wait] = {}
         self._pulls = Pulls(host)
-        self._stops: dict[str, float] = {}
         self._messages: dict[str, str] = {}
         self._told: dict[str, Any] | None = None
         self.published = asyncio.Event()
@@ -82,9 +81,8 @@ class PodWorker:
         self._events: set[tuple[str, int, str]] = set()
         self._backoff = Backoff(0.2, 10.0, self._env.rng)
         self.volumes = Volumes(host, self.paths, lambda: self.checkpoint.address)
-        self.hooks = Hooks(host, self)
+        self.lifecycle = Lifecycle(host, self)
         self.prober = Prober(host, self, self.wake)
-        self._group: asyncio.TaskGroup | None = None
         self.listeners: set[asyncio.Event] = set()
         """Set after each turn: for those who wait for one of the containers."""
 
@@ -150,6 +148,11 @@ class PodWorker:
         return not self.ended and (self.checkpoint.verdict is None or bool(self.sandbox()))
 
     @property
+    def ending(self) -> bool:
+        """Its containers have to end, for whatever reason."""
+        return self._grace() is not None or self.checkpoint.verdict is not None
+
+    @property
     def ended(self) -> bool:
         """The API is being told that the pod has failed or succeeded."""
         return (self._told or {}).get('phase') in {'Succeeded', 'Failed'}
@@ -169,13 +172,14 @@ class PodWorker:
         """Until the pod is gone from this node; its processes, address and directory are then released."""
         with structlog.contextvars.bound_contextvars(object=self.key, uid=self.uid):
             async with asyncio.TaskGroup() as group:
-                self._group = group
+                self.lifecycle.group = group
                 await self._recover()
                 fresh = self.volumes.keep_fresh(lambda: self.pod if self.sandbox() else None)
                 refresher = start(group, 'refresh volumes', fresh)
                 while not await self._turn():
                     pass
                 self.prober.close()
+                self.lifecycle.close()
                 refresher.cancel()
             await self._leave()
             self.gone = True
@@ -278,7 +282,7 @@ class PodWorker:
                     del self._waits[name]
         return View(
             self.pod, records, self._now(), self.sandbox(), self._grace(), self.checkpoint.verdict,
-            dict(self._waits), self.prober.checks(),
+            dict(self._waits), self.prober.checks() | self.lifecycle.checks(),
         )  # fmt: skip
 
     def _grace(self) -> float | None:
@@ -320,7 +324,7 @@ class PodWorker:
                 await self._start(action)
                 self.wake()
             case Stop():
-                self._stop(action)
+                self.lifecycle.stop(action)
 
     async def _open_sandbox(self) -> None:
         meta = self.pod['metadata']
@@ -386,66 +390,9 @@ class PodWorker:
         self._host.emit(self.pod, 'Normal', 'Created', f'Created container: {name}', container=name, where=where)
         if record.started_ns:
             self._host.emit(self.pod, 'Normal', 'Started', f'Started container {name}', container=name, where=where)
-            await self._post_start(action, record)
+            self.lifecycle.started(action, record)
         else:
             self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {record.message}', container=name, where=where)
-
-    async def _post_start(self, action: Start, record: Record) -> None:
-        if not (action.container.get('lifecycle') or {}).get('postStart'):
-            return
-        try:
-            await self.hooks.run(action.container, record, 'postStart')
-        except HookFailed as e:
-            name = action.container['name']
-            self._host.emit(
-                self.pod, 'Warning', 'FailedPostStartHook', str(e), container=name, where=WHERE[action.kind]
-            )
-            self._stop(
-                Stop(
-                    record,
-                    float(self.pod['spec'].get('terminationGracePeriodSeconds', 30)),
-                    'FailedPostStartHook',
-                    prestop=False,
-                )
-            )
-
-    def _stop(self, action: Stop) -> None:
-        """Once per container; a repeated call counts only if it shortens the grace."""
-        record = action.record
-        deadline = self._now() + action.grace_s
-        before = self._stops.get(record.id)
-        if before is not None and deadline >= before - 0.5:
-            return
-        self._stops[record.id] = deadline
-        if before is None:
-            container, kind = next(
-                ((c, k) for c, k in containers_of(self.pod['spec']) if c['name'] == record.name), (None, 'main')
-            )
-            self._host.emit(self.pod, 'Normal', 'Killing', action.message, container=record.name, where=WHERE[kind])
-        else:
-            container = None  # the hook has run, or is running: only the deadline moves
-        assert self._group is not None
-        start(self._group, f'stop {record.name}', self._stop_gracefully(action, container, deadline))
-
-    async def _stop_gracefully(self, action: Stop, container: Obj | None, deadline: float) -> None:
-        record, handle = action.record, self.checkpoint.handle
-        if handle is None:
-            return
-        try:
-            if container is not None and action.prestop and (container.get('lifecycle') or {}).get('preStop'):
-                try:
-                    async with asyncio.timeout(max(0.0, deadline - self._now())):
-                        await self.hooks.run(container, record, 'preStop')
-                except TimeoutError:
-                    log.info('preStop hook ran out of grace', container=record.name)
-                except HookFailed as e:
-                    self._host.emit(self.pod, 'Warning', 'FailedPreStopHook', str(e), container=record.name)
-            # Upstream leaves the signal at least this long, even when the hook used up all the grace.
-            left = max(self._stops.get(record.id, deadline) - self._now(), MINIMUM_GRACE_S)
-            await self.driver.stop(handle, record.id, grace_s=left)
-        except ShimError as e:
-            log.info('container was gone before it could be stopped', container=record.name, err=str(e))
-            self.wake()
 
     # --- telling
 
@@ -454,7 +401,7 @@ class PodWorker:
         known = {r.id for attempts in view.records.values() for r in attempts}
         for forgotten in self._messages.keys() - known:
             del self._messages[forgotten]
-            self._stops.pop(forgotten, None)
+            self.lifecycle.forget(forgotten)
         for attempts in view.records.values():
             for r in attempts:
                 if r.finished_ns and r.id not in self._messages:

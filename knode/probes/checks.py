@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 Obj = Mapping[str, Any]
 Outcome = tuple[bool, str]
 
 BODY_BYTES_MAX = 10 * 1024
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECTS_MAX = 10
 
 
 def port_number(container: Obj, port: int | str) -> int:
@@ -44,29 +47,40 @@ async def tcp_connect(host: str, port: int, timeout_s: float) -> Outcome:
 
 
 async def http_get(get: Obj, host: str, port: int, timeout_s: float) -> Outcome:
-    """Passes on 200 to 399. TLS is not verified, as probes never do."""
+    """Passes on 200 to 399. TLS is not verified, as probes never do; a redirect to another host passes unfollowed."""
     scheme = (get.get('scheme') or 'HTTP').lower()
     path = get.get('path') or '/'
     url = f'{scheme}://{host}:{port}{path if path.startswith("/") else "/" + path}'
     headers = {'User-Agent': 'kube-probe/1.33', 'Accept': '*/*'}
     headers |= {h['name']: h['value'] for h in get.get('httpHeaders') or ()}
-    insecure = scheme != 'https'
     try:
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
             asyncio.timeout(timeout_s),
-            session.get(url, headers=headers, ssl=insecure, allow_redirects=True) as response,
         ):
-            await response.content.read(BODY_BYTES_MAX)
-            if 200 <= response.status < 400:
-                return True, ''
-            return False, f'HTTP probe failed with statuscode: {response.status}'
+            status = await _follow(session, URL(url, encoded=True), headers)
+        return (True, '') if 200 <= status < 400 else (False, f'HTTP probe failed with statuscode: {status}')
     except TimeoutError:
         return False, f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
     except aiohttp.ClientConnectorError as e:
         return False, f'Get "{url}": dial tcp {host}:{port}: {_os_text(e.os_error)}'
     except (aiohttp.ClientError, OSError, ValueError) as e:
         return False, f'Get "{url}": {e or "EOF"}'
+
+
+async def _follow(session: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> int:
+    """The last status on the way; never asks another host than the first."""
+    host = url.host
+    for _ in range(REDIRECTS_MAX):
+        async with session.get(url, headers=headers, ssl=False, allow_redirects=False) as response:
+            await response.content.read(BODY_BYTES_MAX)
+            target = response.headers.get('Location', '')
+            if response.status not in REDIRECTS or not target:
+                return response.status
+            url = url.join(URL(target))
+            if url.host != host:
+                return response.status
+    raise ValueError(f'stopped after {REDIRECTS_MAX} redirects')
 
 
 def _os_text(e: OSError) -> str:

@@ -20,6 +20,7 @@ from kctl.local import pki
 ROOT = Path(__file__).parents[2]
 NODE = 'n1'
 CIDR = '127.64.201.0/24'
+START_S = 90.0
 
 
 def free_port() -> int:
@@ -88,7 +89,7 @@ async def connected(world: World) -> AsyncIterator[Client]:
     """An administrator's client, once the API answers; the node then has its addresses."""
     config = kubeconfig.load(world.root / 'admin.conf', world.env)
     async with Client(config, world.env, user_agent='test') as client:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(START_S):
             while True:
                 try:
                     await client.patch(NODES, NODE, {'spec': {'podCIDR': CIDR, 'podCIDRs': [CIDR]}})

@@ -35,7 +35,7 @@ PODS_AT_ONCE = 6
 CENSUS_STEPS = 25
 STEADY_STEPS = 6
 """Between two counts of the agent's descriptors."""
-AGREE_WITHIN_S = 90.0
+AGREE_WITHIN_S = 240.0
 FILES_MAX = 60
 """Of one pod's directory, whatever has happened to it."""
 SHIM_FDS_MAX = 40

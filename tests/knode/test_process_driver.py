@@ -157,3 +157,17 @@ async def test_a_dead_zygote_is_replaced(rig, eventually):
     second = await rig.open('u2')
     assert rig.driver.alive(first)
     assert rig.driver.alive(second)
+
+
+async def test_an_exec_session_ends_with_its_container(rig, eventually):
+    handle = await rig.open()
+    r = await rig.start(handle, 'sleep', '1000')
+    await rig.start(handle, 'sleep', '1000', name='other')
+    null = os.open(os.devnull, os.O_RDWR)
+    spec = {'argv': ['sleep', '1001'], 'env': {'PATH': os.environ['PATH']}, 'cwd': '/'}
+    session = asyncio.create_task(rig.driver.exec(handle, r.id, spec, Streams(null, null, null)))
+    await eventually(lambda: len(marked(r.id)) == 2)
+    await rig.driver.stop(handle, r.id, grace_s=5.0)
+    async with asyncio.timeout(10):
+        assert await session == 137
+    os.close(null)

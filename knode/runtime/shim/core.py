@@ -50,7 +50,7 @@ class Shim:
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._clients: dict[int, Client] = {}
         self._containers: dict[str, Container] = {}
-        self._sessions: dict[int, tuple[Client, int]] = {}  # exec: pid → who asked, request id
+        self._sessions: dict[int, tuple[Client, int, Container]] = {}  # exec: pid → who asked, request id, beside whom
         self._closing = False
         self._adopt_state()
 
@@ -129,7 +129,7 @@ class Shim:
     def _reaped(self, pid: int, code: int) -> None:
         session = self._sessions.pop(pid, None)
         if session is not None:
-            client, request = session
+            client, request, _ = session
             client.send({'event': 'exec-exit', 'request': request, 'exit_code': code if code >= 0 else 128 - code})
         for c in self._containers.values():
             if c.running and c.record['pid'] == pid:
@@ -157,7 +157,8 @@ class Shim:
         for c in self._containers.values():
             if not c.running and not c.swept:
                 c.swept = True
-                _kill_group(c.record['pid'], signal.SIGKILL)
+                for pid in (c.record['pid'], *(p for p, (_, _, beside) in self._sessions.items() if beside is c)):
+                    _kill_group(pid, signal.SIGKILL)
         for pid in host.children(self.pid):
             if pid in ours:
                 if self._closing and pid in self._sessions:
@@ -256,7 +257,7 @@ class Shim:
         self._unwatch(client.fd)
         self._clients.pop(client.fd, None)
         client.close()
-        for pid, (owner, _) in list(self._sessions.items()):
+        for pid, (owner, _, _) in list(self._sessions.items()):
             if owner is client:  # nobody waits for it any more
                 _kill_group(pid, signal.SIGKILL)
 
@@ -352,12 +353,13 @@ class Shim:
         """Run a command beside a container, on descriptors that came with the request."""
         if self._closing:
             raise BadRequest('the pod is closing')
-        if not self._container(request).running:
+        c = self._container(request)
+        if not c.running:
             raise BadRequest('container not running')
         if len(fds) != 3:
             raise BadRequest('exec needs three descriptors')
         pid = spawn(request['spec'], fds, tty=bool(request['tty']))
-        self._sessions[pid] = (client, request['id'])
+        self._sessions[pid] = (client, request['id'], c)
         return {'pid': pid}
 
     def op_attach(self, client: Client, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
