@@ -3,8 +3,8 @@
 This is the only place where Raft meets the outside, and it has two halves. A *turn* does everything that need not
 wait: feed messages, ticks and proposals to the core, send, apply, answer. `drive` does what waits for the disk: write
 and sync all that the turns since the last sync put into the log, then let acknowledgements out. So a leader's appends
-are on the wire before its own disk is asked, the loop goes on accepting work while the disk is busy, and one sync
-serves all of it.
+are on the wire before its own disk is asked, the loop goes on accepting work while the disk is busy (but for a disk so
+quick that a thread would cost more: `Disk.sync_soon`), and one sync serves all of it.
 
 Order is kept by two rules. Confirmations are given to the core in the order in which it handed out the work. And
 the core hands out nothing as committed that this disk has not confirmed, so a turn may apply what it is given at once.
@@ -455,7 +455,7 @@ class Node:
         while True:
             self._writing_since = self._env.clock.monotonic()
             try:
-                await self._env.disk.offload(self._wal.write, batch)
+                await self._env.disk.sync_soon(self._wal.write, batch)
             except DiskFull as e:
                 if not self._full:
                     log.error('log disk full', dir=str(self.config.data_dir), err=str(e))

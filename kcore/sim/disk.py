@@ -150,6 +150,9 @@ class SimDisk:
         await asyncio.sleep(self.latency_s * (0.5 + self._rng.random()))
         return call(*args)
 
+    async def sync_soon(self, call: Callable[..., T], *args: Any) -> T:
+        return await self.offload(call, *args)
+
     def _find(self, path: Path) -> _File:
         file = self._files.get(path)
         if file is None:

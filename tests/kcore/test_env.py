@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from kcore import env
 from kcore.env import Env
 
 ENV = Env.real()
@@ -34,6 +36,22 @@ def test_an_append_file_grows_survives_reopening_and_can_be_cut(tmp_path: Path) 
     again.append(b'!')
     again.close()
     assert ENV.disk.read(tmp_path / 'log') == b'hello!'
+
+
+async def test_a_quick_disk_is_asked_at_once_until_it_is_slow_for_the_first_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    took = 0.001
+    clock = iter(range(1 << 20))
+    monkeypatch.setattr(env.time, 'perf_counter', lambda: (next(clock) + 1) // 2 * took)  # each call takes `took`
+    disk = env.RealDisk()
+    loop_thread = threading.get_ident()
+    threads = [await disk.sync_soon(threading.get_ident) for _ in range(env.QUICK_CALLS + 1)]
+    assert loop_thread not in threads[:-1]
+    assert threads[-1] == loop_thread
+    took = 10.0
+    assert await disk.sync_soon(threading.get_ident) == loop_thread  # nobody knew yet
+    assert await disk.sync_soon(threading.get_ident) != loop_thread
 
 
 def test_preallocation_keeps_the_size(tmp_path: Path) -> None:
