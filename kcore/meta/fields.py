@@ -16,7 +16,18 @@ from typing import Any, Literal
 
 import orjson
 
-from kcore.meta.fieldsets import Path, decode, diff, element_of, encode, has_descendant, leaves, show
+from kcore.meta.fieldsets import (
+    Path,
+    contains,
+    decode,
+    describe,
+    diff,
+    element_of,
+    encode,
+    has_descendant,
+    leaves,
+    show,
+)
 from kcore.meta.schema import ANY, Node
 from kcore.meta.times import format_time
 
@@ -51,13 +62,37 @@ class Manager:
     subresource: str = ''
 
 
-@dataclass(slots=True)
 class Owned:
-    """One entry of managedFields."""
+    """One entry of managedFields. Its FieldsV1 is taken apart only when it must change, which is seldom."""
 
-    manager: Manager
-    paths: set[Path]
-    time: str = ''
+    __slots__ = ('_fields', '_paths', 'manager', 'time')
+
+    def __init__(self, manager: Manager, paths: set[Path] | None = None, time: str = '', *, fields: Any = None) -> None:
+        self.manager = manager
+        self.time = time
+        self._paths = paths
+        self._fields = fields
+
+    @property
+    def paths(self) -> set[Path]:
+        """May be changed."""
+        if self._paths is None:
+            self._paths = decode(self._fields)
+        return self._paths
+
+    @paths.setter
+    def paths(self, paths: set[Path]) -> None:
+        self._paths = paths
+
+    def holds(self, path: Path) -> bool:
+        return contains(self._fields, path) if self._paths is None else path in self._paths
+
+    @property
+    def fields(self) -> Obj:
+        """FieldsV1, empty when nothing is owned."""
+        if self._paths is not None:
+            return encode(self._paths)
+        return self._fields if isinstance(self._fields, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +155,24 @@ def read_managed(entries: Any) -> list[Owned]:
             str(entry.get('apiVersion') or ''),
             str(entry.get('subresource') or ''),
         )
-        found.append(Owned(who, decode(entry.get('fieldsV1')), str(entry.get('time') or '')))
+        found.append(Owned(who, time=str(entry.get('time') or ''), fields=entry.get('fieldsV1')))
     return found
 
 
 def write_managed(owned: Iterable[Owned]) -> list[Obj]:
     """`metadata.managedFields`: applies first, then by time; entries that own nothing are dropped."""
-    kept = sorted(
-        (o for o in owned if o.paths),
-        key=lambda o: (o.manager.operation, o.time, o.manager.name, o.manager.api_version, o.manager.subresource),
+    order = sorted(
+        owned, key=lambda o: (o.manager.operation, o.time, o.manager.name, o.manager.api_version, o.manager.subresource)
     )
-    return [_entry(o) for o in kept]
+    return [_entry(o.manager, o.time, fields) for o in order if (fields := o.fields)]
 
 
-def _entry(owned: Owned) -> Obj:
-    who = owned.manager
+def _entry(who: Manager, time: str, owned: Obj) -> Obj:
     entry: Obj = {'manager': who.name, 'operation': who.operation, 'apiVersion': who.api_version}
-    if owned.time:
-        entry['time'] = owned.time
+    if time:
+        entry['time'] = time
     entry['fieldsType'] = 'FieldsV1'
-    entry['fieldsV1'] = encode(owned.paths)
+    entry['fieldsV1'] = owned
     if who.subresource:
         entry['subresource'] = who.subresource
     return entry
@@ -173,28 +206,32 @@ def record_update(
     live: Obj | None, new: Obj, schema: Node, who: Manager, now: datetime, *, has_status: bool = True
 ) -> list[Obj]:
     """managedFields after `who` turned `live` (None: nothing) into `new`; neither is changed."""
-    before = _ownable(live or {}, who.subresource, has_status=has_status)
     after = _ownable(new, who.subresource, has_status=has_status)
+    if live is None:
+        everything = describe(after, schema)
+        return [_entry(who, format_time(now), everything)] if everything else []
+    before = _ownable(live, who.subresource, has_status=has_status)
     changed, removed = diff(before, after, schema)
-    entries = (live or {}).get('metadata', {}).get('managedFields')
+    entries = live.get('metadata', {}).get('managedFields')
     if is_reset((new.get('metadata') or {}).get('managedFields')) and entries:
         entries = []
     if not changed and not removed:
         return list(entries or ())
     owned = read_managed(entries)
-    for other in owned:
-        if other.manager != who:
-            other.paths -= changed
-        other.paths -= removed
+    for owner in owned:
+        lost = removed if owner.manager == who else changed | removed
+        if any(owner.holds(path) for path in lost):
+            owner.paths -= lost
     mine = _own(owned, who)
-    if not changed <= mine.paths or mine.time == '':
+    gained = {path for path in changed if not mine.holds(path)}
+    if gained or mine.time == '':
         mine.time = format_time(now)
-    mine.paths |= changed
+        mine.paths |= gained
     return write_managed(_cap(owned))
 
 
 def _cap(owned: list[Owned]) -> list[Owned]:
-    updates = sorted((o for o in owned if o.manager.operation == 'Update' and o.paths), key=lambda o: o.time)
+    updates = sorted((o for o in owned if o.manager.operation == 'Update' and o.fields), key=lambda o: o.time)
     surplus = updates[: max(0, len(updates) - UPDATE_MANAGERS_MAX)]
     if not surplus:
         return owned

@@ -14,6 +14,7 @@ import orjson
 
 from kcore.meta.schema import ANY, Node
 
+Obj = dict[str, Any]
 Path = tuple[str, ...]
 Leaves = dict[Path, Any]
 """Every owned path of an object, with its value (None for the item of a list, whose fields are listed themselves)."""
@@ -105,6 +106,45 @@ def encode(paths: Iterable[Path]) -> dict[str, Any]:
         if node:
             node[_SELF] = {}
     return root
+
+
+def describe(obj: Obj, schema: Node) -> Obj:
+    """FieldsV1 of a whole object: `encode(leaves(obj, schema))` in one go, for what is created every time."""
+    return _describe(obj, schema, top=True) or {}
+
+
+def _describe(value: Any, node: Node, *, top: bool = False) -> Obj | None:
+    """None: owns nothing, not even itself."""
+    if isinstance(value, dict) and (top or not node.atomic):
+        if not value and not top:
+            return {}
+        found: Obj = {}
+        for key in sorted(value):
+            below = _describe(value[key], node.child(key) or ANY)
+            if below is not None:
+                found[f'f:{key}'] = below
+        return found or None
+    if isinstance(value, list) and node.list_type == 'map' and node.items is not None:
+        items = {item_element(item, node): item for item in value}
+        if len(items) < len(value):  # two items with one key own what either has
+            return encode(_leaves_at(value, node, ()))
+        found = {}
+        for element in sorted(items):
+            below = _describe(items[element], node.items)
+            found[element] = {**below, _SELF: {}} if below else {}
+        return found or None
+    if isinstance(value, list) and node.list_type == 'set':
+        return {element: {} for element in sorted(map(_value_element, value))} or None
+    return {}
+
+
+def contains(fields: Any, path: Path) -> bool:
+    """Whether the set in a FieldsV1 holds the path."""
+    for element in path:
+        if not isinstance(fields, dict):
+            return False
+        fields = fields.get(element)
+    return isinstance(fields, dict) and (not fields or _SELF in fields)
 
 
 def decode(fields: Any) -> set[Path]:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -251,3 +252,47 @@ def test_the_quick_difference_is_that_of_the_leaves(old, new):
     before, after = fieldsets.leaves({'spec': old}, SCHEMA), fieldsets.leaves({'spec': new}, SCHEMA)
     changed = {p for p, v in after.items() if p not in before or before[p] != v}
     assert fieldsets.diff({'spec': old}, {'spec': new}, SCHEMA) == (changed, before.keys() - after.keys())
+
+
+_item = st.fixed_dictionaries(
+    {'name': st.sampled_from('ab')},
+    optional={'image': st.just('x'), 'args': st.just([]), 'ports': st.lists(st.just({'port': 1}), max_size=1)},
+)
+_labels = st.dictionaries(st.sampled_from('zya'), st.text(max_size=1))
+_some_meta = {'labels': _labels, 'finalizers': st.lists(st.sampled_from('ba'))}
+_some_spec = {
+    'replicas': st.integers(),
+    'selector': st.just({'matchLabels': {'a': '1'}}),
+    'containers': st.lists(_item, max_size=3),
+    'other': st.sampled_from([None, 1, [], {}, [{}], {'x': []}]),
+}
+_things = st.fixed_dictionaries(
+    {},
+    optional={
+        'metadata': st.fixed_dictionaries({}, optional=_some_meta),
+        'spec': st.fixed_dictionaries({}, optional=_some_spec),
+    },
+)
+
+
+@given(_things)
+def test_a_description_is_the_encoded_leaves_in_the_same_order(obj):
+    paths = fieldsets.leaves(obj, SCHEMA)
+    described = fieldsets.describe(obj, SCHEMA)
+    assert orjson.dumps(described) == orjson.dumps(fieldsets.encode(paths))
+    assert all(fieldsets.contains(described, path) for path in paths)
+    absent = {path[:-1] for path in paths if path[:-1]} - paths.keys() | {('f:spec', 'f:nothing')}
+    assert not any(fieldsets.contains(described, path) for path in absent)
+
+
+@given(_things, _things, st.sampled_from([U, Manager('other', 'Update', 'v1')]))
+def test_an_update_leaves_every_field_with_its_last_writer(old, new, who):
+    live = {**old, 'metadata': {**old.get('metadata', {})}}
+    live['metadata']['managedFields'] = record_update(None, live, SCHEMA, U, NOW)
+    entries = record_update(live, new, SCHEMA, who, LATER)
+    owned = {o.manager: o.paths for o in fields.read_managed(entries)}
+    before, after = (fieldsets.leaves(fields._ownable(o, '', has_status=True), SCHEMA) for o in (old, new))
+    changed = {p for p, v in after.items() if p not in before or before[p] != v}
+    assert owned.get(who, set()) >= changed
+    assert set().union(*owned.values()) == after.keys()
+    assert sum(map(len, owned.values())) == len(after)
