@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import ssl
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import orjson
 import uvloop
@@ -28,6 +31,8 @@ CLIENTS = (1, 10, 100)
 LIST_PODS = 10_000
 WATCHERS = 1_000
 FANOUT_WRITES = 300
+FANOUT_WRITERS = (1, 32)
+TIMED_WATCHERS = 20
 TICKS = os.sysconf('SC_CLK_TCK')
 PODS = '/api/v1/namespaces/default/pods'
 
@@ -224,40 +229,69 @@ async def _large_list(server: Server, settings: Settings, storage: str) -> None:
     emit('api', f'{storage}/list-{count}', figures)
 
 
-async def _fanout(server: Server, settings: Settings, storage: str) -> None:
+class Watching(asyncio.Protocol):
+    """One watch that counts its events; those of `timed` ones are also looked into, for the time since their write."""
+
+    def __init__(self, opening: bytes, sent: dict[int, float], delays: list[float] | None) -> None:
+        self._opening, self._sent, self._delays = opening, sent, delays
+        self._rest = b''
+        self.seen = -1  # the line end of the last header
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).write(self._opening)
+
+    def data_received(self, data: bytes) -> None:
+        data = self._rest + data
+        lines = data.count(b'}\n') + (self.seen < 0)
+        whole, self._rest = data[: (end := data.rfind(b'\n') + 1)], data[end:]
+        if self._delays is not None:
+            arrived = now()
+            self._delays += [arrived - self._sent[int(n)] for n in re.findall(rb'"n":"(\d+)"', whole)]
+        self.seen += lines
+
+
+async def _fanout(server: Server, settings: Settings, storage: str, writers: int) -> None:
+    """Events to many watchers of one resource: written one by one for the delay, many at once for the rate."""
     watchers, writes = (20, 20) if settings.smoke else (WATCHERS, FANOUT_WRITES)
-    path = '/api/v1/namespaces/default/configmaps'
+    path, label = '/api/v1/namespaces/default/configmaps', f'{storage}-{writers}'
     sent: dict[int, float] = {}
     delays: list[float] = []
+    loop = asyncio.get_running_loop()
+    async with connected(server, writers) as connections:
+        opening = request('GET', f'{path}?watch=true&resourceVersion={await _rv(connections[0])}')
+        opened = [
+            await loop.create_connection(
+                partial(Watching, opening, sent, delays if i < TIMED_WATCHERS else None), '127.0.0.1', server.port,
+                ssl=server.tls,
+            )
+            for i in range(watchers)
+        ]  # fmt: skip
+        watches = [protocol for _, protocol in opened]
 
-    async def watch(reader: asyncio.StreamReader) -> None:
-        marker, seen = b'"n":"', 0
-        while seen < writes:
-            data = await reader.readuntil(b'}\n')
-            at = data.index(marker) + len(marker)
-            delays.append(now() - sent[int(data[at : data.index(b'"', at)])])
-            seen += 1
-
-    async with connected(server, watchers + 1) as (writer, *readers):
-        opening = request('GET', f'{path}?watch=true&resourceVersion={await _rv(writer)}')
-        streams = [await r.stream(opening) for r in readers]
-        async with asyncio.TaskGroup() as group:
-            for stream in streams:
-                group.create_task(watch(stream))
-            began, cpu = now(), server.cpu_s()
-            for i in range(writes):
+        async def write(connection: Connection, numbers: Iterator[int]) -> None:
+            for i in numbers:
+                body = orjson.dumps({'metadata': {'name': f'f-{label}-{i}'}, 'data': {'n': str(i)}})
                 sent[i] = now()
-                body = orjson.dumps({'metadata': {'name': f'f{i}'}, 'data': {'n': str(i)}})
-                status, _ = await writer.call(request('POST', path, body))
+                status, _ = await connection.call(request('POST', path, body))
                 assert status == 201
+
+        while not all(w.seen == 0 for w in watches):
+            await asyncio.sleep(0.01)
+        began, cpu = now(), server.cpu_s()
+        numbers = iter(range(writes))
+        await asyncio.gather(*(write(c, numbers) for c in connections))
+        while not all(w.seen >= writes for w in watches):
+            await asyncio.sleep(0.002)
         seconds = now() - began
-    figures = Figures()
+        for transport, _ in opened:
+            transport.close()
+    figures, delivered = Figures(), watchers * writes
     delays.sort()
     figures.add(
-        events_per_s=len(delays) / seconds, p99_ms=percentile(delays, 0.99) * 1000,
-        server_us_per_event=(server.cpu_s() - cpu) / len(delays) * 1e6,
+        events_per_s=delivered / seconds, p50_ms=percentile(delays, 0.5) * 1000, p99_ms=percentile(delays, 0.99) * 1000,
+        server_us_per_event=(server.cpu_s() - cpu) / delivered * 1e6,
     )  # fmt: skip
-    emit('api', f'{storage}/watch-{watchers}', figures)
+    emit('api', f'{storage}/watch-{watchers}/{writers}-writers', figures)
 
 
 async def _rv(connection: Connection) -> str:
@@ -268,7 +302,8 @@ async def _rv(connection: Connection) -> str:
 async def _measure(server: Server, settings: Settings, storage: str) -> None:
     await _rates(server, settings, storage)
     await _large_list(server, settings, storage)
-    await _fanout(server, settings, storage)
+    for writers in FANOUT_WRITERS:
+        await _fanout(server, settings, storage, writers)
 
 
 def _storages(smoke: bool, stack: contextlib.ExitStack) -> Iterator[tuple[str, str]]:

@@ -73,6 +73,8 @@ class PodStrategy(BuiltinStrategy):
             new['status'].setdefault('qosClass', qos)
 
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
+        if old is not None and new.get('spec') == old.get('spec'):
+            return  # judged when it was written; most updates are about labels, finalizers and owners
         yield from pod_spec('spec', new.get('spec') or {})
         if old is not None:
             yield from pod_update(new, old)
