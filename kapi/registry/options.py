@@ -5,6 +5,7 @@ Source: apimachinery/pkg/apis/meta/v1/validation, pkg/apis/meta/internalversion/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,7 @@ Query = Mapping[str, Sequence[str]]
 Validation = Literal['Ignore', 'Warn', 'Strict']
 
 FIELD_MANAGER_CHARS_MAX = 128
+_INTEGER = re.compile(r'[+-]?[0-9]{1,64}')
 
 
 def text(query: Query, name: str) -> str:
@@ -30,13 +32,16 @@ def flag(query: Query, name: str) -> bool:
 
 
 def number(query: Query, name: str) -> int | None:
+    """A 64-bit integer. Raises BadRequest."""
     value = text(query, name)
     if not value:
         return None
-    try:
-        return int(value)
-    except ValueError:
-        raise BadRequest(f'strconv.ParseInt: parsing "{value}": invalid syntax') from None
+    if not _INTEGER.fullmatch(value):
+        raise BadRequest(f'strconv.ParseInt: parsing "{value}": invalid syntax')
+    found = int(value)
+    if not -(2**63) <= found < 2**63:
+        raise BadRequest(f'strconv.ParseInt: parsing "{value}": value out of range')
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ def list_options(query: Query) -> ListOptions:
         field_selector=text(query, 'fieldSelector'),
         resource_version=text(query, 'resourceVersion'),
         match=text(query, 'resourceVersionMatch'),
-        limit=number(query, 'limit') or 0,
+        limit=max(number(query, 'limit') or 0, 0),
         continue_=text(query, 'continue'),
         watch=flag(query, 'watch'),
         bookmarks=flag(query, 'allowWatchBookmarks'),

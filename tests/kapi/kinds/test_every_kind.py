@@ -9,57 +9,12 @@ import pytest
 from kapi.kinds import GOVERNING, KINDS, VIRTUAL
 from kapi.schemas import schema_for
 from kapi.schemas.schema import Findings
-from kcore.meta.schema import Node
+from tests.kapi.objects import value_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STORED = (*KINDS, *GOVERNING)
 ids = [str(k.resource) for k in STORED]
-_TEXTS = [
-    '',
-    'a',
-    'web',
-    'A_b',
-    'x/y',
-    '10.0.0.1',
-    'Always',
-    'Never',
-    '100%',
-    'ClusterIP',
-    'None',
-    'RollingUpdate',
-    '-',
-    'é',
-]
-_SCALARS = {
-    'string': _TEXTS,
-    'int32': [-1, 0, 1, 80, 2**31 - 1],
-    'int64': [-1, 0, 1, 30, 2**40],
-    'number': [0, 1.5],
-    'boolean': [True, False],
-    'quantity': ['1', '100m', '1Gi', '-1', '0', 2],
-    'int-or-string': [0, 80, 'http', '25%', ''],
-    'time': ['2026-01-01T00:00:00Z'],
-    'micro-time': ['2026-01-01T00:00:00.000000Z'],
-    'bytes': ['', 'YQ=='],
-    'any': [{}, {'a': 1}, 'x', 1],
-}
-_MAX_DEPTH = 9
 OBJECTS = 60
-
-
-def value_of(node: Node, rng: random.Random, depth: int = 0):
-    """A random value that `node` allows, few fields at a time."""
-    if node.type == 'object':
-        names = list(node.fields) if depth <= _MAX_DEPTH else []
-        chosen = set(rng.sample(names, min(len(names), rng.randint(0, 5))))
-        chosen |= {n for n in ('spec', 'template', 'containers') if n in names and rng.random() < 0.8}
-        return {n: value_of(node.fields[n], rng, depth + 1) for n in names if n in chosen}
-    if node.type == 'map':
-        keys = rng.sample(['a', 'cpu', 'memory', '', 'x/y'], rng.randint(0, 2))
-        return {k: value_of(node.items, rng, depth + 1) for k in keys}
-    if node.type == 'array':
-        return [value_of(node.items, rng, depth + 1) for _ in range(rng.randint(0, 2))]
-    return copy.deepcopy(rng.choice(_SCALARS[node.type]))
 
 
 @pytest.mark.parametrize('kind', STORED, ids=ids)

@@ -47,6 +47,13 @@ async def test_what_cannot_be_understood_is_400(api: Any, query: str) -> None:
     assert (await api.get(f'{CM}?{query}')).status == 400
 
 
+async def test_a_limit_below_zero_is_none_and_one_beyond_64_bits_is_refused(api: Any) -> None:
+    await fill(api, *'abc')
+    assert names_of(await api.get(f'{CM}?limit=-1')) == list('abc')
+    refused = await api.get(f'{CM}?limit={"9" * 30}')
+    assert (refused.status, 'value out of range' in refused.json['message']) == (400, True)
+
+
 async def test_pages_join_to_the_first_pages_state(api: Any) -> None:
     await fill(api, *'abcde')
     first = (await api.get(f'{CM}?limit=2')).json
