@@ -22,6 +22,7 @@ from kcore.tasks import start, start_detached, start_essential, start_restarting
 from knode.addresses import AddressPool
 from knode.config import NodeConfig
 from knode.eviction.manager import EvictionManager
+from knode.images.store import ImageStore
 from knode.join import Credentials
 from knode.machine import describe
 from knode.node import NodeKeeper
@@ -83,9 +84,11 @@ class Agent:
         self._drivers = make_drivers(env, config.cgroup_root)
         self._pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')
         self._mirrors = Mirrors(client, env, self._pods, self._statuses, keeper.known_node)
+        self._images = ImageStore(env, config.data_dir / 'images')
+        keeper.images = self._images.listed
         host = Host(
             env, config.name, keeper.address, self._drivers, pool, Checkpoints(env, config.data_dir), self._objects,
-            self._mirrors, events, keeper.allocatable(), keeper.known_labels,
+            self._mirrors, events, self._images, keeper.allocatable(), keeper.known_labels,
             sync_frequency_s=config.sync_frequency_s, pod_pids=config.pod_pids_limit,
         )  # fmt: skip
         self._manager = manager = PodManager(host, self._pods, self._statuses, self._mirrors)
@@ -117,6 +120,7 @@ class Agent:
             finally:
                 await stop(working)
         finally:
+            await self._images.close()
             await server.close()
             for driver in self._drivers.values():
                 await driver.close()

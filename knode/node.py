@@ -8,7 +8,7 @@ component-helpers/apimachinery/lease.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 import structlog
@@ -42,6 +42,8 @@ class NodeKeeper:
         self._config, self._client, self._env, self._pool, self._machine = config, client, env, pool, machine
         self.address = config.listen.rpartition(':')[0]
         self.port = 0
+        self.images: Callable[[], list[dict[str, Any]]] = list
+        """What the node can run, as its status lists it."""
         self.informer = Informer(client, NODES, field_selector=f'metadata.name={config.name}')
         self.informer.on_change(self._on_node)
         self.addressed = asyncio.Event()
@@ -145,7 +147,7 @@ class NodeKeeper:
         self._on_node(None, self._node)
 
     def _status(self, before: list[dict[str, Any]]) -> dict[str, Any]:
-        status = node_status(self._machine, self.address, self.port, [])
+        status = node_status(self._machine, self.address, self.port, self.images())
         ready = '' if self._pool.cidr else 'container runtime network not ready: the node has no podCIDR yet'
         if self._closing:
             ready = SHUTTING_DOWN
@@ -242,7 +244,7 @@ class NodeKeeper:
 
 def _essence(status: dict[str, Any]) -> dict[str, Any]:
     """A status without what changes by itself: times, free memory in messages, key order."""
-    keep = {k: status.get(k) for k in ('capacity', 'allocatable', 'addresses', 'daemonEndpoints', 'nodeInfo')}
+    keep = {k: status.get(k) for k in ('capacity', 'allocatable', 'addresses', 'daemonEndpoints', 'nodeInfo', 'images')}
     keep['conditions'] = {
         c['type']: (c.get('status'), c.get('reason'))
         for c in status.get('conditions') or ()

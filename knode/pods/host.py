@@ -10,6 +10,7 @@ from kclient.events import EventRecorder
 from kcore.env import Env
 from kcore.meta.gvk import CONFIGMAPS, SECRETS, Resource
 from knode.addresses import AddressPool
+from knode.images.store import ImageStore
 from knode.pods.checkpoint import Checkpoints
 from knode.pods.environment import Facts, Sources
 from knode.pods.model import Verdict
@@ -50,6 +51,7 @@ class Host:
     objects: Objects
     statuses: StatusSink
     events: EventRecorder
+    images: ImageStore
     allocatable: Mapping[str, str] = field(default_factory=dict)
     labels: Callable[[], Mapping[str, str] | None] = lambda: None
     """Those of the Node object; None while it is not known."""

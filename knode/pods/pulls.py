@@ -1,59 +1,92 @@
 """Image pulls of one pod: what `imagePullPolicy` and a missing image lead to, with the back-off that users know.
 
-Nothing is downloaded: an image of the catalogue is there or it is not. A failed pull shows ErrImagePull first, then
-ImagePullBackOff until the next try. Source: pkg/kubelet/images/image_manager.go.
+An image of the catalogue is there or it is not; only environments (`venv:`) are built when first asked for. A failed
+pull shows ErrImagePull first, then ImagePullBackOff until the next try. Source: pkg/kubelet/images/image_manager.go.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from kcore.backoff import Backoff
 from knode.errors import ImageError, InvalidImageName
-from knode.images.catalogue import Image, resolve
+from knode.images.catalogue import Image
 from knode.pods.host import Host
 from knode.pods.model import WHERE, Obj, Start, Wait
 
 PULL_BASE_S = 10.0
 PULL_CAP_S = 300.0
+LOOK_AGAIN_S = 60.0
+"""A container whose image is being built looks again after this long, should the news of its end be lost."""
 ERR_IMAGE_PULL_S = 1.0
 """How long ErrImagePull is shown before ImagePullBackOff takes its place."""
 
 
 class Pulls:
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._failed: dict[str, tuple[Backoff, float]] = {}
+    def __init__(self, host: Host, pulled: Callable[[str], None]) -> None:
+        """pulled: called with a container's name when what it waited for is there, or will not come."""
+        self._host, self._pulled = host, pulled
+        self._failed: dict[tuple[str, str], tuple[Backoff, float]] = {}
+        self._builds: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def image(self, pod: Obj, action: Start, now: float) -> Image | Wait:
         """The image, or why the container waits. now: wall seconds."""
         c = action.container
         name, reference = c['name'], c['image']
+        key = name, reference
 
         def say(kind: str, reason: str, message: str) -> None:
             self._host.emit(pod, kind, reason, message, container=name, where=WHERE[action.kind])
 
-        backoff, until = self._failed.get(name, (Backoff(PULL_BASE_S, PULL_CAP_S, self._host.env.rng, jitter=0.0), 0.0))
+        _, until = self._failed.get(key, (None, 0.0))
         if until > now:
             message = f'Back-off pulling image "{reference}"'
             say('Normal', 'BackOff', message)
             say('Warning', 'Failed', 'Error: ImagePullBackOff')
             return Wait('ImagePullBackOff', message, until)
+        policy = c.get('imagePullPolicy')
         try:
-            image = resolve(reference)
+            build = self._builds.get(key)
+            if build is not None and not build.done():
+                return Wait('ContainerCreating', '', now + LOOK_AGAIN_S)
+            if build is not None:
+                del self._builds[key]
+                build.result()
+            image = self._host.images.find(reference)
+            if image is None and policy != 'Never':
+                say('Normal', 'Pulling', f'Pulling image "{reference}"')
+                return self._pull(key, now)
         except InvalidImageName as e:
             say('Warning', 'InspectFailed', str(e))
             say('Warning', 'Failed', 'Error: InvalidImageName')
             return Wait('InvalidImageName', str(e), now + PULL_CAP_S)
         except ImageError as e:
-            if c.get('imagePullPolicy') == 'Never':
-                message = f'Container image "{reference}" is not present with pull policy of Never'
-                say('Warning', 'ErrImageNeverPull', message)
-                say('Warning', 'Failed', 'Error: ErrImageNeverPull')
-                return Wait('ErrImageNeverPull', message, now + PULL_BASE_S)
-            self._failed[name] = (backoff, now + backoff.next())
-            say('Normal', 'Pulling', f'Pulling image "{reference}"')
-            say('Warning', 'Failed', f'Failed to pull image "{reference}": {e}')
-            say('Warning', 'Failed', 'Error: ErrImagePull')
-            return Wait('ErrImagePull', str(e), now + ERR_IMAGE_PULL_S)
-        self._failed.pop(name, None)
-        say('Normal', 'Pulled', f'Container image "{reference}" already present on machine')
+            if policy != 'Never':
+                return self._fail(key, str(e), now, say)
+            image = None
+        if image is None:
+            message = f'Container image "{reference}" is not present with pull policy of Never'
+            say('Warning', 'ErrImageNeverPull', message)
+            say('Warning', 'Failed', 'Error: ErrImageNeverPull')
+            return Wait('ErrImageNeverPull', message, now + PULL_BASE_S)
+        self._failed.pop(key, None)
+        if build is not None or policy == 'Always':
+            say('Normal', 'Pulled', f'Successfully pulled image "{reference}"')
+        else:
+            say('Normal', 'Pulled', f'Container image "{reference}" already present on machine')
         return image
+
+    def _pull(self, key: tuple[str, str], now: float) -> Wait:
+        build = self._builds[key] = self._host.images.pull(key[1])
+        build.add_done_callback(lambda _: self._pulled(key[0]))
+        return Wait('ContainerCreating', '', now + LOOK_AGAIN_S)
+
+    def _fail(self, key: tuple[str, str], why: str, now: float, say: Callable[[str, str, str], None]) -> Wait:
+        fresh = Backoff(PULL_BASE_S, PULL_CAP_S, self._host.env.rng, jitter=0.0)
+        backoff, _ = self._failed.get(key, (fresh, 0.0))
+        self._failed[key] = backoff, now + backoff.next()
+        say('Normal', 'Pulling', f'Pulling image "{key[1]}"')
+        say('Warning', 'Failed', f'Failed to pull image "{key[1]}": {why}')
+        say('Warning', 'Failed', 'Error: ErrImagePull')
+        return Wait('ErrImagePull', why, now + ERR_IMAGE_PULL_S)

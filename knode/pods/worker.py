@@ -72,7 +72,7 @@ class PodWorker:
         self.driver = host.driver_for(checkpoint.pod)
         self._wake = asyncio.Event()
         self._waits: dict[str, Wait] = {}
-        self._pulls = Pulls(host)
+        self._pulls = Pulls(host, self._pulled)
         self._messages: dict[str, str] = {}
         self._told: dict[str, Any] | None = None
         self.published = asyncio.Event()
@@ -311,6 +311,10 @@ class PodWorker:
         self.end(Verdict('DeadlineExceeded', message))
 
     # --- acting
+
+    def _pulled(self, container: str) -> None:
+        self._waits.pop(container, None)
+        self.wake()
 
     async def _perform(self, action: OpenSandbox | CloseSandbox | Start | Stop) -> None:
         match action:
