@@ -184,6 +184,10 @@ class StoreClient(Calls):
         at, crc = await self._call(Op.HASH, revision)
         return int(at), int(crc)
 
+    async def usage(self, prefix: bytes = b'', *, depth: int = 2) -> list[tuple[bytes, int, int]]:
+        """`(prefix, keys, bytes)` of live keys at the connected member, the biggest first: see `kstore.usage`."""
+        return [(name, keys, size) for name, keys, size in await self._call(Op.USAGE, prefix, depth)]
+
     async def defragment(self) -> tuple[int, int]:
         """Shrink the connected member's file; bytes before and after. Raises Refused."""
         before, after = await self._call(Op.DEFRAG)

@@ -13,7 +13,7 @@ from kcore.env import Env
 from kstore import backup
 from kstore.client import StoreClient
 from kstore.errors import StoreError
-from kstore.output import Output, UsageError
+from kstore.output import Output, UsageError, show
 from kstore.raft.errors import LogCorrupt
 
 POLL_S = 0.02
@@ -102,6 +102,15 @@ async def content_hash(client: StoreClient, args: argparse.Namespace, out: Outpu
     return int(len({row[2] for row in rows}) > 1)
 
 
+async def usage(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
+    """Who fills the store: live keys and their bytes by prefix, the biggest first."""
+    found = await client.usage(args.prefix.encode(), depth=args.depth)
+    total = sum(size for _, _, size in found) or 1
+    rows = [(show(name) or '(others)', keys, size, f'{size / total:.1%}') for name, keys, size in found]
+    out.rows(('prefix', 'keys', 'bytes', 'share'), rows)
+    return 0
+
+
 async def alarm(client: StoreClient, args: argparse.Namespace, out: Output) -> int:
     """What is wrong now, by member; alarms end by themselves. Exit code 1 when there is one."""
     found, code = await each(args)
@@ -149,6 +158,9 @@ def add_verbs(verb: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     sub.add_argument('action', nargs='?', default='list', choices=('list', 'add', 'promote', 'remove'))
     sub.add_argument('member', nargs='?', type=int, default=0, metavar='ID')
     sub.add_argument('address', nargs='?', metavar='HOST:PORT')
+    sub = verb('usage', usage, 'who fills the store: keys and bytes by prefix')
+    sub.add_argument('prefix', nargs='?', default='', help='only keys that begin with PREFIX')
+    sub.add_argument('--depth', type=int, default=2, help='parts of the key that tell prefixes apart')
     verb('defrag', defrag, 'give unused space of each member back to the disk')
     verb('hash', content_hash, "compare all members' contents").add_argument('--rev', type=int, default=0)
     verb('alarm', alarm, 'what is wrong now').add_argument('action', nargs='?', default='list', choices=('list',))

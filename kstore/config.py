@@ -44,6 +44,9 @@ class StoreConfig(Config):
     hash_check_s: int = Field(
         600, ge=0, description='How often a follower compares its contents with the leader; 0: never.'
     )
+    trace_ms: float = Field(
+        0.0, ge=0, description='Log each write that takes longer at the leader, and where it spent the time; 0: off.'
+    )
     compact_count: int = Field(1_000_000, ge=0, description='At most this many old revisions are kept; 0: no limit.')
 
     @field_validator('peers')

@@ -60,9 +60,30 @@ class MemberCollector:
             'kstore_hash_checks', 'Comparisons without a difference', self._member.verifier.checks
         )
         yield CounterMetricFamily('etcd_debugging_mvcc_events', 'Events given to watches', self._member.hub.events)
+        yield from self._by_prefix()
+        yield from self._phases()
         yield CounterMetricFamily(
             'etcd_server_leader_changes_seen', 'Changes of leader seen', self._member.leader_changes
         )
+
+    def _by_prefix(self) -> Iterable[Metric]:
+        keys = GaugeMetricFamily('kstore_prefix_keys', 'Live keys of the biggest prefixes', labels=['prefix'])
+        size = GaugeMetricFamily('kstore_prefix_bytes', 'Bytes of their key-values', labels=['prefix'])
+        for use in self._member.usage.recent():
+            name = use.prefix.decode('utf-8', 'backslashreplace') or '(others)'
+            keys.add_metric([name], use.keys)
+            size.add_metric([name], use.bytes)
+        return keys, size
+
+    def _phases(self) -> Iterable[Metric]:
+        tracer = self._member.tracer
+        if tracer is None:
+            return
+        seconds = CounterMetricFamily('kstore_write_phase_seconds', 'Where writes spend their time', labels=['phase'])
+        for phase, total in tracer.seconds.items():
+            seconds.add_metric([phase], total)
+        yield seconds
+        yield CounterMetricFamily('kstore_writes_traced', 'Writes that this is the time of', tracer.requests)
 
 
 class Probes:

@@ -35,6 +35,8 @@ from kstore.peers import Peers
 from kstore.proposals import SWEEP_S, Proposals, Ticket
 from kstore.raft.messages import Message
 from kstore.space import RETRY_S, Space
+from kstore.trace import Tracer
+from kstore.usage import DEPTH_MAX, Usage, Use
 from kstore.verify import Verifier
 from kstore.wire import Hello, Op, Peer, Role, failure, pack, success
 
@@ -77,6 +79,10 @@ class Member:
         self.proposals.lead = self._lead
         self.contention = Contention(self.fsm, self.proposals)
         self.admin = Admin(self)
+        self.usage = Usage(self.store, env.clock)
+        self.tracer = Tracer(env.clock, config.trace_ms / 1000) if config.trace_ms else None
+        if self.tracer is not None:
+            self.node.trace(self.tracer)
         self.space = Space(config.quota_mb << 20)
         self.verifier = Verifier(self.store, self.node, self.proposals, config.hash_check_s)
         self._defrags: list[Callable[[bytes], None]] = []
@@ -251,6 +257,15 @@ class Member:
     def _hash(self, connection: Connection, number: int, revision: Any) -> None:
         self.verifier.serve(txn.check_int(revision, 'revision'), lambda result: connection.answer(number, result))
 
+    def _usage(self, connection: Connection, number: int, prefix: Any, depth: Any) -> None:
+        if type(prefix) is not bytes or not 0 < txn.check_int(depth, 'depth') <= DEPTH_MAX:
+            raise BadRequest(f'usage wants a prefix in bytes, and a depth of 1 to {DEPTH_MAX}')
+
+        def respond(found: list[Use] | StoreError) -> None:
+            connection.answer(number, failure(found) if isinstance(found, StoreError) else success(pack(found)))
+
+        self.usage.serve(prefix, depth, respond)
+
     def _defrag(self, connection: Connection, number: int) -> None:
         self._defrags.append(lambda result: connection.answer(number, result))
         self._flush_now.set()
@@ -423,4 +438,5 @@ _HANDLERS: dict[int, Any] = {
     Op.SNAPSHOT: Member._snapshot,
     Op.HASH: Member._hash,
     Op.DEFRAG: Member._defrag,
+    Op.USAGE: Member._usage,
 }

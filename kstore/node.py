@@ -33,6 +33,8 @@ from kstore.raft.errors import LeadershipLost, LogCorrupt, LogFull, ProposalDrop
 from kstore.raft.messages import NO_ONE, ConfState, Entry, Message, MessageType, SnapshotMeta
 from kstore.reads import Reads
 from kstore.snapshot import Receiver, Sender, SnapshotFiles
+from kstore.trace import Trace, Tracer
+from kstore.waiters import Waiters
 from kstore.wal import Batch, DiskFull, Recovered, Wal
 
 __all__ = ['Done', 'Fsm', 'Node', 'NodeConfig', 'NodeStatus', 'PeerStatus', 'Transport']
@@ -47,16 +49,6 @@ FULL_RETRY_S = 0.5
 """Pause before a batch that did not fit on the disk is tried again."""
 CHUNKS_WAITING_MAX = 64
 """Snapshot chunks waiting for the disk; more are dropped and asked for again."""
-
-
-class _Waiter:
-    """A proposal on its way."""
-
-    __slots__ = ('done', 'index')
-
-    def __init__(self, index: int, done: Done) -> None:
-        self.index = index
-        self.done = done
 
 
 class Node:
@@ -78,9 +70,8 @@ class Node:
         self._scheduled = False
         self._died: asyncio.Future[None] | None = None
         self._inbox: list[Message] = []
-        self._proposals: list[tuple[bytes, Done]] = []
-        self._waiters: deque[_Waiter] = deque()
-        self._waiters_term = 0
+        self._proposals: list[tuple[bytes, Done, Trace | None]] = []
+        self._waiters = Waiters()
         self._led = (NO_ONE, 0)
         self._reads = Reads(self._raft_config, env.rng)
         self._unsynced: deque[Ready] = deque()
@@ -144,7 +135,7 @@ class Node:
             )
         stored = Stored(found.hard_state, found.snapshot, found.entries, self._fsm.applied_index)
         self._core = RaftCore(self._raft_config, stored, self._env.rng)
-        self._waiters_term = self._core.term
+        self._waiters.term = self._core.term
         log.info('log recovered', term=self._core.term, index=last, first=found.snapshot.index + 1, cut=found.cut)
 
     async def _finish_snapshot(self, found: Recovered) -> Recovered:
@@ -203,7 +194,8 @@ class Node:
         elif len(self._proposals) + len(self._waiters) >= PROPOSALS_MAX:
             done(ProposalDropped('too many proposals are waiting'))
         else:
-            self._proposals.append((data, done))
+            tracer = self._waiters.tracer
+            self._proposals.append((data, done, None if tracer is None else tracer.begin(data)))
             self._schedule()
 
     def read_index(self, done: Done) -> None:
@@ -225,7 +217,7 @@ class Node:
         except RaftError as e:
             done(e)
             return
-        self._waiters.append(_Waiter(index, done))
+        self._waiters.add(index, done)
         self._schedule()
 
     def peer_lost(self, peer: int) -> None:
@@ -238,6 +230,10 @@ class Node:
         """Ask that `target` lead. Raises NotLeader when no leader is known; ProposalDropped for an unfit target."""
         self._running().transfer_leader(target)
         self._schedule()
+
+    def trace(self, tracer: Tracer) -> None:
+        """Follow every proposal's way from now on."""
+        self._waiters.tracer = tracer
 
     def on_leader_change(self, listener: Callable[[int, int], None]) -> None:
         """Call `listener(leader, term)` after each change of the known leader."""
@@ -332,7 +328,7 @@ class Node:
         proposals, self._proposals = self._proposals, []
         if core.leading is not None:
             self._leads(core.term)
-        for data, done in proposals:
+        for data, done, trace in proposals:
             try:
                 if self._full and core.leading is not None and core.leading.transferee == NO_ONE:
                     raise LogFull("the log's disk is full")
@@ -340,7 +336,7 @@ class Node:
             except RaftError as e:
                 done(e)
             else:
-                self._waiters.append(_Waiter(index, done))
+                self._waiters.add(index, done, trace)
         self._reads.ask(core)
 
     def _carry_out(self, core: RaftCore, rd: Ready) -> None:
@@ -372,38 +368,29 @@ class Node:
         self._transport.send(messages)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
-        results = self._fsm.apply(entries)
-        waiters = self._waiters
-        if not waiters:
-            return
-        first = entries[0].index
-        while waiters and waiters[0].index < first + len(entries):
-            waiter = waiters.popleft()
-            waiter.done(results[waiter.index - first])
+        self._waiters.reached(4, entries[-1].index)
+        self._waiters.applied(entries[0].index, self._fsm.apply(entries))
 
     def _soft_state_changed(self, leader: int, term: int) -> None:
         if (leader, term) == self._led:
             return  # only the role moved
         self._led = (leader, term)
         log.info('leader changed', leader=leader, term=term)
-        if leader != self.config.id or term != self._waiters_term:
+        if leader != self.config.id or term != self._waiters.term:
             self._fail_waiters()
         self._reads.leader_changed()
         for listener in self._listeners:
             listener(leader, term)
 
     def _leads(self, term: int) -> None:
-        """Waiters belong to one term of leadership: what they wait for may be replaced in a later one."""
-        if term != self._waiters_term:
+        if term != self._waiters.term:
             self._fail_waiters()
-            self._waiters_term = term
+            self._waiters.term = term
 
     def _fail_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, deque()
         proposals, self._proposals = self._proposals, []
-        for waiter in waiters:
-            waiter.done(LeadershipLost('leadership was lost before the outcome was known'))
-        for _, done in proposals:
+        self._waiters.fail(LeadershipLost('leadership was lost before the outcome was known'))
+        for _, done, _ in proposals:
             done(ProposalDropped('this member does not lead any more'))
 
     def _maybe_compact(self, core: RaftCore) -> None:
@@ -436,7 +423,9 @@ class Node:
             if received:
                 await self._restore(received[-1])
             if batch.payloads:
+                self._waiters.reached(2, batch.last)
                 await self._write(core, batch)
+                self._waiters.reached(3, batch.last)
             for _ in range(open_):
                 rd = self._unsynced.popleft()
                 self._send(core, rd.send_durable)

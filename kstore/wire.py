@@ -61,6 +61,7 @@ class Op(IntEnum):
     PROGRESS = 12
     ADMIN = 13
     DEFRAG = 14
+    USAGE = 15
 
 
 class Stream(IntEnum):

@@ -345,7 +345,7 @@ async def test_a_closed_client_and_a_missing_store_say_so(stores: Stores, env: E
 async def test_health_and_metrics_are_served(stores: Stores):
     async with aiohttp.ClientSession() as http:
         port = free_port()
-        store = await stores(1, http=f'127.0.0.1:{port}')
+        store = await stores(1, http=f'127.0.0.1:{port}', trace_ms=1000)
         client = await store.client()
         await client.put(b'/a', b'1')
         url = f'http://127.0.0.1:{port}'
@@ -354,7 +354,12 @@ async def test_health_and_metrics_are_served(stores: Stores):
         async with http.get(f'{url}/ready') as reply:
             assert reply.status == 200
         async with http.get(f'{url}/metrics') as reply:
-            assert 'etcd_debugging_mvcc_current_revision 2.0' in await reply.text()
+            text = await reply.text()
+        assert 'etcd_debugging_mvcc_current_revision 2.0' in text
+        assert 'kstore_write_phase_seconds_total{phase="fsync"}' in text
+        while 'kstore_prefix_keys{prefix="/"} 1.0' not in text:  # counted in the background after the first scrape
+            async with http.get(f'{url}/metrics') as reply:
+                text = await reply.text()
 
 
 @pytest.mark.parametrize('members', [1, 3])
