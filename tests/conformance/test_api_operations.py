@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 conformance = pytest.mark.conformance
 Obj = dict[str, Any]
@@ -372,3 +377,136 @@ async def test_events_of_the_newer_group(api):
 @conformance('Node Lifecycle should run through the lifecycle of a node')
 async def test_node(api):
     await life(api, 'v1', 'nodes', {'status': {'capacity': {'cpu': '1'}}}, None)
+
+
+@conformance('API priority and fairness should support FlowSchema API operations')
+async def test_flow_schema(api):
+    rule = {'subjects': [{'kind': 'Group', 'group': {'name': 'g'}}],
+            'nonResourceRules': [{'verbs': ['get'], 'nonResourceURLs': ['/x']}]}  # fmt: skip
+    spec = {'priorityLevelConfiguration': {'name': 'global-default'}, 'matchingPrecedence': 9000, 'rules': [rule]}
+    await life(api, 'flowcontrol.apiserver.k8s.io/v1', 'flowschemas', {'spec': spec}, None)
+    path = '/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas'
+    await api.post(path, {'metadata': {'name': 'f'}, 'spec': spec})
+    condition = {'type': 'Dangling', 'status': 'False', 'reason': 'Found', 'lastTransitionTime': '2026-01-01T00:00:00Z'}
+    await through_status(api, f'{path}/f', {'conditions': [condition]})
+
+
+@conformance('API priority and fairness should support PriorityLevelConfiguration API operations')
+async def test_priority_level_configuration(api):
+    spec = {'type': 'Limited', 'limited': {'nominalConcurrencyShares': 2, 'limitResponse': {'type': 'Reject'}}}
+    await life(api, 'flowcontrol.apiserver.k8s.io/v1', 'prioritylevelconfigurations', {'spec': spec}, None)
+    path = '/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations'
+    await api.post(path, {'metadata': {'name': 'l'}, 'spec': spec})
+    condition = {'type': 'Fine', 'status': 'True', 'reason': 'Tried', 'lastTransitionTime': '2026-01-01T00:00:00Z'}
+    await through_status(api, f'{path}/l', {'conditions': [condition]})
+
+
+POLICY: Obj = {
+    'matchConstraints': {'resourceRules': [
+        {'apiGroups': ['apps'], 'apiVersions': ['v1'], 'operations': ['CREATE'], 'resources': ['deployments']}]},
+    'validations': [{'expression': 'object.spec.replicas <= 100'}],
+}  # fmt: skip
+
+
+@conformance(
+    'ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should support ValidatingAdmissionPolicy API operations'
+)
+async def test_validating_admission_policy(api):
+    await life(api, 'admissionregistration.k8s.io/v1', 'validatingadmissionpolicies', {'spec': POLICY}, None)
+    path = '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies'
+    await api.post(path, {'metadata': {'name': 'v'}, 'spec': POLICY})
+    await through_status(api, f'{path}/v', {'observedGeneration': 1})
+
+
+@conformance(
+    'ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should support ValidatingAdmissionPolicyBinding API operations'
+)
+async def test_validating_admission_policy_binding(api):
+    spec = {'policyName': 'replicas', 'validationActions': ['Deny']}
+    await life(api, 'admissionregistration.k8s.io/v1', 'validatingadmissionpolicybindings', {'spec': spec}, None)
+
+
+@conformance('Certificates API [Privileged:ClusterAdmin] should support CSR API operations')
+async def test_certificate_signing_request(api):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'e2e')])
+    pem = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    text = b64encode(pem.public_bytes(serialization.Encoding.PEM)).decode()
+    spec = {'request': text, 'signerName': 'example.com/signer', 'usages': ['digital signature', 'client auth']}
+    await life(api, 'certificates.k8s.io/v1', 'certificatesigningrequests', {'spec': spec}, None)
+    path = '/apis/certificates.k8s.io/v1/certificatesigningrequests'
+    made = (await api.post(path, {'metadata': {'name': 'r'}, 'spec': spec})).json
+    approved = {'type': 'Approved', 'status': 'True', 'reason': 'Tried', 'message': 'by a test'}
+    made['status'] = {'conditions': [approved]}
+    decided = await api.put(f'{path}/r/approval', made)
+    assert decided.status == 200, decided.text
+    assert decided.json['status']['conditions'][0]['type'] == 'Approved'
+    failed = {'type': 'Failed', 'status': 'True', 'reason': 'Tried', 'message': 'by a test'}
+    said = await api.patch(f'{path}/r/status', {'status': {'conditions': [approved, failed]}})
+    assert [c['type'] for c in said.json['status']['conditions']] == ['Approved', 'Failed']
+
+
+@conformance('ServiceAccounts should create a serviceAccountToken and ensure a successful TokenReview')
+async def test_a_token_of_a_service_account_is_reviewed(api):
+    accounts = '/api/v1/namespaces/default/serviceaccounts'
+    await api.post(accounts, {'metadata': {'name': 's'}})
+    asked = {'apiVersion': 'authentication.k8s.io/v1', 'kind': 'TokenRequest', 'spec': {'expirationSeconds': 600}}
+    given = await api.post(f'{accounts}/s/token', asked)
+    assert given.status == 201, given.text
+    reviews = '/apis/authentication.k8s.io/v1/tokenreviews'
+    token = given.json['status']['token']
+    status = (await api.post(reviews, {'spec': {'token': token}})).json['status']
+    assert (status['authenticated'], status['user']['username']) == (True, 'system:serviceaccount:default:s')
+    assert 'system:serviceaccounts:default' in status['user']['groups']
+    assert not (await api.post(reviews, {'spec': {'token': token + 'x'}})).json['status'].get('authenticated')
+
+
+@conformance('SubjectReview should support SubjectReview API operations')
+async def test_what_a_subject_may_is_reviewed(api):
+    await api.post('/api/v1/namespaces/default/serviceaccounts', {'metadata': {'name': 's'}})
+    rbac = '/apis/rbac.authorization.k8s.io/v1/namespaces/default'
+    subject = {'kind': 'ServiceAccount', 'name': 's', 'namespace': 'default'}
+    rule = {'apiGroups': [''], 'resources': ['configmaps'], 'verbs': ['get']}
+    await api.post(f'{rbac}/roles', {'metadata': {'name': 'r'}, 'rules': [rule]})
+    ref = {'apiGroup': 'rbac.authorization.k8s.io', 'kind': 'Role', 'name': 'r'}
+    await api.post(f'{rbac}/rolebindings', {'metadata': {'name': 'r'}, 'subjects': [subject], 'roleRef': ref})
+    base, user = '/apis/authorization.k8s.io/v1', 'system:serviceaccount:default:s'
+    for path in (f'{base}/subjectaccessreviews', f'{base}/namespaces/default/localsubjectaccessreviews'):
+        for verb, allowed in (('get', True), ('delete', False)):
+            asked = {'namespace': 'default', 'verb': verb, 'resource': 'configmaps'}
+            review = await api.post(path, {'metadata': {'namespace': 'default'} if 'local' in path else {},
+                                           'spec': {'user': user, 'resourceAttributes': asked}})  # fmt: skip
+            assert review.status == 201, review.text
+            assert bool(review.json['status']['allowed']) is allowed, (path, verb)
+
+
+@conformance('LimitRange should create a LimitRange with defaults and ensure pod has those defaults applied.')
+async def test_a_limit_range_gives_defaults_and_bounds(api):
+    core = '/api/v1/namespaces/default'
+    await api.post(f'{core}/serviceaccounts', {'metadata': {'name': 'default'}})
+    item = {
+        'type': 'Container', 'min': {'cpu': '50m', 'memory': '100Mi'}, 'max': {'cpu': '500m', 'memory': '500Mi'},
+        'default': {'cpu': '500m', 'memory': '500Mi'}, 'defaultRequest': {'cpu': '100m', 'memory': '200Mi'},
+    }  # fmt: skip
+    assert (
+        await api.post(f'{core}/limitranges', {'metadata': {'name': 'l'}, 'spec': {'limits': [item]}})
+    ).status == 201
+    await api.get(f'{core}/limitranges')
+
+    async def resources(name: str, **given: Obj) -> Any:
+        container = {'name': 'c', 'image': 'i', 'resources': given}
+        made = await api.post(f'{core}/pods', {'metadata': {'name': name}, 'spec': {'containers': [container]}})
+        return made.json['spec']['containers'][0]['resources'] if made.status == 201 else made.status
+
+    defaults = {'limits': item['default'], 'requests': item['defaultRequest']}
+    assert await resources('silent') == defaults
+    mine = {'limits': {'cpu': '300m', 'memory': '300Mi'}, 'requests': {'cpu': '200m', 'memory': '250Mi'}}
+    assert await resources('outspoken', **mine) == mine
+    assert await resources('small', requests={'cpu': '10m', 'memory': '50Mi'}) == 403
+    assert await resources('large', limits={'cpu': '600m', 'memory': '600Mi'}) == 403
+    assert (await api.patch(f'{core}/limitranges/l', {'spec': {'limits': [{**item, 'min': {}}]}})).status == 200
+    await api.get(f'{core}/limitranges')
+    assert await resources('small', requests={'cpu': '10m', 'memory': '50Mi'}) != 403
+    assert (await api.delete(f'{core}/limitranges/l')).status == 200
+    await api.get(f'{core}/limitranges')
+    assert await resources('free') == {}
