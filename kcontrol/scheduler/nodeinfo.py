@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kcontrol.scheduler.podinfo import HostPort, PodInfo
-from kcontrol.scheduler.resources import CPU, EPHEMERAL, MEMORY, PODS, parse_amounts
+from kcontrol.scheduler.resources import CPU, EPHEMERAL, MEMORY, PODS
 from kcontrol.scheduler.terms import Labels, Taint, parse_taints
+from kcore.meta.podresources import in_integers
 
 Obj = dict[str, Any]
 
@@ -110,7 +111,7 @@ def parse_node(obj: Obj, pods: Iterable[PodInfo] = ()) -> NodeInfo:
     """The view of `obj`, a node as the API server stores it, carrying `pods`."""
     meta, spec, status = obj['metadata'], obj.get('spec') or {}, obj.get('status') or {}
     taints = parse_taints(spec.get('taints'))
-    room = parse_amounts(status.get('allocatable') or status.get('capacity'))
+    room = in_integers(status.get('allocatable') or status.get('capacity'))
     info = NodeInfo(
         name=meta['name'],
         labels=meta.get('labels') or {},

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kcore.meta import quantity
+from kcore.meta.podresources import in_integers, pod_total
 from knode.runtime.driver import Limits
 
 Obj = Mapping[str, Any]
@@ -21,44 +22,22 @@ DATA_FACTOR, DATA_SPARE_BYTES = 2, 1 << 30
 
 
 def requests(pod: Obj) -> dict[str, int]:
-    """What a pod asks for: cpu in thousandths, everything else in units.
-
-    The larger of what the main containers and sidecars ask for together, and what each init container asks for beside
-    the sidecars that started before it; overhead on top. What the pod itself asks for stands instead of its containers.
-    """
+    """What a pod asks for: cpu in thousandths, everything else in units. A limit stands where no request is said."""
     spec = pod['spec']
-    total: dict[str, int] = {}
-    for c in spec.get('containers') or ():
-        total = _sum(total, _asked(c))
-    beside: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for c in spec.get('initContainers') or ():
-        if c.get('restartPolicy') == 'Always':
-            beside = _sum(beside, _asked(c))
-            total = _sum(total, _asked(c))
-            peak = _most(peak, beside)
-        else:
-            peak = _most(peak, _sum(beside, _asked(c)))
-    overhead = {k: amount(k, v) for k, v in (spec.get('overhead') or {}).items()}
-    return _sum(_most(total, peak) | _asked(spec), overhead)
+    return pod_total({**spec, 'resources': {'requests': _said(spec)}}, 'requests', in_integers, _asked)
 
 
 def _asked(c: Obj) -> dict[str, int]:
+    return in_integers(_said(c))
+
+
+def _said(c: Obj) -> dict[str, str]:
     resources = c.get('resources') or {}
-    both = {**(resources.get('limits') or {}), **(resources.get('requests') or {})}
-    return {k: amount(k, v) for k, v in both.items()}
+    return {**(resources.get('limits') or {}), **(resources.get('requests') or {})}
 
 
 def amount(name: str, value: str) -> int:
-    return quantity.milli(value) if name == 'cpu' else quantity.value(value)
-
-
-def _sum(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
-    return {k: a.get(k, 0) + b.get(k, 0) for k in {*a, *b}}
-
-
-def _most(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
-    return {k: max(a.get(k, 0), b.get(k, 0)) for k in {*a, *b}}
+    return in_integers({name: value})[name]
 
 
 def limit(c: Obj, name: str) -> int:

@@ -10,10 +10,10 @@ from decimal import Decimal
 from typing import Any
 
 from kapi.admission.chain import Attributes, Operation
-from kapi.admission.quota.usage import pod_total
 from kapi.errors import Forbidden
 from kapi.storage.cache import Cache
 from kcore.meta import quantity
+from kcore.meta.podresources import exactly, pod_total
 from kcore.meta.quantity import QuantityError, parse
 
 Obj = dict[str, Any]
@@ -87,7 +87,7 @@ def _broken(limit: Obj, plural: str, spec: Obj) -> Iterator[str]:
                 limit, 'Container', _amounts(resources.get('requests')), _amounts(resources.get('limits'))
             )
     elif kind == 'Pod':
-        yield from _bounds(limit, 'Pod', pod_total(spec, 'requests'), pod_total(spec, 'limits'))
+        yield from _bounds(limit, 'Pod', pod_total(spec, 'requests', exactly), pod_total(spec, 'limits', exactly))
 
 
 def _amounts(listed: Obj | None) -> dict[str, Decimal]:

@@ -18,7 +18,6 @@ from typing import Any
 
 import orjson
 
-from kapi.admission.quota.usage import Amounts, in_scope, sum_up, usage_of
 from kapi.registry.catalog import key_prefix
 from kapi.storage.base import KeyMissing, Versioned
 from kapi.storage.cache import Cache
@@ -26,6 +25,7 @@ from kapi.storage.codec import decode, encode
 from kcore.env import Env
 from kcore.meta.gvk import Resource
 from kcore.meta.quantity import QuantityError, format, format_of, parse
+from kcore.meta.quota import Amounts, in_scope, sum_up, usage_of
 
 Obj = dict[str, Any]
 QUOTAS = '/registry/resourcequotas/'
@@ -144,13 +144,13 @@ class Ledger:
         for resource in kinds_of(hard):
             prefix = key_prefix(resource)
             entries = self._cache.resource(prefix).select(f'{prefix}{namespace}/')
-            parts += [_safe_usage(resource, e.obj) for e in entries if in_scope(quota, resource, e.obj)]
+            parts += [_safe_usage(resource, e.obj) for e in entries if in_scope(quota, resource.qualified, e.obj)]
         return sum_up(parts)
 
 
 def _safe_usage(resource: Resource, obj: Obj) -> Amounts:
     try:
-        return usage_of(resource, obj)
+        return usage_of(resource.qualified, obj)
     except QuantityError:
         return {}
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from kapi.admission.quota.usage import best_effort, pod_total, usage_of
 from kapi.storage.urls import open_storage
-from kcore.meta.gvk import PODS, SERVICES
 
 CORE = '/api/v1/namespaces/default'
 
@@ -107,16 +104,3 @@ async def test_scopes_choose_pods(api: Any, scope: str, statuses: tuple[int, int
         containers = [{'name': 'c', 'image': 'i', 'resources': resources}]
         body = {'metadata': {'name': name}, 'spec': {'containers': containers}}
         assert (await api.post(f'{CORE}/pods', body)).status == status, name
-
-
-def test_init_containers_count_by_their_peak_and_sidecars_on_top() -> None:
-    def c(cpu: str, **more: Any) -> dict[str, Any]:
-        return {'resources': {'requests': {'cpu': cpu}}, **more}
-
-    spec = {'containers': [c('1'), c('1')], 'initContainers': [c('1', restartPolicy='Always'), c('3')]}
-    assert pod_total(spec, 'requests') == {'cpu': Decimal(4)}
-    assert pod_total({'containers': [c('1')], 'overhead': {'cpu': '250m'}}, 'requests') == {'cpu': Decimal('1.25')}
-    assert best_effort({'containers': [{}]})
-    assert usage_of(PODS, {'spec': spec})['requests.cpu'] == Decimal(4)
-    balancer = {'spec': {'type': 'LoadBalancer', 'ports': [{}, {}]}}
-    assert usage_of(SERVICES, balancer)['services.nodeports'] == Decimal(2)
