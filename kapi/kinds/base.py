@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from kapi.kinds.rules import complaints
@@ -15,6 +16,7 @@ Obj = dict[str, Any]
 class BuiltinStrategy(Strategy):
     """Subclasses override `rules` (and `default`, `prepare` where they need to)."""
 
+    first_status: Mapping[str, Any] | None = MappingProxyType({})
     name_check: names.NameCheck = staticmethod(names.dns_subdomain)
 
     def validate(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:

@@ -153,6 +153,8 @@ class Registry:
         await self.admission.mutate(attributes)
         strategy.default(obj)
         strategy.prepare(obj, None)
+        if kind.has_status and strategy.first_status is not None:
+            obj.setdefault('status', clone(dict(strategy.first_status)))
         if strategy.generation and 'spec' in obj:
             obj['metadata']['generation'] = 1
         self._refuse(kind, obj, [*metadata.validate_new(kind, obj), *strategy.validate(obj, None)])

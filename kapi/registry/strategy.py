@@ -6,7 +6,7 @@ what needs the store (address allocation, quota) is admission's or the registry'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,6 +43,8 @@ class Strategy:
     default_propagation: Literal['Background', 'Orphan'] = 'Background'
     status_on_create = False
     """A create may bring its status along (Node: the agent registers itself with one)."""
+    first_status: Mapping[str, Any] | None = None
+    """Status of a new object, where `prepare` gives none: what a Go server shows of a struct that nobody filled."""
     status_keeps: tuple[str, ...] = ()
     """Fields of the metadata that a write through /status leaves as they were; `*` is all of them."""
     returns_deleted_object = False

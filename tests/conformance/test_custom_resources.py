@@ -40,7 +40,7 @@ FOO: Obj = {
                 }
             },
         },
-        'status': {'type': 'object', 'description': 'Status of Foo.', 'properties': {}},
+        'status': {'type': 'object', 'description': 'Status of Foo.'},
     },
 }
 WALDO: Obj = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 
 from kapi.kinds.base import BuiltinStrategy, put_defaults, spec_of
 from kapi.kinds.core.pod_defaults import default_template
@@ -18,6 +19,10 @@ HISTORY_LIMIT = 10
 
 
 class DaemonSetStrategy(BuiltinStrategy):
+    first_status = MappingProxyType(
+        dict.fromkeys(('currentNumberScheduled', 'desiredNumberScheduled', 'numberMisscheduled', 'numberReady'), 0)
+    )
+
     def default(self, obj: Obj) -> None:
         spec = spec_of(obj)
         put_defaults(spec, revisionHistoryLimit=HISTORY_LIMIT)
@@ -26,11 +31,6 @@ class DaemonSetStrategy(BuiltinStrategy):
         if update['type'] == 'RollingUpdate':
             put_defaults(update.setdefault('rollingUpdate', {}), maxUnavailable=1, maxSurge=0)
         default_template(spec.get('template'))
-
-    def prepare(self, new: Obj, old: Obj | None) -> None:
-        if old is None:
-            counts = ('currentNumberScheduled', 'desiredNumberScheduled', 'numberMisscheduled', 'numberReady')
-            new['status'] = dict.fromkeys(counts, 0)
 
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
         spec = new.get('spec') or {}

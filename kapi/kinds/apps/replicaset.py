@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 
 from kapi.kinds.apps.deployment import replica_counts
 from kapi.kinds.base import BuiltinStrategy, put_defaults, spec_of
@@ -17,14 +18,12 @@ from kcore.meta.objects import get_path
 
 
 class ReplicaSetStrategy(BuiltinStrategy):
+    first_status = MappingProxyType({'replicas': 0})
+
     def default(self, obj: Obj) -> None:
         spec = spec_of(obj)
         put_defaults(spec, replicas=1)
         default_template(spec.get('template'))
-
-    def prepare(self, new: Obj, old: Obj | None) -> None:
-        if old is None:
-            new['status'] = {'replicas': 0}
 
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
         spec = new.get('spec') or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from types import MappingProxyType
 
 from kapi.kinds.base import BuiltinStrategy, put_defaults, spec_of
 from kapi.kinds.core.pod_defaults import default_template
@@ -25,6 +26,8 @@ _FIXED = (
 
 
 class StatefulSetStrategy(BuiltinStrategy):
+    first_status = MappingProxyType({'replicas': 0, 'availableReplicas': 0})
+
     def default(self, obj: Obj) -> None:
         spec = spec_of(obj)
         put_defaults(spec, replicas=1, podManagementPolicy='OrderedReady', revisionHistoryLimit=HISTORY_LIMIT)
@@ -38,10 +41,6 @@ class StatefulSetStrategy(BuiltinStrategy):
         for claim in spec.get('volumeClaimTemplates') or ():
             put_defaults(claim, apiVersion='v1', kind='PersistentVolumeClaim', status={'phase': 'Pending'})
             put_defaults(claim.setdefault('spec', {}), volumeMode='Filesystem')
-
-    def prepare(self, new: Obj, old: Obj | None) -> None:
-        if old is None:
-            new['status'] = {'replicas': 0, 'availableReplicas': 0}
 
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
         spec = new.get('spec') or {}

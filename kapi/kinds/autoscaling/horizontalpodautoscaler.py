@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from types import MappingProxyType
 
 from kapi.kinds.base import PlainStrategy, put_defaults, spec_of
 from kapi.kinds.printing import AGE, NONE, UNKNOWN, UNSET, number, text
@@ -27,6 +28,8 @@ _SCALE_DOWN = ({'type': 'Percent', 'value': 100, 'periodSeconds': 15},)
 
 
 class HorizontalPodAutoscalerStrategy(PlainStrategy):
+    first_status = MappingProxyType({'desiredReplicas': 0})
+
     def default(self, obj: Obj) -> None:
         spec = spec_of(obj)
         put_defaults(spec, minReplicas=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 
 from kapi.kinds.apps.deployment import replica_counts
 from kapi.kinds.base import BuiltinStrategy, put_defaults, spec_of
@@ -17,6 +18,7 @@ from kcore.meta.objects import get_path
 
 
 class ReplicationControllerStrategy(BuiltinStrategy):
+    first_status = MappingProxyType({'replicas': 0})
     default_propagation = 'Orphan'
 
     def default(self, obj: Obj) -> None:
@@ -27,10 +29,6 @@ class ReplicationControllerStrategy(BuiltinStrategy):
         if labels:
             put_defaults(spec, selector=dict(labels))
             put_defaults(obj['metadata'], labels=dict(labels))
-
-    def prepare(self, new: Obj, old: Obj | None) -> None:
-        if old is None:
-            new['status'] = {'replicas': 0}
 
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
         spec = new.get('spec') or {}

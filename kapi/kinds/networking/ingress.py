@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from types import MappingProxyType
 
 from kapi.kinds.base import BuiltinStrategy
 from kapi.kinds.printing import AGE, NONE, text
@@ -19,6 +20,8 @@ SHOWN_MAX = 3
 
 
 class IngressStrategy(BuiltinStrategy):
+    first_status = MappingProxyType({'loadBalancer': {}})
+
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
         spec = new.get('spec') or {}
         if not spec.get('rules') and spec.get('defaultBackend') is None:

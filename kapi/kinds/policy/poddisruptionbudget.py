@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 
 from kapi.kinds.base import BuiltinStrategy
 from kapi.kinds.printing import AGE, number, text
@@ -13,6 +14,9 @@ from kcore.meta.gvk import Resource
 
 
 class PodDisruptionBudgetStrategy(BuiltinStrategy):
+    first_status = MappingProxyType(
+        dict.fromkeys(('currentHealthy', 'desiredHealthy', 'disruptionsAllowed', 'expectedPods'), 0)
+    )
     unconditional_update = False
 
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 
 from kapi.kinds.base import PlainStrategy
 from kapi.kinds.printing import AGE, flag, text
@@ -14,9 +15,7 @@ from kcore.meta.objects import get_path
 
 
 class VolumeAttachmentStrategy(PlainStrategy):
-    def prepare(self, new: Obj, old: Obj | None) -> None:
-        if old is None:
-            new['status'] = {'attached': False}
+    first_status = MappingProxyType({'attached': False})
 
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
         for field in ('attacher', 'nodeName'):

@@ -106,6 +106,22 @@ async def test_status_and_spec_are_written_apart(api: Any) -> None:
     assert (through_main['spec']['replicas'], through_main['status']['replicas']) == (7, 1)
 
 
+async def test_a_new_object_has_a_status_because_clients_look_into_it(api: Any) -> None:
+    containers = [{'name': 'c', 'image': 'i'}]
+    template = {'metadata': {'labels': {'a': 'b'}}, 'spec': {'containers': containers}}
+    spec = {'selector': {'matchLabels': {'a': 'b'}}, 'template': template}
+    expected = {
+        'deployments': {},
+        'statefulsets': {'replicas': 0, 'availableReplicas': 0},
+        'replicasets': {'replicas': 0},
+    }
+    for plural, status in expected.items():
+        made = await api.post(f'/apis/apps/v1/namespaces/default/{plural}', {
+            'metadata': {'name': 'd'}, 'spec': spec, 'status': {'replicas': 9},
+        })  # fmt: skip
+        assert made.json['status'] == status
+
+
 async def test_scale_reads_and_writes_replicas(api: Any) -> None:
     await api.post(DEPLOY, deployment())
     scale = (await api.get(f'{DEPLOY}/web/scale')).json
