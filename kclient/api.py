@@ -51,6 +51,11 @@ class Client:
         """As its files are; they may change."""
         return self._transport.config
 
+    @property
+    def server(self) -> str:
+        """URL of the server that the next request goes to."""
+        return self._transport.server
+
     async def __aenter__(self) -> Self:
         return self
 

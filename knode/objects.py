@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from kclient.api import Client
 from kclient.errors import NotFound
 from kclient.informer import Informer, by_namespace
 from kcore.meta.gvk import SERVICEACCOUNTS, SERVICES, Resource
+from kcore.meta.objects import key_of
 from knode.pods.model import Obj
 
 MASTER_SERVICE = 'default/kubernetes'
@@ -42,7 +44,17 @@ class ApiObjects:
         return str(answer['status']['token'])
 
     def services(self, namespace: str) -> Iterable[Obj]:
+        """Of a namespace, and the API's own: at the address where this node reaches it, which no proxy has to serve."""
         store = self.service_informer.store
-        found = store.by_index('namespace', namespace)
+        found: dict[str, Obj] = {key_of(s): s for s in store.by_index('namespace', namespace)}
         master = store.get(MASTER_SERVICE)
-        return [*found, *([master] if master is not None and master not in found else [])]
+        if master is not None:
+            found[MASTER_SERVICE] = reachable(master, self._client.server)
+        return found.values()
+
+
+def reachable(service: Obj, server: str) -> Obj:
+    """The Service as if `server` (a URL) were its address."""
+    url = urlsplit(server)
+    port = {'name': 'https', 'protocol': 'TCP', 'port': url.port or 443}
+    return {**service, 'spec': {**service['spec'], 'clusterIP': url.hostname, 'ports': [port]}}

@@ -12,7 +12,7 @@ import pytest
 
 from kcontrol.kinds import JOBS, REPLICATIONCONTROLLERS
 from kcore.meta.gvk import PODS, REPLICASETS, Resource
-from tests.conformance.pods import WITHIN_S, Obj, World, condition, first, says
+from tests.conformance.pods import WITHIN_S, Obj, World, condition, first, open_world, says
 from tests.conformance.scenarios import Ends, Scenario, Scenarios
 from tests.e2e.conftest import LocalCluster
 
@@ -153,6 +153,25 @@ async def the_issuer_is_discovered(world: World, name: str) -> None:
         name, sys.executable, '-c', DISCOVER, world.client.config.servers[0], container=mounts, volumes=volumes
     )
     await says(world, name, f'verified system:serviceaccount:{world.namespace}:default')
+
+
+IN_CLUSTER = """
+from kubernetes import client, config
+config.load_incluster_config()
+print('server', client.VersionApi().get_code().git_version)
+try:
+    client.CoreV1Api().list_namespaced_pod('default')
+except client.ApiException as e:
+    print(e.status, e.body)
+"""
+
+
+async def test_an_official_client_configures_itself_in_a_pod(cluster: LocalCluster) -> None:
+    async with open_world(cluster) as world:
+        await world.create('p', sys.executable, '-c', IN_CLUSTER)
+        text = await says(world, 'p', f'system:serviceaccount:{world.namespace}:default')
+        assert text.startswith('server v1.')
+        assert '403' in text
 
 
 @pytest.fixture(scope='module')

@@ -220,3 +220,14 @@ async def test_a_node_short_of_its_budget_evicts_and_recovers(world, client):
     for name in ('greedy', 'small', 'late'):
         await client.delete(PODS, name, 'default')
         await wait_for(client, name, lambda p: p is None)
+
+
+async def test_a_hook_that_hangs_keeps_its_pod_unready_but_not_from_being_deleted(client):
+    hanging = pod('hung', 'sleep', '1000')
+    hanging['spec']['containers'][0]['lifecycle'] = {'postStart': {'exec': {'command': ['sleep', '1001']}}}
+    await client.create(PODS, hanging)
+    p = await wait_for(client, 'hung', running)
+    status = p['status']['containerStatuses'][0]
+    assert (status['ready'], status['started']) == (False, False)
+    await client.delete(PODS, 'hung', 'default')
+    await wait_for(client, 'hung', lambda p: p is None)
