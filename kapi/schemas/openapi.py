@@ -1,12 +1,18 @@
 """OpenAPI v3 component schemas, from the same data that validates.
 
-kubectl reads from them which GVK a path serves, how strategic merge joins lists, and what `explain` shows.
+kubectl reads from them which GVK a path serves, how strategic merge joins lists, and what `explain` shows. What it
+shows of fields stands in `descriptions.json`: by the last part of a definition's name, then by field; "" is the
+definition itself, `*` any definition. The words are our own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from importlib import resources
 from typing import Any
+
+import orjson
 
 from kapi.schemas.builtin import component_names, definitions
 from kcore.meta.schema import Node
@@ -28,6 +34,20 @@ _PLAIN: dict[str, Json] = {
     # Clients' templates take an empty schema for a missing one.
     'any': {'description': 'Any JSON value.'},
 }
+
+
+@cache
+def descriptions() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = orjson.loads(
+        (resources.files('kapi.schemas') / 'descriptions.json').read_bytes()
+    )
+    return found
+
+
+def _described(definition: str, field: str = '') -> str:
+    """What is said of a definition or of its field; empty when nothing is."""
+    known, own = descriptions(), definition.rpartition('.')[2]
+    return known.get(own, {}).get(field) or (known['*'].get(field, '') if field else '')
 
 
 def components(group: str, version: str, kinds: Iterable[str] | None = None) -> dict[str, Json]:
@@ -77,9 +97,23 @@ def _collect(root: Node, found: dict[str, Json]) -> None:
         found[node.name] = schema
         if node.required:
             schema['required'] = list(node.required)
-        schema['properties'] = {key: render(child, todo) for key, child in sorted(node.fields.items())}
+        said = _described(node.name)
+        if said:
+            schema['description'] = said
+        schema['properties'] = {
+            key: _with_description(render(child, todo), _described(node.name, key))
+            for key, child in sorted(node.fields.items())
+        }
         if node.atomic:
             schema['x-kubernetes-map-type'] = 'atomic'
+
+
+def _with_description(shape: Json, text: str) -> Json:
+    if not text:
+        return shape
+    if '$ref' in shape:
+        return {'allOf': [shape], 'description': text}
+    return {**shape, 'description': text}
 
 
 def render(node: Node, todo: list[Node] | None = None) -> Json:

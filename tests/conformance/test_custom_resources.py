@@ -109,7 +109,7 @@ async def test_kubectl_validates_and_explains_what_is_published(custom, kubectl)
     top = await kubectl('explain', 'foos')
     assert 'Foo CRD for testing.' in top
     assert 'Specification of Foo.' in top
-    assert 'creationTimestamp' in await kubectl('explain', 'foos.metadata')
+    assert 'When the server created the object.' in await kubectl('explain', 'foos.metadata')
     bars = await kubectl('explain', 'foos.spec.bars')
     assert 'List of Bars and their specs.' in bars
     assert 'Name of Bar.' in bars

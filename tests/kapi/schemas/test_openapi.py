@@ -1,6 +1,8 @@
 """What kubectl reads in the component schemas."""
 
+from kapi.kinds import GOVERNING, KINDS, VIRTUAL
 from kapi.schemas import component_names, components
+from kapi.schemas.openapi import descriptions
 
 
 def test_components_are_closed_under_reference():
@@ -39,3 +41,18 @@ def test_merge_rules_are_published():
 
 def test_every_kind_of_a_group_is_named():
     assert component_names('apps', 'v1')['Deployment'] == 'io.k8s.api.apps.v1.Deployment'
+
+
+def test_every_description_is_of_something_and_the_main_fields_have_one():
+    definitions = {}
+    for kind in (*KINDS, *GOVERNING, *VIRTUAL):
+        for name, schema in components(kind.resource.group, kind.resource.version).items():
+            definitions.setdefault(name.rpartition('.')[2], {}).update(schema.get('properties', {}))
+    for name, fields in descriptions().items():
+        known = definitions[name] if name != '*' else {f for d in definitions.values() for f in d}
+        assert [f for f in fields if f and f not in known] == [], name
+    for name in ('PodSpec', 'ObjectMeta', 'ServiceSpec', 'DeploymentSpec'):
+        assert [f for f, schema in definitions[name].items() if 'description' not in schema] == [], name
+    pod = components('', 'v1', ['Pod'])['io.k8s.api.core.v1.Pod']
+    assert pod['description'].startswith('A group of containers')
+    assert pod['properties']['spec']['allOf'] == [{'$ref': '#/components/schemas/io.k8s.api.core.v1.PodSpec'}]
