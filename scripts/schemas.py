@@ -27,6 +27,8 @@ SERVED = {
     'apiregistration.k8s.io': ('v1',), 'flowcontrol.apiserver.k8s.io': ('v1',), 'node.k8s.io': ('v1',),
 }  # fmt: skip
 METRICS = 'io.k8s.metrics.pkg.apis.metrics.v1beta1'
+ADMISSION = 'io.k8s.api.admissionregistration.v1'
+NAMED = {'k': ['name'], 'l': 'map', 'm': 'name', 'p': 'merge'}
 META = {'apiVersion': 's', 'kind': 's', 'metadata': '@io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta'}
 MORE = {
     f'{METRICS}.ContainerMetrics': {'f': {'name': 's', 'usage': {'o': 'q'}}, 'r': ['name', 'usage']},
@@ -37,10 +39,33 @@ MORE = {
         'f': {**META, 'containers': {'a': f'@{METRICS}.ContainerMetrics'}, 'timestamp': 't', 'window': 's'},
         'r': ['containers', 'timestamp', 'window'],
     },
+    f'{ADMISSION}.MutatingAdmissionPolicy': {'f': {**META, 'spec': f'@{ADMISSION}.MutatingAdmissionPolicySpec'}},
+    f'{ADMISSION}.MutatingAdmissionPolicySpec': {'f': {
+        'failurePolicy': 's', 'matchConditions': NAMED | {'a': f'@{ADMISSION}.MatchCondition'},
+        'matchConstraints': f'@{ADMISSION}.MatchResources', 'mutations': {'a': f'@{ADMISSION}.Mutation'},
+        'paramKind': f'@{ADMISSION}.ParamKind', 'reinvocationPolicy': 's',
+        'variables': NAMED | {'a': f'@{ADMISSION}.Variable'},
+    }},
+    f'{ADMISSION}.Mutation': {'f': {
+        'applyConfiguration': f'@{ADMISSION}.ApplyConfiguration', 'jsonPatch': f'@{ADMISSION}.JSONPatch',
+        'patchType': 's',
+    }, 'r': ['patchType']},
+    f'{ADMISSION}.ApplyConfiguration': {'f': {'expression': 's'}},
+    f'{ADMISSION}.JSONPatch': {'f': {'expression': 's'}},
+    f'{ADMISSION}.MutatingAdmissionPolicyBinding': {
+        'f': {**META, 'spec': f'@{ADMISSION}.MutatingAdmissionPolicyBindingSpec'},
+    },
+    f'{ADMISSION}.MutatingAdmissionPolicyBindingSpec': {'f': {
+        'matchResources': f'@{ADMISSION}.MatchResources', 'paramRef': f'@{ADMISSION}.ParamRef', 'policyName': 's',
+    }},
 }  # fmt: skip
-"""Definitions of APIs that upstream serves from another repository. Source: k8s.io/metrics."""
+"""Definitions of APIs that upstream serves from another repository (k8s.io/metrics), or that are younger (1.36)."""
 MORE_KINDS = {
     **{f'metrics.k8s.io/v1beta1/{kind}': f'{METRICS}.{kind}' for kind in ('NodeMetrics', 'PodMetrics')},
+    **{
+        f'admissionregistration.k8s.io/v1/{kind}': f'{ADMISSION}.{kind}'
+        for kind in ('MutatingAdmissionPolicy', 'MutatingAdmissionPolicyBinding')
+    },
     'authentication.k8s.io/v1beta1/SelfSubjectReview': 'io.k8s.api.authentication.v1.SelfSubjectReview',
 }
 """Kinds that upstream's data for this version does not name."""

@@ -157,6 +157,7 @@ def _format(template: str, values: list[Any]) -> str:
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    'escapeKey': lambda _jsonpatch, key: str(key).replace('~', '~0').replace('/', '~1'),
     **stdlib.STDLIB_FUNCTIONS,
     'indexOf': _index_of, 'lastIndexOf': _last_index_of, 'isSorted': _is_sorted, 'format': _format,
     'find': _find, 'findAll': _find_all,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from kapi.kinds.admissionregistration import (
+    mutatingadmissionpolicy,
+    mutatingadmissionpolicybinding,
     mutatingwebhookconfiguration,
     validatingadmissionpolicy,
     validatingadmissionpolicybinding,
@@ -120,6 +122,8 @@ VIRTUAL: tuple[Kind, ...] = (
 GOVERNING: tuple[Kind, ...] = (
     mutatingwebhookconfiguration.KIND,
     validatingwebhookconfiguration.KIND,
+    mutatingadmissionpolicy.KIND,
+    mutatingadmissionpolicybinding.KIND,
     validatingadmissionpolicy.KIND,
     validatingadmissionpolicybinding.KIND,
     flowschema.KIND,

@@ -61,7 +61,8 @@ class ApiServer:
         needs = plugins.Needs(
             self.cache, env, self.authz, self.rbac, self.tokens, self.catalog.by_kind,
             lambda: env.disk.read(config.client_ca), self.webhooks,
-            lambda kind, obj: self.schemas.conform(kind.resource, obj, 'Ignore')[0], config.admission_modules,
+            lambda kind, obj: self.schemas.conform(kind.resource, obj, 'Ignore')[0],
+            lambda kind: self.schemas.node(kind.resource), config.admission_modules,
         )  # fmt: skip
         self.admission = plugins.chain(needs)
         self.registry = Registry(self.cache, env, self.admission, self.schemas.node)

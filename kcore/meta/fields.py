@@ -295,6 +295,11 @@ def _without_client_side(conflicts: list[FieldConflict], live: Obj, schema: Node
     ]
 
 
+def merge(live: Any, config: Any, schema: Node) -> Any:
+    """What applying `config` makes of `live`, whoever owns what: nothing is taken away. Raises FieldsError."""
+    return _merge(live, config, schema)
+
+
 def _merge(live: Any, config: Any, node: Node) -> Any:
     if isinstance(config, dict) and isinstance(live, dict) and not (node.atomic and node.type != 'any'):
         merged = dict(live)

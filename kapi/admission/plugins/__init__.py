@@ -12,6 +12,7 @@ from kapi.admission.plugins.default_storage_class import DefaultStorageClass
 from kapi.admission.plugins.default_toleration_seconds import DefaultTolerationSeconds
 from kapi.admission.plugins.in_process import InProcess
 from kapi.admission.plugins.limit_ranger import LimitRanger
+from kapi.admission.plugins.mutating_policy import MutatingPolicies
 from kapi.admission.plugins.namespace_lifecycle import NamespaceLifecycle
 from kapi.admission.plugins.node_restriction import NodeRestriction
 from kapi.admission.plugins.owner_references import Find, OwnerReferences
@@ -29,8 +30,10 @@ from kapi.admission.webhooks.client import WebhookClient
 from kapi.authn.tokens import Tokens
 from kapi.authz.rbac import Rbac
 from kapi.authz.union import Union
+from kapi.registry.kind import Kind
 from kapi.storage.cache import Cache
 from kcore.env import Env
+from kcore.meta.schema import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Needs:
     webhooks: WebhookClient
     conform: Conform
     """An object as its schema wants it, after a webhook changed it. Raises BadRequest."""
+    node: Callable[[Kind], Node]
+    """The structural schema of a kind, by which apply configurations of policies merge."""
     modules: tuple[str, ...] = ()
     """Python modules with plugins of the operator's own."""
 
@@ -71,6 +76,7 @@ def chain(needs: Needs) -> Chain:
         RbacEscalation(authz, needs.rbac),
         OwnerReferences(authz, needs.find_kind),
         InProcess.load(needs.modules),
+        MutatingPolicies(cache, expressions, needs.find_kind, conform=needs.conform, node=needs.node),
         MutatingWebhooks(cache, needs.env, needs.webhooks, expressions, needs.conform),
         ValidatingPolicies(cache, expressions, needs.find_kind),
         ValidatingWebhooks(cache, needs.env, needs.webhooks, expressions),

@@ -29,13 +29,18 @@ class ValidatingAdmissionPolicyStrategy(BuiltinStrategy):
             if not (validation.get('expression') or '').strip():
                 yield required(f'spec.validations[{i}].expression', 'expression is not specified')
         yield from one_of('spec.failurePolicy', spec.get('failurePolicy'), ('Fail', 'Ignore'))
-        match = spec.get('matchConstraints')
-        if match is None:
-            yield required('spec.matchConstraints')
-        elif not match.get('resourceRules'):
-            yield required('spec.matchConstraints.resourceRules')
-        for i, rule in enumerate((match or {}).get('resourceRules') or ()):
-            yield from match_rule(f'spec.matchConstraints.resourceRules[{i}]', rule)
+        yield from match_constraints(spec)
+
+
+def match_constraints(spec: Obj) -> Iterator[Invalid]:
+    """What every policy says of the writes that it is about."""
+    match = spec.get('matchConstraints')
+    if match is None:
+        yield required('spec.matchConstraints')
+    elif not match.get('resourceRules'):
+        yield required('spec.matchConstraints.resourceRules')
+    for i, rule in enumerate((match or {}).get('resourceRules') or ()):
+        yield from match_rule(f'spec.matchConstraints.resourceRules[{i}]', rule)
 
 
 def default_match(match: Obj | None) -> None:
@@ -46,7 +51,7 @@ def default_match(match: Obj | None) -> None:
                 put_defaults(rule, scope='*')
 
 
-def _param_kind(obj: Obj, _now: datetime) -> str:
+def param_kind(obj: Obj, _now: datetime) -> str:
     found = get_path(obj, 'spec.paramKind')
     return f'{found.get("apiVersion", "")}/{found.get("kind", "")}' if found else UNSET
 
@@ -58,7 +63,7 @@ KIND = Kind(
     subresources=(Status(),),
     columns=(
         Col('Validations', count_of('spec.validations'), 'integer', description='Number of rules.'),
-        Col('ParamKind', _param_kind, description='Kind of its parameters.'),
+        Col('ParamKind', param_kind, description='Kind of its parameters.'),
         AGE,
     ),
 )

@@ -30,7 +30,7 @@ class ValidatingAdmissionPolicyBindingStrategy(BuiltinStrategy):
             yield from one_of(f'spec.validationActions[{i}]', action, ('Audit', 'Deny', 'Warn'))
 
 
-def _param_ref(obj: Obj, _now: datetime) -> str:
+def param_ref(obj: Obj, _now: datetime) -> str:
     found = get_path(obj, 'spec.paramRef')
     if not found:
         return UNSET
@@ -45,7 +45,7 @@ KIND = Kind(
     categories=('api-extensions',),
     columns=(
         Col('PolicyName', text('spec.policyName'), description='The policy.'),
-        Col('ParamRef', _param_ref, description='Its parameters.'),
+        Col('ParamRef', param_ref, description='Its parameters.'),
         AGE,
     ),
 )
