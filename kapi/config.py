@@ -46,6 +46,9 @@ class ApiConfig(Config):
     requestheader_client_ca_file: Path | None = Field(None, description='CA of front proxies.')
     requestheader_allowed_names: tuple[str, ...] = Field((), description='Common names of front proxies; none: any.')
     authentication_token_webhook_config_file: Path | None = Field(None, description='Kubeconfig of a token webhook.')
+    authorization_webhook_config_file: Path | None = Field(
+        None, description='Kubeconfig of an access webhook, asked when nobody else has an opinion.'
+    )
     oidc_issuer_url: str = Field('', description='URL of an OpenID Connect provider.')
     oidc_client_id: str = Field('', description='Audience that ID tokens must have.')
     oidc_ca_file: Path | None = Field(None, description='CA of the OpenID Connect provider.')

@@ -27,6 +27,7 @@ from kcore.meta.selectors import parse_field_selector
 log = structlog.get_logger('kapi.request')
 
 Stage = Callable[[Context], Awaitable[None]]
+EXTRA = 'impersonate-extra-'
 SLOW_REQUEST_S = 1.0
 """Slower requests are logged at info level."""
 
@@ -92,8 +93,11 @@ async def impersonate(ctx: Context) -> None:
     headers = ctx.raw.headers
     name = headers.get('Impersonate-User', '')
     groups = headers.getall('Impersonate-Group', [])
+    extras = {
+        unquote(h[len(EXTRA) :]).lower(): tuple(headers.getall(h)) for h in headers if h.lower().startswith(EXTRA)
+    }
     if not name:
-        if groups:
+        if groups or extras or 'Impersonate-Uid' in headers:
             raise BadRequest('requested impersonation without impersonating a user')
         return
     account = name.split(':') if name.startswith('system:serviceaccount:') else []
@@ -105,11 +109,8 @@ async def impersonate(ctx: Context) -> None:
         await _may_impersonate(ctx, 'authentication.k8s.io', 'uids', uid)
     for group in groups:
         await _may_impersonate(ctx, '', 'groups', group)
-    extra: dict[str, tuple[str, ...]] = {}
-    for header in {h for h in headers if h.lower().startswith('impersonate-extra-')}:
-        extra[unquote(header[len('impersonate-extra-') :]).lower()] = tuple(headers.getall(header))
-        for value in extra[unquote(header[len('impersonate-extra-') :]).lower()]:
-            key = unquote(header[len('impersonate-extra-') :]).lower()
+    for key, values in extras.items():
+        for value in values:
             await _may_impersonate(ctx, 'authentication.k8s.io', 'userextras', value, sub=key)
     kept = tuple(groups)
     if name.startswith('system:serviceaccount:') and not groups:
@@ -117,7 +118,7 @@ async def impersonate(ctx: Context) -> None:
         kept = ('system:serviceaccounts', f'system:serviceaccounts:{namespace}')
     if name != 'system:anonymous' and AUTHENTICATED not in kept:
         kept = (*kept, AUTHENTICATED)
-    ctx.user = User(name, kept, headers.get('Impersonate-Uid', ''), extra)
+    ctx.user = User(name, kept, headers.get('Impersonate-Uid', ''), extras)
 
 
 async def _may_impersonate(
@@ -178,9 +179,9 @@ PIPELINE: tuple[Stage, ...] = (
     deadline,
     authenticate,
     audit.audit,
+    impersonate,
     fairness,
     in_flight_limit,
-    impersonate,
     authorize,
     negotiate,
     dispatch,

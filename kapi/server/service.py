@@ -15,11 +15,13 @@ from kapi.aggregation.controller import ApiServices
 from kapi.aggregation.endpoints import Resolver, Transport
 from kapi.audit.audit import audit_log
 from kapi.authn.build import build as authentication
+from kapi.authn.remote import from_kubeconfig
 from kapi.authz.components import Components
 from kapi.authz.masters import Masters
 from kapi.authz.node import NodeAuthorizer
 from kapi.authz.rbac import Rbac
 from kapi.authz.union import Union as Authorizers
+from kapi.authz.webhook import WebhookAuthorizer
 from kapi.config import ApiConfig
 from kapi.crd.controller import Definitions
 from kapi.crd.registrar import Registrar
@@ -53,7 +55,10 @@ class ApiServer:
         self.catalog = Catalog((*kinds.KINDS, *kinds.GOVERNING, *kinds.VIRTUAL))
         self.schemas = Schemas()
         self.rbac = Rbac(self.cache)
-        self.authz = Authorizers((Masters(), NodeAuthorizer(self.cache), Components(), self.rbac))
+        access = config.authorization_webhook_config_file
+        self._access = from_kubeconfig(access, env) if access is not None else None
+        webhook = (WebhookAuthorizer(self._access, env),) if self._access is not None else ()
+        self.authz = Authorizers((Masters(), NodeAuthorizer(self.cache), Components(), self.rbac, *webhook))
         self.authentication = authentication(config, env, self.cache)
         self.authn = self.authentication.union
         self.tokens = self.authentication.tokens
@@ -104,6 +109,8 @@ class ApiServer:
         await self.transport.close()
         await self.authentication.close()
         await self.webhooks.close()
+        if self._access is not None:
+            await self._access.close()
         if self.audit_log is not None:
             self.audit_log.close()
         await self.cache.close()
