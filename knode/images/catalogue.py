@@ -26,7 +26,8 @@ _REFERENCE = re.compile(
 _WELL_KNOWN_REPOS = frozenset({
     '', 'library', 'docker.io', 'docker.io/library', 'index.docker.io/library', 'public.ecr.aws/docker/library',
     'registry.k8s.io', 'registry.k8s.io/e2e-test-images', 'k8s.gcr.io', 'gcr.io/google-containers',
-    'gcr.io/google_containers',
+    'gcr.io/google_containers', 'gcr.io/google-samples', 'us-docker.pkg.dev/google-samples/containers/gke',
+    'hashicorp', 'docker.io/hashicorp', 'curlimages', 'docker.io/curlimages', 'nginxinc', 'docker.io/nginxinc',
 })  # fmt: skip
 
 
@@ -46,11 +47,16 @@ def _python(target: str) -> tuple[str, ...]:
 
 
 NAMED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    **dict.fromkeys(('busybox', 'alpine', 'debian', 'ubuntu'), ((), ('sh',))),
+    **dict.fromkeys(('busybox', 'alpine', 'debian', 'ubuntu', 'centos', 'fedora'), ((), ('sh',))),
     'bash': ((), ('bash',)),
+    'perl': ((), ('perl',)),
+    'curl': (('curl',), ()),
     'python': ((), (sys.executable,)),
     'hello': (_python('knode.images.hello:main'), ()),
     **dict.fromkeys(('nginx', 'httpd'), (_python('knode.images.static:main'), ())),
+    'nginx-unprivileged': (_python('knode.images.static:unprivileged'), ()),
+    'hello-app': (_python('knode.images.echo:hello_app'), ()),
+    'http-echo': (_python('knode.images.echo:http_echo'), ()),
     **dict.fromkeys(('pause', 'pause-amd64'), (_python('knode.images.pause:main'), ())),
     'agnhost': (_python('knode.images.agnhost:main'), ('pause',)),
 }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import zipfile
 
+import aiohttp
 import pytest
 
 from knode.errors import ImageError, InvalidImageName
+from knode.images.catalogue import host_environment
 from knode.images.store import ImageStore
 
 WHEEL = {
@@ -58,3 +62,35 @@ def test_requirements_have_to_be_there(store, reference, error):
 def test_the_catalogue_is_listed_by_the_names_that_people_use(store):
     names = {n for image in store.listed() for n in image['names']}
     assert {'busybox', 'docker.io/library/nginx:latest', 'agnhost'} <= names
+
+
+@pytest.mark.parametrize(
+    ('reference', 'args', 'port', 'says'),
+    [
+        ('hashicorp/http-echo:1.0', ['-text=hello', '-listen=:5679'], 5679, 'hello\n'),
+        ('gcr.io/google-samples/hello-app:1.0', [], 8080, 'Hello, world!\nVersion: 1.0.0\nHostname: p\n'),
+        ('nginxinc/nginx-unprivileged', [], 8080, 'my page'),
+        ('registry.k8s.io/e2e-test-images/agnhost:2.53', ['netexec'], 8080, 'NOW: '),
+        ('registry.k8s.io/e2e-test-images/agnhost:2.53', ['serve-hostname', '--port=8081'], 8081, 'p'),
+    ],
+)
+async def test_a_named_server_answers_as_people_expect(store, env, tmp_path, *, reference, args, port, says):
+    (tmp_path / 'index.html').write_text('my page')
+    address = f'127.{os.getpid() % 200 + 2}.7.{port % 200 + 2}'
+    image = store.find(reference)
+    process = await env.processes.spawn(
+        [*image.entrypoint, *args], cwd=tmp_path,
+        env={**host_environment(), 'POD_IP': address, 'HOSTNAME': 'p', 'WEB_ROOT': str(tmp_path)},
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(30), aiohttp.ClientSession() as http:
+            while True:
+                try:
+                    async with http.get(f'http://{address}:{port}/') as answer:
+                        assert (await answer.text()).startswith(says)
+                        break
+                except aiohttp.ClientError:
+                    await asyncio.sleep(0.05)
+    finally:
+        process.signal(signal.SIGTERM)
+        assert await process.wait() == 0
