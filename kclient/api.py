@@ -44,7 +44,7 @@ class Client:
     def __init__(self, config: ClientConfig, env: Env, *, user_agent: str) -> None:
         self.env = env
         self._transport = HttpTransport(config, env, user_agent)
-        self._check: Callable[[], None] | None = None
+        self._check: Callable[[], float] | None = None
 
     @property
     def config(self) -> ClientConfig:
@@ -65,8 +65,12 @@ class Client:
     async def close(self) -> None:
         await self._transport.close()
 
-    def guarded(self, check: Callable[[], None]) -> Client:
-        """The same connections; before every write `check()` runs and may raise (`LeaderElector.check`)."""
+    def guarded(self, check: Callable[[], float]) -> Client:
+        """The same connections; before every write `check()` runs and may raise (`LeaderElector.check`).
+
+        It returns the seconds for which it holds: a write that waits longer, for a connection or because the server
+        asked for a pause, is given up.
+        """
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._check = check
@@ -215,16 +219,19 @@ class Client:
 
         `deadline_s` covers the time to the headers only.
         """
-        self._guard(method)
+        deadline_s = self._guard(method, deadline_s)
         data = orjson.dumps(body) if isinstance(body, dict) else body
         all_headers = {'Content-Type': 'application/json'} if isinstance(body, dict) else {}
         return await self._transport.send(
             Call(method, path, params or {}, data, all_headers | dict(headers or {}), deadline_s)
         )
 
-    def _guard(self, method: str) -> None:
-        if self._check is not None and method not in READS:
-            self._check()
+    def _guard(self, method: str, deadline_s: float | None) -> float | None:
+        """The deadline of a request; raises what the check raises."""
+        if self._check is None or method in READS:
+            return deadline_s
+        left = self._check()
+        return left if deadline_s is None else min(left, deadline_s)
 
     async def _json(
         self,
@@ -235,10 +242,10 @@ class Client:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Obj:
-        self._guard(method)
+        deadline_s = self._guard(method, REQUEST_DEADLINE_S)
         data = None if body is None else orjson.dumps(body)
         sent = {'Content-Type': 'application/json'} if data is not None else {}
-        call = Call(method, path, params or {}, data, sent | dict(headers or {}), REQUEST_DEADLINE_S)
+        call = Call(method, path, params or {}, data, sent | dict(headers or {}), deadline_s)
         response = await self._transport.send(call)
         if response.status >= 400:
             raise await _error(response)
@@ -310,7 +317,8 @@ async def _frames(response: aiohttp.ClientResponse, patience_s: float) -> AsyncG
         try:
             async with asyncio.timeout_at(give_up):
                 chunk = await response.content.readany()
-        except (aiohttp.ClientError, TimeoutError) as e:
+        except (aiohttp.ClientError, TimeoutError, RuntimeError) as e:
+            # RuntimeError is how aiohttp says that our own side closed the connection.
             raise Unavailable(failure(503, 'ServiceUnavailable', f'{response.url.path}: watch broke: {e!r}')) from e
         if not chunk:
             return

@@ -132,10 +132,12 @@ class LeaderElector:
         """The last holder seen, '' when unknown."""
         return self._observer.holder
 
-    def check(self) -> None:
-        """For `Client.guarded`. Raises Deposed."""
-        if not self.leading:
+    def check(self) -> float:
+        """For `Client.guarded`: seconds for which the lease is certainly ours. Raises Deposed when it is not."""
+        left = self._valid_until - self._env.clock.monotonic()
+        if left <= 0:
             raise Deposed(f'{self._identity} does not hold lease {self._namespace}/{self._name} for certain any more')
+        return left
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> NoReturn:
         """Compete, lead, and on loss compete again. An exception of `lead` ends it; cancellation releases the lease."""

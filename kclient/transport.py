@@ -47,8 +47,8 @@ class Call:
     """For the whole request up to its headers, pauses included; None for ever."""
 
 
-def open_connector() -> aiohttp.BaseConnector:
-    """The connections of one client; a test in virtual time puts its own here."""
+def open_connector(_env: Env) -> aiohttp.BaseConnector:
+    """The connections of one client. Real ones, whatever the world; a test in virtual time puts its own here."""
     return aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
 
 
@@ -76,7 +76,7 @@ class HttpTransport:
         if self._session is None:  # made late: needs a running loop, and must not be shared over a fork
             self._tls = self.config.ssl_context()
             self._session = aiohttp.ClientSession(
-                connector=open_connector(),
+                connector=open_connector(self._env),
                 headers=self._headers,
                 auto_decompress=True,
                 cookie_jar=aiohttp.DummyCookieJar(),

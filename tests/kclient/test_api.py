@@ -66,6 +66,14 @@ async def test_retry_after_is_honoured_for_writes_too(api, client):
     assert (await client.create(CONFIGMAPS, config('a')))['metadata']['name'] == 'a'
 
 
+async def test_a_guarded_write_is_given_up_when_what_guards_it_ends(api, client):
+    api.fail_next.append((429, {'Retry-After': '1'}))
+    with pytest.raises(Timeout):
+        await client.guarded(lambda: 0.1).create(CONFIGMAPS, config('a'))
+    with pytest.raises(NotFound):
+        await client.guarded(lambda: 0.1).get(CONFIGMAPS, 'a', 'default')
+
+
 async def test_a_refusal_without_retry_after_is_final(api, client):
     api.fail_next.append((429, {}))
     with pytest.raises(TooManyRequests):

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -60,17 +61,33 @@ class SimConnector(aiohttp.BaseConnector):
 class Plane:
     """What a scenario works with."""
 
-    def __init__(self, env: Env, group: asyncio.TaskGroup) -> None:
-        self.env, self._group = env, group
-        self.admin = self.client('admin')
-        self._clients = [self.admin]
+    group: asyncio.TaskGroup
 
-    def client(self, name: str) -> Client:
-        return Client(ClientConfig((f'http://{ADDRESS[0]}:{ADDRESS[1]}',), token=TOKEN), self.env, user_agent=name)
+    def __init__(self, world: World) -> None:
+        self.world, self.env = world, world.host(ADDRESS[0]).env
+        self._clients: list[Client] = []
+        self._elsewhere: list[asyncio.Task] = []
+        self.written: list[tuple[str, str, str]] = []
+        """(user agent, method, path) of every write that the API server accepted, in order."""
+        self.on_write: Callable[[str, str], None] = lambda agent, path: None
+        """Called with (user agent, path) after each of them."""
+        self.admin = self.client('admin')
+
+    def client(self, name: str, host: str = ADDRESS[0]) -> Client:
+        config = ClientConfig((f'http://{ADDRESS[0]}:{ADDRESS[1]}',), token=TOKEN)
+        self._clients.append(Client(config, self.world.host(host).env, user_agent=name))
+        return self._clients[-1]
+
+    async def handle(self, server: ApiServer, request: web.BaseRequest) -> web.StreamResponse:
+        answer = await server.handle(request)
+        if request.method != 'GET' and answer.status < 300:
+            agent = request.headers['User-Agent']
+            self.written.append((agent, request.method, request.path))
+            self.on_write(agent, request.path)
+        return answer
 
     async def controllers(self, *names: str, **changes) -> Runner:
         client = self.client('manager')
-        self._clients.append(client)
         chosen = [declared for declared in CONTROLLERS if not names or declared.name in names]
         config = ControlConfig(kubeconfig=Path('/unused'), identity='virtual', **changes)
         runner = Runner(client, self.env, config, served_only(chosen, await discover(client)))
@@ -78,7 +95,12 @@ class Plane:
         return runner
 
     def start(self, coro) -> asyncio.Task:
-        return self._group.create_task(coro)
+        return self.group.create_task(coro)
+
+    def start_on(self, host: str, coro) -> asyncio.Task:
+        """On another machine, which can be paused and cut off."""
+        self._elsewhere.append(self.world.host(host).start(coro))
+        return self._elsewhere[-1]
 
     def now_s(self) -> float:
         return self.env.clock.monotonic()
@@ -89,6 +111,11 @@ class Plane:
             while not (held := await condition()):
                 await asyncio.sleep(CHECK_S)
             return held
+
+    async def stop_elsewhere(self) -> None:
+        for host in self.world.hosts.values():
+            host.resume()
+        await tasks.stop(*self._elsewhere)
 
     async def close(self) -> None:
         for client in self._clients:
@@ -106,20 +133,27 @@ def _server_config(pki: Path, env: Env) -> ApiConfig:
 
 
 @asynccontextmanager
-async def _serving(env: Env, pki: Path):
+async def _plane(world: World, pki: Path):
+    env = world.host(ADDRESS[0]).env
     server = ApiServer(_server_config(pki, env), env, open_storage('memory://', env))
     await server.cache.start()
+    plane = Plane(world)
     try:
         async with asyncio.TaskGroup() as group:
+            plane.group = group
             tasks.start_essential(group, 'watch cache', server.cache.run())
             await bootstrap.bootstrap(server)
-            listener = await env.net.listen(web.Server(server.handle, access_log=None, keepalive_timeout=1e9), *ADDRESS)
-            yield group
-            listener.close()
+            serve = web.Server(partial(plane.handle, server), access_log=None, keepalive_timeout=1e9)
+            await env.net.listen(serve, *ADDRESS)
+            try:
+                yield plane
+            finally:
+                await plane.stop_elsewhere()
             raise _Over
     except* _Over:
         pass
     finally:
+        await plane.close()
         await server.close()
 
 
@@ -129,17 +163,12 @@ class _Over(Exception):
 
 def run_virtually(scenario: Callable[[Plane], Awaitable[None]], pki: Path, monkeypatch, seed: int = 1) -> None:
     """Run `scenario` to its end."""
+    monkeypatch.setattr('kclient.transport.open_connector', SimConnector)
     world = World(seed)
-    env = world.host(ADDRESS[0]).env
-    monkeypatch.setattr('kclient.transport.open_connector', lambda: SimConnector(env))
 
     async def main() -> None:
-        async with _serving(env, pki) as group:
-            plane = Plane(env, group)
-            try:
-                await scenario(plane)
-            finally:
-                await plane.close()
+        async with _plane(world, pki) as plane:
+            await scenario(plane)
 
     world.run(main())
 
