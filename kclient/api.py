@@ -30,6 +30,8 @@ WATCH_SILENCE_S = 30.0
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 """Longest watch frame; a longer one ends the watch with Unavailable."""
 
+_PARTIAL = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1'
+_PARTIAL_LIST = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1'
 _PATCH_TYPES: Mapping[PatchKind, str] = {
     'merge': 'application/merge-patch+json',
     'strategic': 'application/strategic-merge-patch+json',
@@ -90,6 +92,7 @@ class Client:
         limit: int = 0,
         continue_: str = '',
         resource_version: str = '',
+        metadata_only: bool = False,
     ) -> ObjectList:
         """One page when `limit` is given, else everything. `resource_version='0'` accepts any cached state.
 
@@ -102,7 +105,8 @@ class Client:
             resourceVersion=resource_version,
         )
         params.update({'continue': continue_} if continue_ else {})
-        body = await self._json('GET', r.path(namespace), params=params)
+        headers = {'Accept': _PARTIAL_LIST} if metadata_only else None
+        body = await self._json('GET', r.path(namespace), params=params, headers=headers)
         meta = body.get('metadata') or {}
         items = body.get('items') or []
         for item in items:
@@ -180,8 +184,13 @@ class Client:
         field_selector: str = '',
         timeout_s: float | None = None,
         bookmarks: bool = True,
+        initial_events: bool = False,
+        metadata_only: bool = False,
     ) -> AsyncGenerator[WatchEvent, None]:
         """Events after `resource_version` ('' or '0': first ADDED for what exists), until the server ends the watch.
+
+        initial_events: what exists comes first, at least as new as now, then a bookmark with the annotation
+        `k8s.io/initial-events-end`. metadata_only: objects are PartialObjectMetadata.
 
         An ERROR event carries a Status; 410 means: list again. Raises Unavailable when the connection breaks, and
         ApiError when the watch is refused.
@@ -194,7 +203,9 @@ class Client:
             allowWatchBookmarks='true' if bookmarks else '',
         )
         params |= {'watch': 'true', 'timeoutSeconds': str(max(1, int(lasting)))}
-        call = Call('GET', r.path(namespace), params, deadline_s=REQUEST_DEADLINE_S)
+        params |= {'sendInitialEvents': 'true', 'resourceVersionMatch': 'NotOlderThan'} if initial_events else {}
+        headers = {'Accept': _PARTIAL} if metadata_only else {}
+        call = Call('GET', r.path(namespace), params, headers=headers, deadline_s=REQUEST_DEADLINE_S)
         response = await self._transport.send(call)
         try:
             if response.status >= 400:

@@ -14,9 +14,9 @@ from typing import NoReturn
 import structlog
 
 from kclient.api import Client
-from kclient.errors import ClientError, Expired
+from kclient.errors import BadRequest, ClientError, Expired, Invalid
 from kclient.model import Obj
-from kclient.reflector import Begin, Commit, Delete, List, Lost, Put, Reflector, StoreOp
+from kclient.reflector import Begin, Commit, Delete, List, Lost, Put, Reflector, Refused, StoreOp, Stream, Watch
 from kcore.backoff import Backoff
 from kcore.meta.gvk import Resource
 from kcore.meta.objects import key_of
@@ -27,6 +27,8 @@ log = structlog.get_logger('kclient.informer')
 RELIST_BASE_S = 0.1
 RELIST_CAP_S = 5.0
 """Longest pause between attempts to reach the API."""
+INITIAL_EVENTS_S = 60.0
+"""A streamed list that is not complete after this is asked for in pages: some servers never say where it ends."""
 HEALTHY_S = 1.0
 """A watch that lasted this long was fine, even without an event."""
 
@@ -126,9 +128,11 @@ class Informer:
         label_selector: str = '',
         field_selector: str = '',
         indexers: Mapping[str, IndexFn] | None = None,
+        metadata_only: bool = False,
     ) -> None:
         self.resource = r
         self.store = Store(indexers or {})
+        self._metadata_only = metadata_only
         self._client, self._namespace = client, namespace
         self._label_selector, self._field_selector = label_selector, field_selector
         self._handlers: list[Handler] = []
@@ -178,20 +182,36 @@ class Informer:
             page = await self._client.list(
                 self.resource, self._namespace, label_selector=self._label_selector,
                 field_selector=self._field_selector, limit=call.limit, continue_=call.continue_,
+                metadata_only=self._metadata_only,
             )  # fmt: skip
             self.apply(machine.feed(page))
             return True
-        progressed = False
-        stream = self._client.watch(
-            self.resource, self._namespace, resource_version=call.resource_version,
+        try:
+            return await self._follow(machine, call)
+        except (BadRequest, Invalid):
+            if not isinstance(call, Stream):
+                raise
+            machine.feed(Refused())
+            return True
+
+    async def _follow(self, machine: Reflector, call: Stream | Watch) -> bool:
+        """A watch until it ends. True when it brought something."""
+        streams = isinstance(call, Stream)
+        events = self._client.watch(
+            self.resource, self._namespace, resource_version='' if isinstance(call, Stream) else call.resource_version,
             label_selector=self._label_selector, field_selector=self._field_selector,
+            initial_events=streams, metadata_only=self._metadata_only,
         )  # fmt: skip
-        async with contextlib.aclosing(stream) as events:
-            async for event in events:
-                self.apply(machine.feed(event))
-                progressed = progressed or event.type != 'ERROR'
-                if event.type == 'ERROR':
-                    break
+        progressed = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(INITIAL_EVENTS_S if streams else None) as patience, contextlib.aclosing(events):
+                async for event in events:
+                    self.apply(machine.feed(event))
+                    if machine.in_step and patience.when() is not None:
+                        patience.reschedule(None)
+                    progressed = progressed or event.type != 'ERROR'
+                    if event.type == 'ERROR':
+                        break
         machine.feed(Lost())
         return progressed
 
@@ -206,6 +226,8 @@ class Informer:
                 case Put(object=obj):
                     self._put(obj)
                     self._see(obj['metadata'].get('resourceVersion'))
+                case Delete(object=obj) if self._staged is not None:
+                    self._staged.pop(key_of(obj), None)
                 case Delete(object=obj):
                     self._remove(key_of(obj))
                     self._see(obj['metadata'].get('resourceVersion'))
@@ -256,7 +278,7 @@ class InformerSet:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._informers: dict[tuple[Resource, str | None, str, str], Informer] = {}
+        self._informers: dict[tuple[Resource, str | None, str, str, bool], Informer] = {}
         self._group: asyncio.TaskGroup | None = None
         self._tasks: dict[Informer, asyncio.Task[NoReturn]] = {}
 
@@ -268,14 +290,21 @@ class InformerSet:
         label_selector: str = '',
         field_selector: str = '',
         indexers: Mapping[str, IndexFn] | None = None,
+        metadata_only: bool = False,
     ) -> Informer:
-        """An informer; it runs from `start` on, or at once when the set was started already."""
-        identity = (r, namespace, label_selector, field_selector)
+        """An informer; it runs from `start` on, or at once when the set was started already.
+
+        metadata_only: its objects may be without spec and status (PartialObjectMetadata). One that somebody else
+        keeps whole serves as well.
+        """
+        whole = (r, namespace, label_selector, field_selector, False)
+        identity = (*whole[:4], metadata_only and whole not in self._informers)
         informer = self._informers.get(identity)
         if informer is None:
             informer = Informer(
-                self._client, r, namespace=namespace, label_selector=label_selector, field_selector=field_selector
-            )
+                self._client, r, namespace=namespace, label_selector=label_selector, field_selector=field_selector,
+                metadata_only=identity[-1],
+            )  # fmt: skip
             self._informers[identity] = informer
             if self._group is not None:
                 self._run(self._group, informer)

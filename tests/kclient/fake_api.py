@@ -70,6 +70,10 @@ class FakeApi:
     lists: int = 0
     watches: int = 0
     page_limit: int = 0
+    streams: bool = False
+    """Whether it sends initial events when a watch asks for them; refuses otherwise, as servers of old did."""
+    initial_limit: int | None = None
+    """Break a streamed list off after so many objects."""
     kinds: list[Kind] = field(default_factory=lambda: list(KINDS))
 
     def __post_init__(self) -> None:
@@ -295,7 +299,19 @@ class FakeApi:
             return self._drop(key)
         return obj if already and not extra else self._store(key, obj)
 
+    def _put_initial(self, stream: asyncio.Queue, plural: str) -> None:
+        for obj in self.all(plural)[: self.initial_limit]:
+            stream.put_nowait((0, plural, {'type': 'ADDED', 'object': copy.deepcopy(obj)}))
+        if self.initial_limit is not None:
+            stream.put_nowait(None)  # it breaks in the middle
+            return
+        meta = {'resourceVersion': str(self.revision), 'annotations': {'k8s.io/initial-events-end': 'true'}}
+        stream.put_nowait((0, plural, {'type': 'BOOKMARK', 'object': {'metadata': meta}}))
+
     async def _watch(self, request: web.Request, plural: str, namespace: str) -> web.StreamResponse:
+        initial = 'sendInitialEvents' in request.query
+        if initial and not self.streams:
+            raise Refused(422, 'Invalid', 'sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch')
         self.watches += 1
         since = int(request.query.get('resourceVersion') or 0)
         response = web.StreamResponse(headers={'Content-Type': 'application/json'})
@@ -305,14 +321,17 @@ class FakeApi:
             await response.write(orjson.dumps({'type': 'ERROR', 'object': gone}) + b'\n')
             return response
         stream: asyncio.Queue = asyncio.Queue()
+        if initial:
+            self._put_initial(stream, plural)
         for event in self._log:
-            if event[0] > since:
+            if event[0] > since and not initial:
                 stream.put_nowait(event)
         self._streams.add(stream)
         try:
             while (event := await stream.get()) is not None:
                 _, kind, frame = event
-                if kind == plural and namespace in ('', frame['object']['metadata'].get('namespace', '')):
+                bookmark = frame['type'] == 'BOOKMARK'
+                if kind == plural and (bookmark or namespace in ('', frame['object']['metadata'].get('namespace', ''))):
                     await response.write(orjson.dumps(frame) + b'\n')
         finally:
             self._streams.discard(stream)

@@ -39,6 +39,36 @@ async def test_it_lists_in_pages_then_follows_changes(api, informer, until):
     assert informer.seen_revision == api.revision
 
 
+async def test_a_server_that_streams_needs_no_list_at_all(api, informer, until):
+    api.streams = True
+    for name in 'abc':
+        api.put('configmaps', config(name))
+    await informer.synced()
+    assert sorted(informer.store.keys()) == [f'default/{n}' for n in 'abc']
+    assert informer.seen_revision == api.revision
+    api.put('configmaps', config('d'))
+    await until(lambda: informer.store.get('default/d') is not None)
+    assert (api.lists, api.watches) == (0, 1)
+
+
+async def test_a_streamed_list_that_breaks_off_leaves_nothing_half_known(api, informer, until):
+    api.streams, api.initial_limit = True, 2
+    for name in 'abc':
+        api.put('configmaps', config(name))
+    await informer.synced()
+    assert sorted(informer.store.keys()) == [f'default/{n}' for n in 'abc']
+    assert api.lists == 1
+
+
+async def test_a_server_that_never_says_where_the_stream_ends_is_asked_for_pages(api, informer, until, monkeypatch):
+    monkeypatch.setattr('kclient.informer.INITIAL_EVENTS_S', 0.1)
+    monkeypatch.setattr(api, '_put_initial', lambda *_: None)
+    api.streams = True
+    api.put('configmaps', config('a'))
+    await informer.synced()
+    assert (informer.store.get('default/a') is not None, api.lists) == (True, 1)
+
+
 async def test_a_dropped_watch_resumes_without_a_new_list(api, informer, until):
     await informer.synced()
     await until(lambda: api.watches == 1)

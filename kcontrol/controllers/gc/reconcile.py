@@ -85,7 +85,8 @@ class Collector:
             if resource == CRDS:
                 self._look_again.set()
 
-        self._c.informer(resource).on_change(changed)
+        # Owners and finalizers are all that counts here; kinds that nobody else watches are not held whole.
+        self._c.informers.get(resource, metadata_only=True).on_change(changed)
 
     async def _listed(self) -> None:
         try:

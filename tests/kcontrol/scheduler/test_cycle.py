@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kclient.errors import Conflict, NotFound, Unavailable, failure
+from kclient.errors import Conflict, Invalid, NotFound, Unavailable, failure
 from kclient.model import ObjectList, WatchEvent
 from kcontrol.scheduler.cycle import run_scheduler
 from kcore.env import Env
@@ -68,7 +68,9 @@ class Api:
             raise NotFound(failure(404, 'NotFound', 'no such kind'))
         return ObjectList([*self.objects[r.plural].values()], str(self.revision))
 
-    async def watch(self, r, namespace=None, **_):
+    async def watch(self, r, namespace=None, *, initial_events=False, **_):
+        if initial_events:
+            raise Invalid(failure(422, 'Invalid', 'no streamed lists here'))
         queue: asyncio.Queue[WatchEvent] = asyncio.Queue()
         self.watchers.append((r.plural, queue))
         while True:
