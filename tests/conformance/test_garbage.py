@@ -66,13 +66,16 @@ async def test_pods_go_with_their_controller_and_it_may_wait_for_them(
 @conformance(
     '[sig-api-machinery] Garbage collector should orphan pods created by rc if delete options say so [Conformance]'
 )
-async def test_pods_may_be_left_as_orphans(admin, agent, controllers, until, field, pods, count):
-    runner = await controllers(*WORKLOADS)
+async def test_pods_may_be_left_as_orphans(admin, agent, controllers, until, field, pods, exists):
+    await controllers(*WORKLOADS)
     await admin.create(REPLICATIONCONTROLLERS, controller(replicas=3))
     await until(field(REPLICATIONCONTROLLERS, 'status.readyReplicas', 3))
     await admin.delete(REPLICATIONCONTROLLERS, 'web', 'default', propagation='Orphan')
-    await until(count(REPLICATIONCONTROLLERS, 0))
-    await until(lambda: runner.idle)
+
+    async def gone() -> bool:
+        return await exists(admin, REPLICATIONCONTROLLERS, 'web', 'default') is None
+
+    await until(gone)
     left = await pods()
     assert len(left) == 3
     assert all(controller_of(p) is None for p in left)
