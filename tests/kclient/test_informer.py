@@ -60,13 +60,17 @@ async def test_a_streamed_list_that_breaks_off_leaves_nothing_half_known(api, in
     assert api.lists == 1
 
 
-async def test_a_server_that_never_says_where_the_stream_ends_is_asked_for_pages(api, informer, until, monkeypatch):
+async def test_a_server_that_never_says_where_the_stream_ends_is_asked_for_pages(api, client, monkeypatch):
     monkeypatch.setattr('kclient.informer.INITIAL_EVENTS_S', 0.1)
     monkeypatch.setattr(api, '_put_initial', lambda *_: None)
     api.streams = True
     api.put('configmaps', config('a'))
+    informer = Informer(client, CONFIGMAPS)
+    task = asyncio.ensure_future(informer.run())
     await informer.synced()
     assert (informer.store.get('default/a') is not None, api.lists) == (True, 1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_dropped_watch_resumes_without_a_new_list(api, informer, until):
