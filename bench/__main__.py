@@ -1,4 +1,7 @@
-"""`python -m bench put|get|watch|cas|lease|failover|schedule|all [--vs etcd] [--smoke] [--seconds S] [--runs N]`."""
+"""`python -m bench put|get|watch|cas|lease|failover|schedule|all [--vs etcd] [--smoke] [--seconds S] [--runs N]`.
+
+`python -m bench store --vs etcd` measures what has a target, and ends with a table.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ NAMES = ('put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule', 'authz',
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog='bench', description='Measure the store; JSON on standard output.')
-    parser.add_argument('name', choices=(*NAMES, 'all'))
+    parser.add_argument('name', choices=(*NAMES, 'store', 'all'))
     parser.add_argument('--smoke', action='store_true', help='a moment of everything, to see that it works')
     parser.add_argument('--seconds', type=float, help='length of one measurement')
     parser.add_argument('--runs', type=int, help='measurements of each case, in turn with the peer; medians are shown')

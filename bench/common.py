@@ -49,6 +49,10 @@ class Settings:
     smoke: bool = False
     peers: tuple[Side, ...] = ()
     """Measured in turn with Kubeling; the better one is what a figure is compared with."""
+    cases: frozenset[tuple[str, str]] | None = None
+    """Names of benchmark and case to measure; None for all."""
+    results: list[Result] = field(default_factory=list)
+    """What was measured, in order."""
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -67,6 +71,16 @@ class Figures:
 
     def median(self, name: str) -> float:
         return statistics.median(self.values[name])
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case: our figures, and those of the better peer with its name."""
+
+    bench: str
+    case: str
+    figures: Figures
+    peer: tuple[str, Figures] | None
 
 
 @dataclass(frozen=True)
@@ -253,6 +267,8 @@ def compare(settings: Settings, bench: str, case: str, measure: Measure, main: s
     A figure's peer is the etcd that was better at `main` (the higher the better; `..._ms` and `..._mb`: the lower).
     Every figure also gets `generator_us`: CPU of the load generators for one operation, in microseconds.
     """
+    if settings.cases is not None and (bench, case) not in settings.cases:
+        return
     sides = settings.sides
     figures = [Figures() for _ in sides]
     for _ in range(settings.runs):
@@ -271,6 +287,7 @@ def compare(settings: Settings, bench: str, case: str, measure: Measure, main: s
         value = theirs.median(main)
         if best is None or (value < best[1].median(main)) == main.endswith(('_ms', '_mb')):
             best = side.name, theirs
+    settings.results.append(Result(bench, case, figures[0], best))
     emit(bench, case, figures[0], best)
 
 

@@ -4,12 +4,12 @@
 
 Starts its own cluster of real processes in a temporary directory. Never more than a minority is disturbed at once, by
 kill -9, SIGSTOP, a cut of its links to the other members (each link passes a proxy of this process), or a file size
-limit at what it has already written (a full disk, without root). Writers write values that occur only once, plus a
-counter by compare-and-swap; a watcher follows everything from the beginning. At the end every member is healed and each
-must hold every acknowledged write exactly once, and the watcher must have seen exactly what is there. Beside them run
-the clients of the simulation (gets, puts, transactions, leases, watches), and its checkers judge their history. Exit
-code 0 if all is well, 1 if anything was lost, duplicated, missed or has no explanation, 2 if the cluster did not come
-up.
+limit at what its log or its tables have already written (a full disk, without root). Writers write values that occur
+only once, plus a counter by compare-and-swap; a watcher follows everything from the beginning. At the end every member
+is healed and each must hold every acknowledged write exactly once, and the watcher must have seen exactly what is
+there. Beside them run the clients of the simulation (gets, puts, transactions, leases, watches), and its checkers judge
+their history. Exit code 0 if all is well, 1 if anything was lost, duplicated, missed or has no explanation, 2 if
+the cluster did not come up.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ NAMES = {
     'cut': 'cut off',
     'cut one way': 'cut off one way',
     'full disk': 'full disk of',
+    'full tables': 'no room for the tables of',
 }
 WRITE_PAUSE_S = 0.004
 """Between two writes of one writer: enough load to be in the middle of something whenever a member dies."""
@@ -142,14 +143,15 @@ class Cluster:
             member.process.signal(signal.SIGCONT)
             member.stopped = False
 
-    def fill(self, member: Member) -> bool:
-        """Let the member's log grow no further; False when its tables' file is larger than the log's."""
+    def fill(self, member: Member, kind: str) -> bool:
+        """Let the member's tables, or (full disk) neither log nor tables grow further; False when it has no log yet."""
         root = self.directory / f'store-{member.id}'
         newest = max((root / 'wal').glob('*.wal'), key=lambda p: (p.stat().st_size > 0, p.name), default=None)
         size = 0 if newest is None else newest.stat().st_size
-        others = max((p.stat().st_size for p in (root / 'state').rglob('*') if p.is_file()), default=0)
-        if not size or others > size:
+        if not size:
             return False
+        if kind == 'full tables':
+            size = max(size, *(p.stat().st_size for p in (root / 'state').rglob('*') if p.is_file()))
         member.limit_files(size)
         member.full = True
         return True
@@ -234,20 +236,19 @@ async def torment(
         healthy = [m for m in cluster.members if not m.down]
         if len(cluster.members) - len(healthy) >= max(most_down, 1) or not healthy:
             continue
-        kinds = ('kill', 'kill', 'stop', 'cut', 'cut one way', 'full disk')
+        kinds = ('kill', 'kill', 'stop', 'cut', 'cut one way', 'full disk', 'full tables')
         victim, kind, pause_s = rng.choice(healthy), rng.choice(kinds), rng.uniform(0.3, 4.0)
         if most_down == 0 and kind == 'kill':
             pause_s = 0.1
         leader = [m for m in healthy if m.address == client.endpoint]
         if leader and rng.random() < 0.5:
             victim = leader[0]
-        what = NAMES[kind]
         if kind == 'kill':
             await cluster.kill(victim)
         elif kind == 'stop':
             cluster.stop(victim)
-        elif kind == 'full disk':
-            if not cluster.fill(victim):
+        elif kind in ('full disk', 'full tables'):
+            if not cluster.fill(victim, kind):
                 continue
         else:
             cluster.links.cut(victim.id, both=kind == 'cut')
@@ -255,7 +256,7 @@ async def torment(
         record.faults += 1
         record.by_kind[kind] = record.by_kind.get(kind, 0) + 1
         whom = f'member {victim.id}' + (' (leader)' if victim in leader else '')
-        say(f'{what} {whom}, back in {pause_s:.1f} s', record)
+        say(f'{NAMES[kind]} {whom}, back in {pause_s:.1f} s', record)
         repair = tasks.start_detached('repair', mend(cluster, victim, pause_s))
         repairs.add(repair)
         repair.add_done_callback(repairs.discard)

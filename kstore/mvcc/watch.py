@@ -111,6 +111,7 @@ class Hub:
         self._stale = False
         self.published = store.revision
         """Everything up to this revision has been given to the feeds."""
+        self.history_records = HISTORY_RECORDS
         self.events = 0
         """Events handed to listeners, for metrics."""
 
@@ -181,7 +182,7 @@ class Hub:
         found: list[Change] = []
         seen, last = 0, start - 1
         for change in store.history(start, store.revision + 1):
-            if seen >= HISTORY_RECORDS and change.revision != last:
+            if seen >= self.history_records and change.revision != last:
                 return found, last
             seen, last = seen + 1, change.revision
             if scope.covers(change.key) and scope.wants(change):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.common import etcds
+from bench import store
+from bench.common import Figures, Result, etcds
 from bench.grpc import fields, integer, message, part
 
 ROOT = Path(__file__).parents[2]
@@ -50,3 +51,24 @@ def test_protobuf_fields_come_back_as_they_were_written():
     assert integer(part(nested, 2), 3) == 300
     assert message((1, 0), (2, b'')) == b''  # zeros are left out
     assert (integer(b'', 7), part(b'', 7)) == (0, b'')
+
+
+def test_the_table_of_the_store_says_which_targets_are_met() -> None:
+    def figures(**values: float) -> Figures:
+        found = Figures()
+        found.add(**values)
+        return found
+
+    results = [
+        Result(
+            'put', '100 clients', figures(ops_per_s=900, p99_ms=10), ('etcd 3.5.1', figures(ops_per_s=1000, p99_ms=20))
+        ),
+        Result('failover', store.FAILOVER, figures(median_ms=90), ('etcd 3.5.1', figures(median_ms=1200))),
+        Result('cas', '16 contenders', figures(wins_per_s=800), None),
+    ]
+    assert store.table(results)[2:] == [
+        '| put, 100 clients | ops_per_s | ≥ 1× | 900.0 | 1,000.0 (etcd 3.5.1) | 0.90 | **no** |',
+        '| put, 100 clients | p99_ms | ≤ 1× | 10.0 | 20.0 (etcd 3.5.1) | 0.50 | yes |',
+        '| cas, 16 contenders | wins_per_s | ≥ 4× | 800.0 | – | – | – |',
+        '| failover, kill -9 leader, 20 trials | median_ms | ≤ 500 | 90.0 | 1,200.0 (etcd 3.5.1) | 0.07 | yes |',
+    ]

@@ -23,6 +23,7 @@ from kstore.engine.layers import Engine
 from kstore.engine.memory import Image, MemoryBackend
 from kstore.fsm import SNAPSHOT_CHUNK_BYTES
 from kstore.member import Member
+from kstore.mvcc.watch import HISTORY_RECORDS
 from kstore.raft.confchange import ConfChange, Op
 from kstore.raft.errors import RaftError
 from tests.sim.kstore import judges
@@ -97,7 +98,7 @@ class StoreWorld:
         self.world.net.delay_s = (0.0001, rng.choice([0.001, 0.005, 0.03]))
         for machine in self.machines:
             machine.keep_entries = rng.choice([10, 40, 1000])
-        self.lease_workers, self.chunk_bytes = 1, SNAPSHOT_CHUNK_BYTES
+        self.lease_workers, self.chunk_bytes, self.history_records = 1, SNAPSHOT_CHUNK_BYTES, HISTORY_RECORDS
         self.stretch = 1.0
         if seed % 2 and faults is None:
             self._be_nasty(random.Random(f'nasty {seed}'))
@@ -112,8 +113,8 @@ class StoreWorld:
     def _be_nasty(self, rng: random.Random) -> None:
         """More leases than one, faults that strike where it hurts, now and then a time long enough for checkpoints."""
         self.faults += rng.sample(NASTY, 2)
-        self.lease_workers, self.chunk_bytes = 3, rng.choice([200, 2000])
-        if rng.random() < 0.2:
+        self.lease_workers, self.chunk_bytes, self.history_records = 3, rng.choice([200, 2000]), rng.choice([2, 20])
+        if rng.random() < 0.3:
             self.stretch, self.ttls, self.pace = 3.0, (7, 12), 0.3
 
     # --- members ----------------------------------------------------------------------------------------------------
@@ -132,6 +133,7 @@ class StoreWorld:
         member = Member(config, env, Engine(MemoryBackend(machine.image)))
         member.node.config = replace(member.node.config, log_keep_entries=machine.keep_entries)
         member.fsm.chunk_bytes = self.chunk_bytes
+        member.hub.history_records = self.history_records
         self.ledger.attach(machine.id, member.fsm)
         self.ledger.stands(machine.id, member.fsm)
         member.node.on_leader_change(lambda leader, term: self._led(machine.id, leader, term))
@@ -255,10 +257,12 @@ class StoreWorld:
 
     async def _zombie(self, victim: Machine) -> None:
         """It sleeps through an election and wakes up where nobody tells it."""
+        victim = self.leader() or victim
         self._split(victim)
         victim.host.pause()
         await asyncio.sleep(self.rng.uniform(0.5, 2.5))
         victim.host.resume()
+        await asyncio.sleep(self.rng.uniform(0.0, 3.0))
 
     def _administer(self, kind: str, victim: Machine) -> bool:
         assert victim.member is not None
@@ -297,7 +301,7 @@ class StoreWorld:
             async with asyncio.TaskGroup() as group:
                 workers = [tasks.start(group, f'keys {n}', work.keys(f'c{n}', c)) for n, c in enumerate(clients[:4])]
                 workers += [
-                    tasks.start(group, f'leases {n}', work.leases(f'l{n}' if n else 'l', clients[4], self.ttls))
+                    tasks.start(group, f'leases {n}', work.leases(f'l{n}' if n else 'l', clients[4 + n], self.ttls))
                     for n in range(self.lease_workers)
                 ]
                 workers.append(tasks.start(group, 'compactor', work.compactor(clients[4], self.compact_every_s)))
