@@ -15,7 +15,7 @@ import structlog
 from kapi.authn.user import SYSTEM
 from kapi.authz import flow_defaults, policy
 from kapi.authz.reconcile import mended
-from kapi.errors import AlreadyExists, ApiError, NotFound
+from kapi.errors import AlreadyExists, ApiError, InvalidObject, NotFound
 from kapi.registry.store import Write
 from kapi.storage.base import KeyExists, KeyMissing, StorageError, Versioned
 from kapi.storage.codec import clone
@@ -31,6 +31,8 @@ NAMESPACES = ('default', 'kube-system', 'kube-public', 'kube-node-lease')
 MASTER_LEASES = '/registry/masterleases/'
 MASTER_LEASE_TTL_S = 15
 MASTER_LEASE_REFRESH_S = 5.0
+CLAIM_TRIES, CLAIM_RETRY_S = 50, 0.1
+"""A claim that no Service follows for that long is an error: who made it has died, and a repair will free it."""
 API_PORT = 443
 FLOW_GROUP = 'flowcontrol.apiserver.k8s.io'
 LABELS = {'component': 'apiserver', 'provider': 'kubernetes'}
@@ -59,9 +61,7 @@ async def bootstrap(server: ApiServer) -> None:
         'clusterIP': server.addresses.first_ip,
         'ports': [{'name': 'https', 'port': API_PORT, 'protocol': 'TCP', 'targetPort': API_PORT}],
     }
-    await ensure(
-        server, '', 'services', 'default', {'metadata': {'name': 'kubernetes', 'labels': LABELS}, 'spec': spec}
-    )
+    await _ensure_service(server, {'metadata': {'name': 'kubernetes', 'labels': LABELS}, 'spec': spec})
     roles = [('clusterroles', o) for o in policy.cluster_roles()]
     roles += [('clusterrolebindings', o) for o in policy.cluster_role_bindings()]
     await asyncio.gather(
@@ -70,6 +70,18 @@ async def bootstrap(server: ApiServer) -> None:
         *(ensure(server, FLOW_GROUP, 'flowschemas', '', clone(o)) for o in flow_defaults.SCHEMAS),
     )
     server.bootstrapped = True
+
+
+async def _ensure_service(server: ApiServer, obj: Obj) -> None:
+    """The API's own Service, whose address another server may have claimed a moment before it creates it."""
+    for _ in range(CLAIM_TRIES):
+        try:
+            return await ensure(server, '', 'services', 'default', clone(obj))
+        except InvalidObject as e:
+            log.info('the address of the API is being claimed by another server', err=str(e))
+        await asyncio.sleep(CLAIM_RETRY_S)
+        await server.cache.fresh()
+    await ensure(server, '', 'services', 'default', obj)
 
 
 async def _mend(server: ApiServer, group: str, plural: str, wanted: Obj) -> None:

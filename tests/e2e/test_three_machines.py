@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
+from kclient.api import Client
+from kclient.errors import AlreadyExists, Conflict, Forbidden, ServerFailed, Timeout, Unavailable
+from kclient.kubeconfig import load
+from kcontrol.kinds import RESOURCEQUOTAS
+from kcore.env import Env
+from kcore.meta.gvk import SECRETS
 from tests.e2e.conftest import ROOT, LocalCluster
 
 pytestmark = pytest.mark.e2e
+MARKER = 'clear-text-of-no-business-on-any-disk'
 
 
 class Machines:
@@ -91,3 +102,50 @@ def test_the_same_machine_cannot_run_twice(machines: Machines) -> None:
     assert second.returncode == 1
     assert 'server-2' in second.stderr
     assert 'already runs' in second.stderr
+
+
+async def test_a_quota_is_exact_while_the_stores_leader_dies_and_no_secret_lies_open(
+    machines: Machines,
+) -> None:
+    cluster, env = machines.cluster, Env.real()
+    cluster.kctl('create', 'namespace', 'narrow')
+    base = load(cluster.data / 'kubeconfig', env)
+    assert len(base.servers) == 3
+    limit = {'metadata': {'name': 'q', 'namespace': 'narrow'}, 'spec': {'hard': {'secrets': '10'}}}
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(Client(replace(base, servers=(s,), origin=None), env, user_agent='test'))
+            for s in base.servers
+        ]
+        await clients[0].create(RESOURCEQUOTAS, limit)
+        for client in clients:
+            await client.get(RESOURCEQUOTAS, 'q', 'narrow')
+
+        async def create(n: int) -> bool:
+            """Whether the Secret exists; unclear answers are asked again."""
+            meta = {'name': f's{n}', 'namespace': 'narrow'}
+            while True:
+                try:
+                    await clients[n % 3].create(SECRETS, {'metadata': meta, 'stringData': {'password': MARKER}})
+                except AlreadyExists:
+                    return True
+                except Forbidden:
+                    return False
+                except (Unavailable, Timeout, ServerFailed, Conflict):
+                    await asyncio.sleep(0.05)
+                else:
+                    return True
+
+        async with asyncio.TaskGroup() as group:
+            creating = [group.create_task(create(n)) for n in range(50)]
+            await asyncio.wait(creating, return_when=asyncio.FIRST_COMPLETED)
+            killing = group.create_task(asyncio.to_thread(cluster.kill, 'store-leader'))
+        assert 'store' in killing.result()
+        assert sorted(t.result() for t in creating) == [False] * 40 + [True] * 10
+        held = [s for s in (await clients[1].list(SECRETS, 'narrow')).items if s['metadata']['name'].startswith('s')]
+        assert {base64.b64decode(s['data']['password']).decode() for s in held} == {MARKER}
+        assert len(held) == 10
+    forms = (MARKER.encode(), base64.b64encode(MARKER.encode()).rstrip(b'=')[:-1])
+    files = [f for f in cluster.data.rglob('*') if f.is_file()]
+    assert any(f.is_relative_to(cluster.data / 'store-1') for f in files)
+    assert [str(f) for f in files if any(form in f.read_bytes() for form in forms)] == []
