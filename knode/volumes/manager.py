@@ -182,6 +182,10 @@ class Volumes:
         for m in c.get('volumeMounts') or ():
             if m['name'] not in known:
                 raise ContainerConfigError(f"volumeMount {m['name']} not found among the pod's volumes")
+            if m.get('mountPropagation') == 'Bidirectional':
+                raise ContainerConfigError(
+                    f'mountPropagation Bidirectional of "{m["name"]}": this node shares no mounts'
+                )
             root, sub = self.path(m['name']), sub_path(m, spec.env)
             if sub and str(root) not in self.memory(pod):  # what is in memory is only reached from inside the pod
                 _prepare(m, c, str(root), sub)
@@ -235,19 +239,17 @@ class Volumes:
                     await self.stale.wait()
             self.stale.clear()
             if (now := pod()) is not None:
-                try:
-                    await self.refresh(now)
-                except (NodeError, ClientError, OSError) as e:  # the old files stay; the next round may do better
-                    log.info('volumes not refreshed', err=str(e))
+                await self.refresh(now)
 
     async def refresh(self, pod: Obj) -> None:
-        """A missing object leaves the old files; a mounted subPath shows them for ever, as upstream.
-
-        Raises VolumeError, ClientError, OSError.
-        """
+        """A missing object leaves the old files; a mounted subPath shows them for ever, as upstream."""
         for volume in pod['spec'].get('volumes') or ():
-            if any(k in volume for k in CONTENT_KINDS):
+            if not any(k in volume for k in CONTENT_KINDS):
+                continue
+            try:
                 await self._set_up(pod, volume)
+            except (NodeError, ClientError, OSError) as e:  # the next round may do better, and the next volume now
+                log.info('volume not refreshed', volume=volume['name'], err=str(e))
 
     async def remove(self) -> None:
         """Unlinks host paths first, so that nothing outside the pod's directory can be reached by the removal."""

@@ -54,14 +54,14 @@ def write(directory: Path, payload: Payload, stamp: str, *, gid: int | None = No
     fresh.mkdir(mode=0o755)
     for name, file in wanted.items():
         _write(fresh / check_path(name), file, gid)
-    old = os.readlink(directory / '..data') if (directory / '..data').is_symlink() else ''
     draft = directory / '..data_tmp'
     draft.unlink(missing_ok=True)
     draft.symlink_to(fresh.name)
     draft.replace(directory / '..data')
     _link(directory, {PurePosixPath(name).parts[0] for name in payload})
-    if old:
-        shutil.rmtree(directory / old, ignore_errors=True)
+    for entry in directory.glob('..*'):  # the version before, and what an interrupted write has left
+        if entry.name not in {'..data', fresh.name}:
+            shutil.rmtree(entry, ignore_errors=True)
     return True
 
 

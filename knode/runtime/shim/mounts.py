@@ -19,7 +19,7 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x10000000
 SYS_OPENAT2, RESOLVE_BENEATH = 437, 8
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 MS_NOSUID, MS_NODEV = 2, 4
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SLAVE = 1, 32, 4096, 8192, 16384, 1 << 18, 1 << 19
+MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SLAVE = 4096, 8192, 16384, 1 << 18, 1 << 19
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,13 +47,13 @@ def mount_all(mounts: Sequence[Mapping[str, Any]], staging: str, *, hostname: st
         _make_room(target, os.path.isdir(source), os.path.join(staging, str(n)))
         _mount(source, target, MS_BIND | MS_REC)
         if mounts[n].get('read_only'):
-            _mount('none', target, MS_REMOUNT | MS_BIND | MS_RDONLY)
+            _set_read_only(target, value=True, recursive=False)
         os.close(sources[n])
     if read_only_root:
-        _set_read_only('/', value=True)
+        _set_read_only('/', value=True, recursive=True)
         kept = [os.path.realpath(m['target']) for m in mounts if not m.get('read_only')]
         for target in ('/dev', '/proc', *kept):
-            _set_read_only(target, value=False)
+            _set_read_only(target, value=False, recursive=True)
 
 
 class _OpenHow(ctypes.Structure):
@@ -128,10 +128,14 @@ class _MountAttr(ctypes.Structure):
     _fields_ = [(n, ctypes.c_uint64) for n in ('attr_set', 'attr_clr', 'propagation', 'userns_fd')]
 
 
-def _set_read_only(path: str, *, value: bool) -> None:
-    """Of a mount and everything mounted below it. Raises MountError before Linux 5.12."""
+def _set_read_only(path: str, *, value: bool, recursive: bool) -> None:
+    """Of a mount, or of everything mounted below it, too. Raises MountError before Linux 5.12.
+
+    An older remount would have to name every other flag of the mount: without privilege none may be taken off it.
+    """
     attr = _MountAttr(attr_set=MOUNT_ATTR_RDONLY if value else 0, attr_clr=0 if value else MOUNT_ATTR_RDONLY)
-    call = (SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), AT_RECURSIVE, ctypes.byref(attr), ctypes.sizeof(attr))
+    flags = AT_RECURSIVE if recursive else 0
+    call = (SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), flags, ctypes.byref(attr), ctypes.sizeof(attr))
     if _libc.syscall(*call) != 0:
         raise MountError(f'changing "{path}" to read-{"only" if value else "write"}: {os.strerror(ctypes.get_errno())}')
 

@@ -1,0 +1,114 @@
+"""Volumes made of API objects: replaced as one, kept up to date, readable by whom they are for."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from knode.errors import ContainerConfigError, VolumeError
+from knode.pods.launch import Paths
+from knode.runtime.driver import Capabilities
+from knode.volumes import payload
+from knode.volumes.manager import Volumes, sub_path
+from knode.volumes.payload import File
+
+
+def content(directory):
+    return {p.name: p.read_text() for p in directory.iterdir() if not p.name.startswith('..')}
+
+
+def test_all_files_change_at_once_and_nothing_is_left_behind(tmp_path):
+    payload.write(tmp_path, {'a': File(b'1', 0o644), 'd/b': File(b'1', 0o400)}, 's1')
+    (tmp_path / '..torn').mkdir()
+    assert (tmp_path / 'd' / 'b').stat().st_mode & 0o777 == 0o400
+    assert payload.write(tmp_path, {'a': File(b'2', 0o644), 'c': File(b'2', 0o644)}, 's2')
+    assert content(tmp_path) == {'a': '2', 'c': '2'}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['..data', '..s2', 'a', 'c']
+    assert os.readlink(tmp_path / 'a') == '..data/a'
+
+
+def test_what_has_not_changed_is_not_written(tmp_path):
+    files = {'a': File(b'1', 0o600)}
+    group = os.getegid()
+    assert payload.write(tmp_path, files, 's1', gid=group)
+    assert not payload.write(tmp_path, files, 's2', gid=group)
+    assert (tmp_path / 'a').stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize('path', ['', '/a', '../a', 'a/../b', '..a'])
+def test_no_file_leads_out_of_its_volume(tmp_path, path):
+    with pytest.raises(VolumeError):
+        payload.write(tmp_path, {path: File(b'', 0o644)}, 's1')
+
+
+class Objects:
+    def __init__(self, **maps):
+        self.maps = maps
+
+    async def read(self, resource, name, namespace):
+        data = self.maps.get(name)
+        return None if data is None else {'data': data}
+
+    async def token(self, pod, audience, expires_s):
+        return f'token for {audience}'
+
+
+@pytest.fixture
+def volumes(env, tmp_path):
+    objects = Objects(one={'k': '1'}, two={'k': '1'})
+    driver = SimpleNamespace(capabilities=Capabilities())
+    host = SimpleNamespace(env=env, objects=objects, driver_for=lambda pod: driver, facts=lambda address: None)
+    made = Volumes(host, Paths(tmp_path), lambda: '127.64.0.2')
+    made.objects = objects
+    return made
+
+
+async def test_a_missing_object_keeps_the_old_files_and_holds_up_no_other_volume(volumes, make_pod):
+    names = ('one', 'two')
+    pod = make_pod(volumes=[{'name': n, 'configMap': {'name': n}} for n in names])
+    await volumes.set_up(pod)
+    volumes.objects.maps = {'two': {'k': '2'}}
+    await volumes.refresh(pod)
+    assert [content(volumes.path(n)) for n in names] == [{'k': '1'}, {'k': '2'}]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
+@pytest.mark.parametrize(
+    ('security', 'mode', 'owner', 'group'),
+    [
+        ({}, 0o644, 0, 0),
+        ({'runAsUser': 1000}, 0o600, 1000, 0),
+        ({'runAsUser': 1000, 'fsGroup': 2000}, 0o640, 1000, 2000),
+        ({'fsGroup': 2000}, 0o640, 0, 2000),
+    ],
+)
+async def test_a_token_belongs_to_who_uses_it(volumes, make_pod, *, security, mode, owner, group):
+    source = {'serviceAccountToken': {'path': 't', 'audience': 'vault'}}
+    pod = make_pod(securityContext=security, volumes=[{'name': 'v', 'projected': {'sources': [source]}}])
+    await volumes.set_up(pod)
+    file = (volumes.path('v') / 't').stat()
+    assert (file.st_mode & 0o777, file.st_uid, file.st_gid) == (mode, owner, group)
+
+
+@pytest.mark.parametrize(
+    ('mount', 'found'),
+    [({}, ''), ({'subPath': 'a/b'}, 'a/b'), ({'subPath': 'a..b'}, 'a..b'), ({'subPathExpr': '$(X)/$$(X)'}, 'x/$(X)')],
+)
+def test_a_sub_path_is_expanded(mount, found):
+    assert sub_path(mount, {'X': 'x'}) == found
+
+
+@pytest.mark.parametrize(
+    ('mount', 'words'),
+    [
+        ({'subPathExpr': '$(Y)/$(Z)'}, 'missing value for Y, Z'),
+        ({'subPathExpr': '/$(X)'}, 'error SubPath `/x` must not be an absolute path'),
+        ({'subPath': 'a/../b'}, "unable to provision SubPath `a/../b`: must not contain '..'"),
+    ],
+)
+def test_a_sub_path_that_cannot_be_is_refused_in_upstreams_words(mount, words):
+    with pytest.raises(ContainerConfigError) as refused:
+        sub_path(mount, {'X': 'x', 'Z': ''})
+    assert str(refused.value) == words
