@@ -19,6 +19,7 @@ from kcore.env import Env
 from kcore.meta.gvk import PODS
 from kcore.process import Ready, Run
 from kcore.tasks import start, start_detached, start_essential, start_restarting, stop
+from knode.access import Access
 from knode.addresses import AddressPool
 from knode.config import NodeConfig
 from knode.eviction.manager import EvictionManager
@@ -99,7 +100,7 @@ class Agent:
         )  # fmt: skip
         host.refusal = self._eviction.verdict
         stats = StatsHandlers(config, env, manager, collector, host.probe_metrics)
-        self._server = NodeServer(config, env, manager, stats)
+        self._server = NodeServer(config, env, manager, stats, Access(config, env, client))
 
     async def serve(self, ready: Callable[[], None]) -> None:
         config, keeper, server = self._config, self._keeper, self._server
@@ -115,7 +116,10 @@ class Agent:
                 working.result()
             except asyncio.CancelledError:
                 if config.shutdown_grace_period_s:
-                    await shut_down(keeper, self._manager, config.shutdown_grace_period_s)
+                    await shut_down(
+                        keeper, self._manager, config.shutdown_grace_period_s,
+                        config.shutdown_grace_period_critical_pods_s,
+                    )  # fmt: skip
                 raise
             finally:
                 await stop(working)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -54,6 +54,16 @@ class NodeConfig(Config):
     shutdown_grace_period_s: float = Field(
         0.0, ge=0, description='seconds that pods get when the agent is stopped; 0: they go on without it'
     )
+    shutdown_grace_period_critical_pods_s: float = Field(
+        0.0, ge=0, description='how many of them are kept for critical pods, which end after the others'
+    )
+    healthz_listen: Address | None = Field(None, description='HOST:PORT of a plain /healthz (the kubelet: 10248)')
+    read_only_listen: Address | None = Field(
+        None, description='HOST:PORT of a plain, open, read-only API (the kubelet once: 10255); off unless given'
+    )
+    authorization_mode: Literal['Certificate', 'Webhook'] = Field(
+        'Certificate', description='who may use the kubelet API: its known clients only, or whom the API server lets'
+    )
 
     @model_validator(mode='after')
     def _relations(self) -> Self:
@@ -66,6 +76,8 @@ class NodeConfig(Config):
                     quantity.parse(getattr(self, name))
             except ValueError as e:
                 raise ValueError(f'{name}: {e}') from e
+        if self.shutdown_grace_period_critical_pods_s > self.shutdown_grace_period_s:
+            raise ValueError('shutdown_grace_period_critical_pods_s must not be greater than shutdown_grace_period_s')
         if self.lease_duration_s <= self.heartbeat_s:
             raise ValueError('lease_duration_s must be greater than heartbeat_s')
         given = [self.tls_cert, self.tls_key, self.client_ca]

@@ -1,7 +1,8 @@
 """The kubelet's own HTTPS API: logs, health, pods; streams are in `knode.streams`, figures in `knode.stats`.
 
-Callers show a client certificate of the cluster's authority; only the API server's kubelet client and members of
-system:masters may use it. Errors are plain text with kubelet's words, which the API server turns into a Status.
+Who may use it is `knode.access`'s matter. Beside it, when asked for: `/healthz` for those who only want to know whether
+the agent lives, and an open, read-only part without TLS. Errors are plain text with kubelet's words, which the API
+server turns into a Status.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -21,6 +21,7 @@ from kcore.config import split_address
 from kcore.env import Env
 from kcore.meta.times import parse_time
 from kcore.tls import Identity
+from knode.access import Access
 from knode.config import NodeConfig
 from knode.errors import BadRequestError, NotFoundError, ProtocolRefused
 from knode.logs import LogOptions, read_log
@@ -32,55 +33,59 @@ from knode.streams.handlers import StreamHandlers
 
 log = structlog.get_logger('knode.server')
 
-API_SERVER_CLIENT = 'kube-apiserver-kubelet-client'
-ADMINISTRATORS = 'system:masters'
-OPEN_PATHS = frozenset({'/healthz'})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class NodeServer:
-    def __init__(self, config: NodeConfig, env: Env, manager: PodManager, stats: StatsHandlers) -> None:
-        self._config, self._env, self._manager, self._stats = config, env, manager, stats
-        self._runner: web.AppRunner | None = None
+    def __init__(self, config: NodeConfig, env: Env, manager: PodManager, stats: StatsHandlers, access: Access) -> None:
+        self._config, self._env, self._manager, self._stats, self._access = config, env, manager, stats, access
+        self._runners: list[web.AppRunner] = []
         self.port = 0
 
     async def start(self) -> None:
         """Raises OSError when the address is taken or a certificate cannot be read."""
-        app = web.Application(middlewares=[self._guard])
+        config = self._config
+        if config.healthz_listen:
+            health = web.Application()
+            health.router.add_get('/healthz', self._healthz)
+            await self._listen(health, config.healthz_listen, None)
+        if config.read_only_listen:
+            await self._listen(self._reading(web.Application(middlewares=[_errors])), config.read_only_listen, None)
+        app = self._reading(web.Application(middlewares=[self._guard, _errors]))
+        app.router.add_get('/containerLogs/{namespace}/{pod}/{container}', self._logs)
+        StreamHandlers(self._manager).add_routes(app.router)
+        self.port = await self._listen(app, config.listen, self._tls())
+
+    def _reading(self, app: web.Application) -> web.Application:
+        """What anybody may see where somebody has opened a read-only port."""
         app.router.add_get('/healthz', self._healthz)
         app.router.add_get('/pods', self._pods)
-        app.router.add_get('/containerLogs/{namespace}/{pod}/{container}', self._logs)
         self._stats.add_routes(app.router)
-        StreamHandlers(self._manager).add_routes(app.router)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        host, port = split_address(self._config.listen)
-        site = web.TCPSite(self._runner, host, port, ssl_context=self._tls())
-        await site.start()
-        self.port = int(self._runner.addresses[0][1])
+        return app
+
+    async def _listen(self, app: web.Application, address: str, tls: ssl.SSLContext | None) -> int:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        self._runners.append(runner)
+        host, port = split_address(address)
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
+        return int(runner.addresses[0][1])
 
     def _tls(self) -> ssl.SSLContext | None:
         c = self._config
         if c.tls_cert is None or c.tls_key is None or c.client_ca is None:
             return None
-        return Identity(self._env, (c.tls_cert, c.tls_key), (c.client_ca,)).server()
+        # Who shows no certificate may still have a token.
+        wanted = ssl.CERT_OPTIONAL if c.authorization_mode == 'Webhook' else ssl.CERT_REQUIRED
+        return Identity(self._env, (c.tls_cert, c.tls_key), (c.client_ca,), client_certificates=wanted).server()
 
     async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        for runner in self._runners:
+            await runner.cleanup()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._config.client_ca is not None and request.path not in OPEN_PATHS and not allowed(_subject(request)):
-            return web.Response(status=403, text=f'Forbidden (user={_subject(request).get("commonName", "")})\n')
-        try:
-            return await handler(request)
-        except NotFoundError as e:
-            return web.Response(status=404, text=str(e))
-        except (BadRequestError, ValueError) as e:
-            return web.Response(status=400, text=str(e))
-        except ProtocolRefused as e:
-            return web.Response(status=403, text=str(e), headers=CIMultiDict(e.headers))
+        return await self._access.refusal(request) or await handler(request)
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text='ok')
@@ -112,20 +117,16 @@ class NodeServer:
         return response
 
 
-def _subject(request: web.Request) -> dict[str, str]:
-    """The client certificate's subject; organisations joined by commas."""
-    transport = request.transport
-    cert: Mapping[str, Any] = (transport.get_extra_info('peercert') if transport else None) or {}
-    found: dict[str, str] = {}
-    for pairs in cert.get('subject', ()):
-        for key, value in pairs:
-            found[key] = f'{found[key]},{value}' if key in found else value
-    return found
-
-
-def allowed(subject: Mapping[str, str]) -> bool:
-    organisations = subject.get('organizationName', '').split(',')
-    return subject.get('commonName') == API_SERVER_CLIENT or ADMINISTRATORS in organisations
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except NotFoundError as e:
+        return web.Response(status=404, text=str(e))
+    except (BadRequestError, ValueError) as e:
+        return web.Response(status=400, text=str(e))
+    except ProtocolRefused as e:
+        return web.Response(status=403, text=str(e), headers=CIMultiDict(e.headers))
 
 
 def _ended(worker: PodWorker, record: Record) -> bool:

@@ -25,8 +25,11 @@ MESSAGE = 'Pod was terminated in response to imminent node shutdown.'
 DISRUPTION = 'TerminationByKubelet'
 
 
-async def shut_down(keeper: NodeKeeper, manager: PodManager, grace_s: float) -> None:
-    """Returns when the API knows, or AVOIDED_S + REPORT_S after the grace. Raises nothing but cancellation."""
+async def shut_down(keeper: NodeKeeper, manager: PodManager, grace_s: float, critical_s: float) -> None:
+    """critical_s: the part of the grace that is kept for critical pods.
+
+    Returns when the API knows, or AVOIDED_S + REPORT_S after the grace. Raises nothing but cancellation.
+    """
     log.info('node shuts down', grace_s=grace_s)
     try:
         async with asyncio.timeout(AVOIDED_S + grace_s + REPORT_S):
@@ -36,6 +39,6 @@ async def shut_down(keeper: NodeKeeper, manager: PodManager, grace_s: float) -> 
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AVOIDED_S):
                     await keeper.avoided.wait()
-            await manager.terminate(Verdict(REASON, MESSAGE, grace_s, DISRUPTION))
+            await manager.terminate(Verdict(REASON, MESSAGE, grace_s, DISRUPTION), critical_s=critical_s)
     except TimeoutError:
         log.warning('node shutdown was cut short: not every pod has ended, or the API was out of reach')

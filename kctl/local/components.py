@@ -15,7 +15,7 @@ from kcore import process
 from kcore.config import Config
 from kcore.env import Env
 from kcore.tls import Identity
-from kctl.local.layout import LOCALHOST, Layout, Role, join
+from kctl.local.layout import HEALTHZ_PORT, LOCALHOST, Layout, Role, join
 from kctl.local.pki import Authority, Leaf, kubeconfig
 
 SYSTEM_MASTERS = 'system:masters'
@@ -214,6 +214,8 @@ class Plan:
             'tls-cert': str(certificate),
             'tls-key': str(key),
             'client-ca': self._ca,
+            'authorization-mode': 'Webhook',
+            'healthz-listen': f'{lay.node_address(n)}:{HEALTHZ_PORT}',
             'pod-manifest-path': str(lay.manifests(n)),
         }
 

@@ -25,6 +25,7 @@ from kcore.env import Env
 PORT_BASE = 6440
 """API server 1 then listens on 6443, where everybody looks for it."""
 KUBELET_PORT = 10250
+HEALTHZ_PORT = 10248
 ADDRESS_BLOCKS = 32
 STORES_MAX, NODES_MAX, APIS_MAX = 9, 200, 9
 LOCALHOST = '127.0.0.1'

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from knode.pods.model import Verdict
+from kcore.meta.selectors import LabelOp, Requirement
+from knode.pods.model import Verdict, containers_of
 from knode.pods.resources import amount, requests
 from knode.pods.security import forbidden_sysctl
 
 Obj = Mapping[str, Any]
 
+OPERATORS: Mapping[str, LabelOp] = {
+    'In': 'in', 'NotIn': 'notin', 'Exists': 'exists', 'DoesNotExist': '!', 'Gt': 'gt', 'Lt': 'lt',
+}  # fmt: skip
 PREFIX = 'Pod was rejected: '
 
 
@@ -28,10 +32,27 @@ def admit(
 
 def _selected(pod: Obj, labels: Mapping[str, str] | None) -> Verdict | None:
     wanted = pod['spec'].get('nodeSelector') or {}
-    if labels is None or all(labels.get(k) == v for k, v in wanted.items()):
+    if labels is None or (all(labels.get(k) == v for k, v in wanted.items()) and _has_affinity(pod, labels)):
         return None
     text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
     return Verdict('NodeAffinity', PREFIX + text)
+
+
+def _has_affinity(pod: Obj, labels: Mapping[str, str]) -> bool:
+    """One of the required terms has to fit; a term without conditions fits nothing."""
+    affinity = (pod['spec'].get('affinity') or {}).get('nodeAffinity') or {}
+    required = affinity.get('requiredDuringSchedulingIgnoredDuringExecution')
+    return required is None or any(_fits_term(t, labels) for t in required.get('nodeSelectorTerms') or ())
+
+
+def _fits_term(term: Obj, labels: Mapping[str, str]) -> bool:
+    name = {'metadata.name': labels.get('kubernetes.io/hostname', '')}
+    conditions = [(c, labels) for c in term.get('matchExpressions') or ()]
+    conditions += [(c, name) for c in term.get('matchFields') or ()]
+    return bool(conditions) and all(
+        Requirement(c['key'], OPERATORS[c['operator']], frozenset(c.get('values') or ())).matches(where)
+        for c, where in conditions
+    )
 
 
 def _ports(pod: Obj, others: Iterable[Obj]) -> Verdict | None:
@@ -49,7 +70,8 @@ def _ports(pod: Obj, others: Iterable[Obj]) -> Verdict | None:
 def _host_ports(pod: Obj) -> set[tuple[str, str, int]]:
     return {
         (p.get('hostIP') or '0.0.0.0', p.get('protocol') or 'TCP', int(p['hostPort']))  # noqa: S104
-        for c in pod['spec'].get('containers') or ()
+        for c, kind in containers_of(pod['spec'])
+        if kind in {'main', 'sidecar'}
         for p in c.get('ports') or ()
         if p.get('hostPort')
     }

@@ -16,6 +16,7 @@ from knode.pods.environment import Facts, Sources
 from knode.pods.model import Verdict
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import RuntimeDriver
+from knode.runtime.registry import unsupported
 
 Obj = Mapping[str, Any]
 
@@ -66,7 +67,8 @@ class Host:
 
     def driver_for(self, pod: Obj) -> RuntimeDriver:
         """By RuntimeClass name; the default is `process`."""
-        return self.drivers[pod['spec'].get('runtimeClassName') or 'process']
+        name = pod['spec'].get('runtimeClassName') or 'process'
+        return self.drivers.get(name) or unsupported(self.env, name)
 
     def facts(self, pod_ip: str) -> Facts:
         return Facts(pod_ip, self.host_ip, self.node_name, self.allocatable)

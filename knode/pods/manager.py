@@ -22,6 +22,7 @@ from knode.pods.admission import PREFIX, admit
 from knode.pods.checkpoint import Checkpoint
 from knode.pods.host import Host
 from knode.pods.model import Obj, Verdict
+from knode.pods.resources import is_critical
 from knode.pods.statuses import Statuses
 from knode.pods.worker import PodWorker
 from knode.runtime.process import kill_marked, kill_shim
@@ -91,15 +92,22 @@ class PodManager:
                 self._admit(pod)
         self._mirrors.settle()
 
-    async def terminate(self, verdict: Verdict) -> None:
-        """End every pod and return once the API has been told that each of them has ended."""
+    async def terminate(self, verdict: Verdict, *, critical_s: float = 0.0) -> None:
+        """End every pod and return once the API has been told that each of them has ended.
+
+        critical_s:  how much of the verdict's grace is kept for critical pods, which then go after the others.
+        """
         self.closing = True
         living = [w for w in self.workers.values() if not w.removed and not w.ended]
-        for worker in living:
-            grace = float(worker.pod['spec'].get('terminationGracePeriodSeconds', 30))
-            worker.end(replace(verdict, grace_s=min(grace, verdict.grace_s or grace)))
-        for worker in living:
-            await worker.until(lambda w: w.ended or w.removed)
+        critical = [w for w in living if critical_s and is_critical(w.pod)]
+        whole = verdict.grace_s
+        first = None if whole is None else whole - critical_s
+        for group, most in (([w for w in living if w not in critical], first), (critical, critical_s)):
+            for worker in group:
+                grace = float(worker.pod['spec'].get('terminationGracePeriodSeconds', 30))
+                worker.end(replace(verdict, grace_s=grace if most is None else min(grace, most)))
+            for worker in group:
+                await worker.until(lambda w: w.ended or w.removed)
         await self._statuses.sent({w.uid for w in living})
 
     def _changed(self, old: Obj | None, new: Obj | None) -> None:

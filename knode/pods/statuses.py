@@ -23,6 +23,8 @@ from knode.pods.model import Obj
 
 log = structlog.get_logger('knode.statuses')
 
+SETTLE_S = 0.05
+"""How long the status of a pod that is starting waits for its next step, which mostly replaces it: a write saved."""
 SENDERS = 8
 """Requests in flight at once."""
 
@@ -45,7 +47,10 @@ class Statuses:
         uid = pod['metadata']['uid']
         before = self._pending.get(uid)
         self._pending[uid] = _Pending(pod, status, finished or (before is not None and before.finished))
-        self._queue.add(uid)
+        if status.get('phase') == 'Pending' and not self._pending[uid].finished:
+            self._queue.add_after(uid, SETTLE_S)
+        else:
+            self._queue.add(uid)
 
     def finish_unknown(self, pod: Obj) -> None:
         """A pod that has to go and of which nothing is here."""

@@ -8,7 +8,7 @@ is one module and one line in `knode.runtime.registry`. Source: nomad plugins/dr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 NS = 1_000_000_000
@@ -138,7 +138,8 @@ class ContainerSpec:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Shallow: the encoder knows what to do with the dataclasses in it, and copying an environment costs."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class _Pod:
 
 
 class SimulatedDriver:
-    name = 'simulated'
+    name: str = 'simulated'
     capabilities = Capabilities(exec=False, attach=False, change_user=True)
 
     def __init__(self, env: Env) -> None:

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from kcore.upgrade import Address, Answer, dial
+from knode.access import Access
 from knode.config import NodeConfig
 from knode.server import NodeServer
 from knode.streams import spdy_remote
@@ -89,7 +90,8 @@ async def node(rig: Any) -> AsyncIterator[SimpleNamespace]:
     )  # fmt: skip
     manager = SimpleNamespace(find=lambda namespace, name: worker if name == 'p' else None)
     config = NodeConfig(name='n', kubeconfig='/dev/null', data_dir='/', listen='127.0.0.1:0')
-    server = NodeServer(config, rig.env, manager, SimpleNamespace(add_routes=lambda router: None))  # type: ignore[arg-type]
+    stats, access = SimpleNamespace(add_routes=lambda router: None), Access(config, rig.env, SimpleNamespace())  # type: ignore[arg-type]
+    server = NodeServer(config, rig.env, manager, stats, access)  # type: ignore[arg-type]
     await server.start()
 
     clients: list[Client] = []

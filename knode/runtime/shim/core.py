@@ -195,6 +195,7 @@ class Shim:
         if not c.record['stopping']:
             c.record['stopping'] = True
             self._save(sync=False)
+            self._tell(c.record)
             _kill_group(c.record['pid'], int(c.record['meta'].get('stop_signal') or signal.SIGTERM))
         deadline = host.monotonic() + grace_s
         c.deadline = deadline if c.deadline is None else min(c.deadline, deadline)
