@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from kcore.env import Env
@@ -126,6 +126,10 @@ class WorkQueue(Generic[K]):
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._queued_at: dict[K, float] = {}
+        self._taken_at: dict[K, float] = {}
+        self.on_take: Callable[[float], None] = lambda waited_s: None
+        """Called with the seconds that a key waited to be taken."""
         self.adds = 0
         """Keys that became takeable, ever."""
         self.retries = 0
@@ -145,8 +149,7 @@ class WorkQueue(Generic[K]):
 
     def add(self, key: K) -> None:
         if self._sets.add(key):
-            self.adds += 1
-            self._wake()
+            self._became_takeable(key)
 
     def add_after(self, key: K, seconds: float) -> None:
         if seconds <= 0:
@@ -178,6 +181,9 @@ class WorkQueue(Generic[K]):
         while True:
             key = self._sets.take()
             if key is not None:
+                now = self._env.clock.monotonic()
+                self._taken_at[key] = now
+                self.on_take(now - self._queued_at.pop(key, now))
                 return key
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -192,9 +198,19 @@ class WorkQueue(Generic[K]):
 
     def done(self, key: K) -> None:
         """Must follow every `get`."""
+        self._taken_at.pop(key, None)
         if self._sets.done(key):
-            self.adds += 1
-            self._wake()
+            self._became_takeable(key)
+
+    def _became_takeable(self, key: K) -> None:
+        self.adds += 1
+        self._queued_at[key] = self._env.clock.monotonic()
+        self._wake()
+
+    def in_work_s(self) -> list[float]:
+        """For how long each key that is being worked on has been so."""
+        now = self._env.clock.monotonic()
+        return [now - at for at in self._taken_at.values()]
 
     def snapshot(self) -> dict[str, object]:
         """Contents for debugging."""

@@ -80,6 +80,10 @@ class Manager:
         self.electors: dict[str, LeaderElector] = {}
         self.runner: Runner | None = None
 
+    def stuck(self) -> dict[str, bool]:
+        """What runs here, and whether it hangs. Empty while another process leads."""
+        return self.runner.stuck() if self.runner is not None else {}
+
     async def lead_controllers(self, client: Client, chosen: Sequence[Controller | Loop]) -> None:
         elector = self._elector(client, MANAGER_LEASE)
         guarded = client.guarded(elector.check)

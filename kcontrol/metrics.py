@@ -12,6 +12,8 @@ from kclient.queue import WorkQueue
 from kcore.metrics import CollectorRegistry
 
 Family = CounterMetricFamily | GaugeMetricFamily
+BUCKETS_S = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""Upstream's: a decade each."""
 
 
 class _Queues(Collector):
@@ -24,11 +26,18 @@ class _Queues(Collector):
         depth = GaugeMetricFamily('workqueue_depth', 'Keys that wait for a worker.', labels=['name'])
         adds = CounterMetricFamily('workqueue_adds', 'Keys that became takeable.', labels=['name'])
         retries = CounterMetricFamily('workqueue_retries', 'Keys added after a failure.', labels=['name'])
+        text = 'Seconds of all keys in work so far.'
+        unfinished = GaugeMetricFamily('workqueue_unfinished_work_seconds', text, labels=['name'])
+        text = 'Seconds of the key that has been in work for longest.'
+        longest = GaugeMetricFamily('workqueue_longest_running_processor_seconds', text, labels=['name'])
         for name, queue in self.queues.items():
             depth.add_metric([name], len(queue))
             adds.add_metric([name], queue.adds)
             retries.add_metric([name], queue.retries)
-        yield from (depth, adds, retries)
+            in_work = queue.in_work_s()
+            unfinished.add_metric([name], sum(in_work))
+            longest.add_metric([name], max(in_work, default=0.0))
+        yield from (depth, adds, retries, unfinished, longest)
 
 
 class Metrics:
@@ -45,6 +54,14 @@ class Metrics:
             'controller_runtime_reconcile_time_seconds', 'Length of a reconcile.', ['controller'],
             registry=self.registry,
         )  # fmt: skip
+        self._waited = Histogram(
+            'workqueue_queue_duration_seconds', 'How long a key waited to be taken.', ['name'],
+            buckets=BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self._worked = Histogram(
+            'workqueue_work_duration_seconds', 'How long a key was worked on.', ['name'], buckets=BUCKETS_S,
+            registry=self.registry,
+        )  # fmt: skip
         self.leader = Gauge(
             'leader_election_master_status', '1 while this process leads.', ['name'], registry=self.registry
         )
@@ -52,7 +69,10 @@ class Metrics:
     def watch_queues(self, queues: Mapping[str, WorkQueue[str]]) -> None:
         """Report these queues from now on (a new term has new ones)."""
         self._queues.queues = queues
+        for name, queue in queues.items():
+            queue.on_take = self._waited.labels(name).observe
 
     def reconciled(self, controller: str, outcome: str, seconds: float) -> None:
         self._reconciles.labels(controller, outcome).inc()
         self._seconds.labels(controller).observe(seconds)
+        self._worked.labels(controller).observe(seconds)

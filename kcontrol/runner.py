@@ -30,6 +30,9 @@ log = structlog.get_logger('kcontrol')
 RECHECK_MIN_S = 0.05
 """A reconcile that asks to be called again at once is called after this: it must not starve the event loop."""
 
+IN_WORK_MAX_S = 600.0
+"""A reconcile that takes longer hangs: its requests have deadlines of 30 s. Shown by /healthz."""
+
 
 class Runner:
     """All controllers of one term."""
@@ -55,6 +58,10 @@ class Runner:
     def idle(self) -> bool:
         """No controller has anything to do now (delayed work apart)."""
         return all(not c.queue.busy for _, c in self._running)
+
+    def stuck(self) -> dict[str, bool]:
+        """Controller → whether something has been in work for longer than IN_WORK_MAX_S."""
+        return {d.name: any(s > IN_WORK_MAX_S for s in c.queue.in_work_s()) for d, c in self._running}
 
     def debug(self) -> dict[str, object]:
         return {d.name: c.queue.snapshot() for d, c in self._running}

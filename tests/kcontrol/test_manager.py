@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import socket
 
 import aiohttp
@@ -12,9 +13,11 @@ import yaml
 
 from kclient.api import Client
 from kclient.errors import ConfigError
+from kclient.kubeconfig import ClientConfig
 from kcontrol.config import ControlConfig
 from kcontrol.controllers import CONTROLLERS
 from kcontrol.manager import UnknownController, choose, run
+from kcontrol.runner import Runner
 from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS
 
 
@@ -75,14 +78,45 @@ async def test_health_metrics_and_queues_are_served(fake, start, holder, until):
     async with aiohttp.ClientSession() as session:
         async with session.get(f'http://{address}/healthz') as response:
             assert await response.text() == 'ok'
+        async with session.get(f'http://{address}/healthz?verbose') as response:
+            verbose = await response.text()
+        async with session.get(f'http://{address}/healthz/replicaset') as response:
+            assert (response.status, await response.text()) == (200, 'ok')
+        async with session.get(f'http://{address}/healthz/nobody') as response:
+            assert response.status == 404
         async with session.get(f'http://{address}/metrics') as response:
             text = await response.text()
         async with session.get(f'http://{address}/debug/queues') as response:
             queues = await response.json()
     assert 'leader_election_master_status{name="kube-controller-manager"} 1.0' in text
+    assert '[+]replicaset ok' in verbose
     assert 'workqueue_adds_total{name="serviceaccount"}' in text
+    for name in ('queue_duration_seconds_count', 'work_duration_seconds_count', 'unfinished_work_seconds'):
+        assert f'workqueue_{name}{{name="serviceaccount"}}' in text
     assert queues['leading'] == {'kube-controller-manager': True}
     assert set(queues['queues']['replicaset']) >= {'queued', 'dirty', 'processing'}
+
+
+async def test_a_reconcile_that_never_ends_is_unhealthy(env, settings):
+    class Late:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Late()
+    slow = next(d for d in CONTROLLERS if d.name == 'replicaset')
+    client = Client(ClientConfig(('http://127.0.0.1:1',)), env, user_agent='x')
+    runner = Runner(client, dataclasses.replace(env, clock=clock), settings(), [slow])
+    queue = runner._running[0][1].queue
+    queue.add('default/x')
+    await queue.get()
+    clock.now = 599.0
+    assert runner.stuck() == {'replicaset': False}
+    clock.now = 601.0
+    assert runner.stuck() == {'replicaset': True}
+    queue.done('default/x')
+    assert runner.stuck() == {'replicaset': False}
 
 
 def test_controllers_are_chosen_by_name(settings):
