@@ -81,6 +81,13 @@ def test_top_shows_nodes_and_pods(burning: LocalCluster, each_kubectl: Run) -> N
     assert one in each_kubectl('top', 'pod', one, '-n', NAMESPACE).stdout
 
 
+def test_kctl_shows_the_same(burning: LocalCluster) -> None:
+    for what in (('node',), ('pod', '-n', NAMESPACE, '--containers'), ('pod', '-A', '--sum')):
+        ours, theirs = (run('top', *what).stdout.splitlines() for run in (burning.kctl, burning.kubectl))
+        assert ours[0].split() == theirs[0].split()
+        assert [line.split()[0] for line in ours] == [line.split()[0] for line in theirs]
+
+
 def resident() -> dict[str, int]:
     """Container id → bytes, by psutil."""
     found = {}

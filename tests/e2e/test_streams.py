@@ -18,13 +18,13 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import LocalCluster, kubectls
+from tests.e2e.conftest import ROOT, LocalCluster, kubectls
 
 pytestmark = pytest.mark.e2e
 
@@ -202,9 +202,8 @@ async def twenty(port: int) -> None:
         assert await asyncio.gather(*(echoed(port, p) for p in payloads)) == payloads
 
 
-def test_port_forward_carries_twenty_connections_at_once(kubectl: Kubectl) -> None:
-    argv = kubectl.argv('port-forward', 'pod/p', f':{PORT}', '--address=127.0.0.1')
-    child = subprocess.Popen(argv, env=kubectl.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def forwarding(argv: Sequence[str], env: dict[str, str]) -> None:
+    child = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout is not None
     line = child.stdout.readline()
     found = re.search(rb'127\.0\.0\.1:(\d+)', line)
@@ -214,6 +213,17 @@ def test_port_forward_carries_twenty_connections_at_once(kubectl: Kubectl) -> No
     finally:
         child.kill()
         child.communicate()
+
+
+FORWARD = ('port-forward', 'pod/p', f':{PORT}', '--address=127.0.0.1')
+
+
+def test_port_forward_carries_twenty_connections_at_once(kubectl: Kubectl) -> None:
+    forwarding(kubectl.argv(*FORWARD), kubectl.env)
+
+
+def test_kctl_forwards_ports_too(cluster: LocalCluster, pod: str) -> None:
+    forwarding([sys.executable, '-m', 'kctl', '-n', NAMESPACE, *FORWARD], cluster.environment)
 
 
 def test_debug_adds_a_container_that_can_be_entered(kubectl: Kubectl, cluster: LocalCluster) -> None:
