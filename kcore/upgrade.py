@@ -40,6 +40,8 @@ class Duplex(asyncio.Protocol):
         self._arrived, self._writable = asyncio.Event(), asyncio.Event()
         self._writable.set()
         self._ended = False
+        self.lost = asyncio.Event()
+        """The connection is gone. While nobody takes what arrives, only writing finds that out."""
 
     # — the loop's side —
 
@@ -59,6 +61,7 @@ class Duplex(asyncio.Protocol):
         self._end()
         self._transport = None
         self._writable.set()
+        self.lost.set()
         if self._before is not None:
             self._before.connection_lost(exc)
 

@@ -32,6 +32,7 @@ $K wait --for=condition=Ready pod/p --timeout=60s
 _HTTP = """$K run http --image=python --restart=Never --command -- sh -c 'exec python3 -m http.server 8099 --bind $POD_IP'
 $K wait --for=condition=Ready pod/http --timeout=60s
 trap '$K delete pod http --now --timeout=30s' EXIT
+for i in $(seq 100); do $KUBECTL get --raw /api/v1/namespaces/$NS/pods/http:8099/proxy/ >/dev/null 2>&1 && break; sleep 0.2; done
 """
 
 VERBS: dict[str, str] = {
@@ -145,8 +146,7 @@ curl -sf http://127.0.0.1:$(sed -n 's/.*127.0.0.1:\\([0-9]*\\) .*/\\1/p' pf | he
     'proxy': """$KUBECTL proxy --port=0 >px & PX=$!; trap 'kill $PX' EXIT; for i in $(seq 100); do grep -q Starting px && break; sleep 0.1; done
 curl -sf http://$(grep -o '127.*' px)/api/v1/namespaces/$NS | grep Namespace""",
     'proxy to a pod and a service': _HTTP
-    + """for i in $(seq 50); do $KUBECTL get --raw /api/v1/namespaces/$NS/pods/http:8099/proxy/ && break; sleep 0.2; done
-$KUBECTL get --raw /api/v1/namespaces/$NS/pods/http:8099/proxy/ | grep -i directory
+    + """$KUBECTL get --raw /api/v1/namespaces/$NS/pods/http:8099/proxy/ | grep -i directory
 $K label pod http s=http; $K create service clusterip hs --tcp=80:8099; $K set selector svc hs s=http
 for i in $(seq 50); do $K get endpoints hs -o jsonpath={.subsets[0].addresses[0].ip} | grep . && break; sleep 0.2; done
 $KUBECTL get --raw /api/v1/namespaces/$NS/services/hs:80/proxy/ | grep -i directory""",
@@ -193,15 +193,21 @@ n = d.resources.get(api_version='v1', kind='Namespace')
 assert n.get(name='default').metadata.name == 'default'
 """,
         'logs and exec': """
-from kubernetes import client, config
+from kubernetes import client, config, watch
 from kubernetes.stream import stream
 config.load_kube_config()
 v1 = client.CoreV1Api()
-pod = next(p for p in v1.list_pod_for_all_namespaces(field_selector='status.phase=Running').items)
-v1.read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace, container=pod.spec.containers[0].name)
-out = stream(v1.connect_get_namespaced_pod_exec, pod.metadata.name, pod.metadata.namespace,
-             container=pod.spec.containers[0].name, command=['echo', 'hi'], stdout=True, stderr=True)
+container = {'name': 'c', 'image': 'busybox', 'command': ['sh', '-c', 'echo said; exec sleep 1000']}
+spec = {'containers': [container], 'terminationGracePeriodSeconds': 0}
+v1.create_namespaced_pod('default', {'metadata': {'name': 'py-exec'}, 'spec': spec})
+w = watch.Watch()
+for event in w.stream(v1.list_namespaced_pod, 'default', field_selector='metadata.name=py-exec', timeout_seconds=60):
+    if event['object'].status.phase == 'Running':
+        w.stop()
+assert next(iter(w.stream(v1.read_namespaced_pod_log, 'py-exec', 'default', follow=True))) == 'said'
+out = stream(v1.connect_get_namespaced_pod_exec, 'py-exec', 'default', command=['echo', 'hi'], stdout=True, stderr=True)
 assert 'hi' in out, out
+v1.delete_namespaced_pod('py-exec', 'default')
 """,
     },
     'kubernetes_asyncio': {

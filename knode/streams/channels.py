@@ -7,6 +7,7 @@ Source: apimachinery/pkg/util/remotecommand/constants.go, pkg/util/httpstream/ws
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from typing import Any
@@ -92,6 +93,11 @@ class Channels(RemoteStreams):
                 self._resize(data)
             elif channel == CLOSE and data[:1] == bytes([STDIN]):
                 await self._end_input()
+
+    async def _lost(self) -> None:
+        # It pings on its own, but tells only those who receive: there is no event to wait for.
+        while not self._socket.response.closed:  # noqa: ASYNC110
+            await asyncio.sleep(HEARTBEAT_S)
 
     async def _finish(self, outcome: dict[str, Any]) -> None:
         if self._socket.protocol.startswith(('v5', 'v4')):

@@ -51,6 +51,7 @@ class RemoteStreams(ABC):
         self._terminal = -1
         self._outputs: list[asyncio.Task[None]] = []
         self._input: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.left = asyncio.Event()
         """The client is gone."""
 
@@ -78,6 +79,10 @@ class RemoteStreams(ABC):
         """Hand what arrives to `_feed`, `_resize` and `_end_input` until the client is gone."""
 
     @abstractmethod
+    async def _lost(self) -> None:
+        """Return once the connection is known to be dead, also while nobody takes what arrives."""
+
+    @abstractmethod
     async def _finish(self, outcome: dict[str, Any]) -> None:
         """Tell the outcome; the carrier closes afterwards. Raises ConnectionError."""
 
@@ -94,6 +99,7 @@ class RemoteStreams(ABC):
                 os.set_blocking(fd, False)
         self._outputs = [start_detached(f'output {s}', self._send(s, fd)) for s, fd in outputs]
         self._input = start_detached('input', self._receive())
+        self._watching = start_detached('connection', self._watch())
 
     async def _send(self, stream: int, fd: int) -> None:
         try:
@@ -113,6 +119,11 @@ class RemoteStreams(ABC):
         finally:
             self.left.set()
             self.close_stdin()
+
+    async def _watch(self) -> None:
+        """A command that takes no input must not keep `_receive` from seeing that the client is gone."""
+        await self._lost()
+        self.left.set()
 
     async def _feed(self, data: bytes) -> None:
         if self._stdin >= 0 and data and not await fds.write(self._stdin, data):
@@ -144,6 +155,6 @@ class RemoteStreams(ABC):
             await asyncio.wait(self._outputs, timeout=DRAIN_S)
         with contextlib.suppress(ConnectionError):
             await self._finish(outcome)
-        await stop(*self._outputs, self._input)
+        await stop(*self._outputs, self._input, self._watching)
         self.close_stdin()
         await self._close()

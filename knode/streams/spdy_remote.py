@@ -29,6 +29,7 @@ CREATION_S = 30.0
 """How long a client may take to open its streams (upstream's figure)."""
 LINGER_S = 2.0
 """How long a client that was told the outcome may take to close."""
+HEARTBEAT_S = 30.0
 SIZES_BYTES_MAX = 4096
 """Terminal sizes that have not been understood yet."""
 
@@ -131,6 +132,15 @@ class SpdyStreams(RemoteStreams):
         *whole, self._sizes = (self._sizes + data)[-SIZES_BYTES_MAX:].split(b'}')
         for size in whole:
             self._resize(size + b'}')
+
+    async def _lost(self) -> None:
+        assert self._duplex is not None, 'open comes first'
+        with contextlib.suppress(ConnectionError):
+            while not self._duplex.lost.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await self._duplex.lost.wait()
+                await self._spdy.ping()
 
     async def _finish(self, outcome: dict[str, Any]) -> None:
         for stream in (STDOUT, STDERR):

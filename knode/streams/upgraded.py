@@ -64,6 +64,7 @@ class SpdyConnection:
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
         self._spdy = Spdy()
+        self._pings = 0
 
     async def frames(self) -> AsyncIterator[Frame]:
         """Until the client closes. Raises SpdyError."""
@@ -74,6 +75,11 @@ class SpdyConnection:
                         await self._carrier.send(control(PING, 0, struct.pack('>I', frame.stream)))
                 else:
                     yield frame
+
+    async def ping(self) -> None:
+        """Raises ConnectionError, sooner or later, when the client is gone."""
+        self._pings += 2
+        await self._carrier.send(control(PING, 0, struct.pack('>I', self._pings)))
 
     async def reply(self, stream: int, headers: Mapping[str, str] | None = None) -> None:
         await self._carrier.send(self._spdy.syn(SYN_REPLY, stream, headers or {}))

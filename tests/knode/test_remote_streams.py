@@ -203,6 +203,23 @@ async def test_a_command_ends_when_its_client_leaves(node: Any, rig: Any, eventu
     await eventually(lambda: not os.path.exists(f'/proc/{pid}'))
 
 
+@pytest.mark.parametrize('sent', [100_000, 2 * MIB], ids=['buffered', 'more than buffers hold'])
+async def test_a_command_that_takes_no_input_ends_when_its_client_leaves(
+    node: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, sent: int
+) -> None:
+    monkeypatch.setattr(spdy_remote, 'HEARTBEAT_S', 0.1)
+    client = await node.dial(exec_path('sh', '-c', 'echo+$$;exec+sleep+1000', stdin='1', stdout='1'), V4)
+    _, stdin, out = [await client.open(streamtype=t) for t in ('error', 'stdin', 'stdout')]
+    await client.until(lambda: client.data[out].endswith(b'\n'))
+    pid = int(client.data[out])
+    flood = b''.join(data_frame(stdin, bytes(10_000)) for _ in range(sent // 10_000))
+    pouring = asyncio.ensure_future(client.duplex.send(flood))
+    await asyncio.wait({pouring}, timeout=0.5)
+    client.duplex.abort()
+    await eventually(lambda: not os.path.exists(f'/proc/{pid}'))
+    assert await asyncio.wait({pouring})
+
+
 @pytest.fixture
 async def echo() -> AsyncIterator[int]:
     """A server in the pod that gives back what it gets."""
