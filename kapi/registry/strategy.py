@@ -41,6 +41,8 @@ class Strategy:
     create_on_update = False
     """A PUT of a missing object creates it (Lease, Event)."""
     default_propagation: Literal['Background', 'Orphan'] = 'Background'
+    orphan_warning = ''
+    """Told when a DELETE leaves the policy to a kind that keeps what it owns."""
     status_on_create = False
     """A create may bring its status along (Node: the agent registers itself with one)."""
     first_status: Mapping[str, Any] | None = None

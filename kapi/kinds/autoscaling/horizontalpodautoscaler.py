@@ -75,7 +75,7 @@ def _amount(value: Obj) -> str:
     return str(value['value']) if value.get('value') is not None else UNKNOWN
 
 
-def _targets(obj: Obj, _now: datetime) -> str:
+def targets(obj: Obj, _now: datetime) -> str:
     metrics = get_path(obj, 'spec.metrics') or []
     current = get_path(obj, 'status.currentMetrics') or []
     found: list[str] = []
@@ -97,7 +97,7 @@ KIND = Kind(
     subresources=(Status(),),
     columns=(
         Col('Reference', reference, description='What is scaled.'),
-        Col('Targets', _targets, description='Metrics: present/wanted.'),
+        Col('Targets', targets, description='Metrics: present/wanted.'),
         Col('MinPods', text('spec.minReplicas', UNSET), description='Fewest replicas.'),
         Col('MaxPods', number('spec.maxReplicas'), 'integer', description='Most replicas.'),
         Col('Replicas', number('status.currentReplicas'), 'integer', description='Replicas now.'),

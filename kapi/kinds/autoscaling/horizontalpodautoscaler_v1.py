@@ -46,6 +46,7 @@ def _to_served(obj: Obj) -> Obj:
     if behavior := spec.pop('behavior', None):
         notes[_BEHAVIOR] = orjson.dumps(behavior).decode()
     metadata = {**obj['metadata'], 'annotations': notes} if notes else obj['metadata']
+    status = {'currentReplicas': 0, 'desiredReplicas': 0, **status}  # clients' models require both
     return {**obj, 'apiVersion': 'autoscaling/v1', 'metadata': metadata, 'spec': spec, 'status': status}
 
 
@@ -97,6 +98,7 @@ KIND = Kind(
     subresources=(Status(),),
     columns=(
         Col('Reference', v2.reference, description='What is scaled.'),
+        Col('Targets', lambda obj, now: v2.targets(_to_stored(obj), now), description='Metrics: present/wanted.'),
         Col('MinPods', text('spec.minReplicas', UNSET), description='Fewest replicas.'),
         Col('MaxPods', number('spec.maxReplicas'), 'integer', description='Most replicas.'),
         Col('Replicas', number('status.currentReplicas'), 'integer', description='Replicas now.'),

@@ -30,6 +30,10 @@ class JobStrategy(BuiltinStrategy):
     """Unless the client chose a selector itself, the job's uid becomes the label that finds its pods."""
 
     default_propagation = 'Orphan'
+    orphan_warning = (
+        'child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them '
+        'or set propagationPolicy=Orphan to suppress this warning'
+    )
 
     def default(self, obj: Obj) -> None:
         spec = spec_of(obj)

@@ -35,14 +35,16 @@ async def read_options(ctx: Context) -> DeleteOptions:
 async def delete(ctx: Context, kind: Kind) -> Reply:
     options = await read_options(ctx)
     namespace = namespace_of(ctx, kind)
-    write = _write(ctx, options)
+    write = _write(ctx, kind, options)
     entry, gone = await ctx.server.registry.delete(stored_kind(kind), namespace, ctx.info.name, options, write)
     if gone and not kind.strategy.returns_deleted_object:
         return Reply(orjson.dumps(_success(kind, entry.obj)))
     return entry_reply(ctx, kind, entry)
 
 
-def _write(ctx: Context, options: DeleteOptions) -> Write:
+def _write(ctx: Context, kind: Kind, options: DeleteOptions) -> Write:
+    if kind.strategy.orphan_warning and not options.propagation:
+        ctx.warnings.append(kind.strategy.orphan_warning)
     write = Write(ctx.user, warnings=ctx.warnings)
     if options.dry_run:
         write.options = WriteOptions(dry_run=True)
@@ -63,7 +65,7 @@ async def delete_collection(ctx: Context, kind: Kind) -> Reply:
     wanted = list_options(ctx.info.query)
     chosen = ListOptions(label_selector=wanted.label_selector, field_selector=wanted.field_selector)
     listed = await list_objects(ctx.server.cache, kind, namespace_of(ctx, kind), chosen)
-    write = _write(ctx, options)
+    write = _write(ctx, kind, options)
     deleted: list[Entry] = []
     for entry in listed.entries:
         meta = entry.obj['metadata']

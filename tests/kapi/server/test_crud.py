@@ -167,6 +167,22 @@ async def test_propagation_leaves_a_finalizer_for_the_collector(api: Any, policy
     assert marked.json['metadata']['finalizers'] == [finalizer]
 
 
+async def test_who_deletes_a_job_is_told_that_its_pods_stay(api: Any) -> None:
+    pod = {'restartPolicy': 'Never', 'containers': [{'name': 'c', 'image': 'i'}]}
+    path = '/apis/batch/v1/namespaces/default/jobs'
+    told = []
+    for query in ('', '?propagationPolicy=Background', '?propagationPolicy=Orphan'):
+        await api.post(path, {'metadata': {'generateName': 'j'}, 'spec': {'template': {'spec': pod}}})
+        [name, *_] = (
+            i['metadata']['name']
+            for i in (await api.get(path)).json['items']
+            if 'deletionTimestamp' not in i['metadata']
+        )
+        told.append((await api.delete(f'{path}/{name}{query}')).headers.get('Warning', ''))
+    assert told[0].startswith('299 - "child pods are preserved by default when jobs are deleted')
+    assert told[1:] == ['', '']
+
+
 async def test_preconditions_protect_a_successor(api: Any) -> None:
     await api.post(CM, config_map())
     refused = await api.delete(f'{CM}/x', {'preconditions': {'uid': 'another'}})

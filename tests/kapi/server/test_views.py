@@ -56,6 +56,10 @@ async def test_an_autoscaler_written_as_v1_reads_as_v2_and_back(api):
     made = await api.post(V1, {'metadata': {'name': 'h'}, 'spec': {**spec, 'targetCPUUtilizationPercentage': 70}})
     assert made.status == 201
     assert made.json['spec']['targetCPUUtilizationPercentage'] == 70
+    assert made.json['status'] == {'currentReplicas': 0, 'desiredReplicas': 0}
+    table = {'Accept': 'application/json;as=Table;v=v1;g=meta.k8s.io'}
+    cells = [(await api.get(path, headers=table)).json['rows'][0]['cells'][:5] for path in (V1, V2)]
+    assert cells[0] == cells[1] == ['h', 'Deployment/d', 'cpu: <unknown>/70%', '1', 3]
     metric = (await api.get(f'{V2}/h')).json['spec']['metrics'][0]
     assert metric['resource'] == {'name': 'cpu', 'target': {'type': 'Utilization', 'averageUtilization': 70}}
 
