@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 Obj = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A body that is put together only as it is sent."""
+
+    size: int
+    chunks: Iterator[bytes]
+
+
 @dataclass(slots=True)
 class Reply:
     """A complete answer."""
 
-    body: bytes
+    body: bytes | Parts
     status: int = 200
     content_type: str = 'application/json'
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
 import yaml
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from kapi.errors import NotAcceptable, headers_of, to_status
 from kapi.registry import table
@@ -16,7 +17,7 @@ from kapi.registry.alias import served_entry
 from kapi.registry.kind import Kind
 from kapi.registry.listing import Listed
 from kapi.registry.options import text
-from kapi.server.context import Context, Reply
+from kapi.server.context import Context, Parts, Reply
 from kapi.server.negotiation import ACCEPTED, JSON, PARTIAL, PARTIAL_LIST, YAML, Form
 from kapi.storage.entries import Entry
 
@@ -26,6 +27,10 @@ GZIP_BYTES_MIN = 128 * 1024
 """Smaller bodies are not worth compressing (upstream's figure)."""
 GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
+PARTS_BYTES_MIN = 512 * 1024
+"""Larger lists are never put together as a whole."""
+CHUNK_BYTES = 128 * 1024
+"""About how much of them is, for one write."""
 
 
 def dump(obj: Any, form: Form) -> bytes:
@@ -78,7 +83,7 @@ def list_reply(ctx: Context, kind: Kind, listed: Listed) -> Reply:
     if listed.remaining:
         meta['remainingItemCount'] = listed.remaining
     if form.media == JSON and not form.transform:
-        return Reply(_list_bytes(kind.list_kind, kind.resource.api_version, meta, [e.raw for e in entries]))
+        return Reply(_list_body(kind, meta, [e.raw for e in entries]))
     return objects_reply(ctx, kind, [e.obj for e in entries], meta)
 
 
@@ -100,11 +105,30 @@ def objects_reply(ctx: Context, kind: Kind, objects: Sequence[Obj], meta: Obj) -
     return Reply(dump(body, form), content_type=form.content_type)
 
 
-def _list_bytes(list_kind: str, api_version: str, meta: Obj, items: Sequence[bytes]) -> bytes:
+def _list_body(kind: Kind, meta: Obj, items: Sequence[bytes]) -> bytes | Parts:
     head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
-        list_kind.encode(), api_version.encode(), orjson.dumps(meta),
+        kind.list_kind.encode(), kind.resource.api_version.encode(), orjson.dumps(meta),
     )  # fmt: skip
-    return b''.join((head, b','.join(items), b']}'))
+    tail = b']}'
+    size = len(head) + sum(map(len, items)) + max(len(items) - 1, 0) + len(tail)
+    if size <= PARTS_BYTES_MIN:
+        return b''.join((head, b','.join(items), tail))
+    return Parts(size, _chunks(head, items, tail))
+
+
+def _chunks(head: bytes, items: Sequence[bytes], tail: bytes) -> Iterator[bytes]:
+    """The list in pieces of about CHUNK_BYTES."""
+    pending, size = [head], 0
+    for i, item in enumerate(items):
+        if i:
+            pending.append(b',')
+        pending.append(item)
+        size += len(item)
+        if size >= CHUNK_BYTES:
+            yield b''.join(pending)
+            pending, size = [], 0
+    pending.append(tail)
+    yield b''.join(pending)
 
 
 def error_reply(exc: BaseException) -> Reply:
@@ -122,10 +146,41 @@ def warning_header(message: str) -> str:
     return f'299 - "{escaped}"'
 
 
-async def finish(ctx: Context, reply: Reply) -> web.Response:
+async def finish(ctx: Context, reply: Reply) -> web.StreamResponse:
     """The HTTP response, compressed off the loop when it is large and the client takes gzip."""
     body = reply.body
+    size = len(body) if isinstance(body, bytes) else body.size
+    zipped = size > GZIP_BYTES_MIN and 'gzip' in ctx.raw.headers.get('Accept-Encoding', '')
+    if isinstance(body, Parts):
+        if ctx.raw.method == 'GET' and ctx.raw.version >= HttpVersion11:
+            return await _send(ctx, reply, body, zipped=zipped)
+        body = b''.join(body.chunks)
     response = web.Response(status=reply.status)
+    _head(ctx, reply, response, zipped=zipped)
+    response.body = await ctx.server.env.disk.offload(_gzip, body) if zipped else body
+    return response
+
+
+async def _send(ctx: Context, reply: Reply, body: Parts, *, zipped: bool) -> web.StreamResponse:
+    """Write a large body bit by bit as the client reads: it never lies in memory whole, and others get their turn."""
+    response = web.StreamResponse(status=reply.status)
+    _head(ctx, reply, response, zipped=zipped)
+    if zipped:
+        response.enable_chunked_encoding()
+    else:
+        response.content_length = body.size
+    squeeze = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+    with contextlib.suppress(ConnectionResetError):  # the client left
+        await response.prepare(ctx.raw)
+        for chunk in body.chunks:
+            await response.write(await ctx.server.env.disk.offload(squeeze.compress, chunk) if zipped else chunk)
+        if zipped:
+            await response.write(squeeze.flush())
+        await response.write_eof()
+    return response
+
+
+def _head(ctx: Context, reply: Reply, response: web.StreamResponse, *, zipped: bool) -> None:
     headers = response.headers
     headers['Content-Type'] = reply.content_type
     headers['Audit-Id'] = ctx.audit_id
@@ -134,12 +189,9 @@ async def finish(ctx: Context, reply: Reply) -> web.Response:
         headers[name] = value
     for message in ctx.warnings:
         headers.add('Warning', warning_header(message))
-    if len(body) > GZIP_BYTES_MIN and 'gzip' in ctx.raw.headers.get('Accept-Encoding', ''):
-        body = await ctx.server.env.disk.offload(_gzip, body)
+    if zipped:
         headers['Content-Encoding'] = 'gzip'
         headers['Vary'] = 'Accept-Encoding'
-    response.body = body
-    return response
 
 
 def _gzip(body: bytes) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType
 
+from kapi.server.respond import PARTS_BYTES_MIN
+
 CM = '/api/v1/namespaces/default/configmaps'
 TABLE = {'Accept': 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json'}
 
@@ -128,6 +130,21 @@ async def test_a_large_list_is_compressed_for_those_who_ask(api: Any) -> None:
     reply = await api.get(CM, headers={'Accept-Encoding': 'gzip'})
     assert reply.headers['Content-Encoding'] == 'gzip'
     assert names_of(reply) == ['big']
+
+
+@pytest.mark.parametrize('encoding', ['identity', 'gzip'])
+async def test_a_list_sent_bit_by_bit_is_the_same_list(api: Any, encoding: str) -> None:
+    names = [f'part-{i:02}' for i in range(20)]
+    for name in names:
+        await api.post(CM, {'metadata': {'name': name}, 'data': {'x': name * 6_000}})
+    reply = await api.get(CM, headers={'Accept-Encoding': encoding})
+    assert len(reply.text) > PARTS_BYTES_MIN
+    assert names_of(reply) == names
+    assert reply.headers.get('Content-Encoding') == (encoding if encoding == 'gzip' else None)
+    if encoding == 'identity':
+        assert int(reply.headers['Content-Length']) == len(reply.text)
+    assert names_of(await api.get(f'{CM}?limit=2')) == names[:2], 'the connection goes on'
+    assert (await api.call('HEAD', CM, headers={'Accept-Encoding': encoding})).text == ''
 
 
 # — watches —
