@@ -12,7 +12,21 @@ import sys
 from bench.common import Settings, etcds
 from kcore import log
 
-NAMES = ('put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule', 'authz', 'chain', 'api', 'pods', 'controllers')
+NAMES = (
+    'put',
+    'get',
+    'watch',
+    'cas',
+    'lease',
+    'failover',
+    'schedule',
+    'authz',
+    'chain',
+    'fairness',
+    'api',
+    'pods',
+    'controllers',
+)
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -102,8 +102,11 @@ async def connected(server: Server, count: int) -> AsyncIterator[list[Connection
             connection.close()
 
 
+MANY_IN_FLIGHT = ('--max-requests-inflight', '4000', '--max-mutating-requests-inflight', '4000')
+
+
 @contextlib.contextmanager
-def serving(storage: str, directory: Path) -> Iterator[tuple[Server, float]]:
+def serving(storage: str, directory: Path, flags: Sequence[str] = MANY_IN_FLIGHT) -> Iterator[tuple[Server, float]]:
     """A server process, and the seconds from its start to its readiness."""
     authority = Authority(directory / 'pki', Env.real())
     admin_cert, admin_key = authority.ensure(Leaf('admin', 'kubernetes-admin', groups=('system:masters',)))
@@ -111,8 +114,7 @@ def serving(storage: str, directory: Path) -> Iterator[tuple[Server, float]]:
     tls = ssl.create_default_context(cafile=str(authority.file))
     tls.load_cert_chain(admin_cert, admin_key)
     argv = [sys.executable, '-m', 'kapi', '--listen', '127.0.0.1:0', '--storage', storage, '--tls-cert', str(cert)]
-    argv += ['--tls-key', str(key), '--client-ca', str(authority.file), '--max-requests-inflight', '4000']
-    argv += ['--max-mutating-requests-inflight', '4000']
+    argv += ['--tls-key', str(key), '--client-ca', str(authority.file), *flags]
     began = now()
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

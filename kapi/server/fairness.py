@@ -4,6 +4,10 @@ A request is classified by the FlowSchema that matches first, which names a prio
 user or namespace). A level has so many seats; what finds none waits in one of the level's queues, which flows share by
 shuffle sharding: each flow is dealt a hand of queues and takes the shortest, so a flood fills its own hand and leaves
 the queues of others empty. Seats that become free go round the queues. Full queues and long waits are 429.
+
+Seats bound what waits for the store at once. What a server of one thread runs out of is its thread, so beside a seat a
+request needs a place in the present turn of the event loop: a few begin in each, and of what waits, levels and then
+queues take turns. A flood is thus answered no faster than it lets others through.
 Differs from upstream: seats are not lent between levels, and every request takes one seat.
 Source: apiserver pkg/util/flowcontrol, KEP-1040.
 """
@@ -15,11 +19,13 @@ import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from kapi.authn.user import User
 from kapi.authz.flow_defaults import LEVELS, SCHEMAS
 from kapi.errors import TooManyRequests
+from kapi.server.deadlines import Deadlines
 from kapi.server.requestinfo import RequestInfo
 from kapi.storage.cache import Cache
 
@@ -29,12 +35,49 @@ SCHEMA_PREFIX, LEVEL_PREFIX = f'{GROUP}flowschemas/', f'{GROUP}prioritylevelconf
 QUEUE_WAIT_S_MAX = 15.0
 """A request that found no seat by then gets 429 (a quarter of the request deadline, as upstream)."""
 RETRY_AFTER_S = 1
+TURN_REQUESTS_MAX = 4
+"""Requests that begin in one turn of the event loop, each some tenths of a millisecond of work. Fewer would let others
+in sooner, but a turn may be long for another reason: a change that goes out to a thousand watchers."""
 TICKETS_MAX = 4_096
 """Kinds of requests whose place is remembered; beyond it all are found anew."""
 CATCH_ALL = 'catch-all'
 
 
-@dataclass(slots=True)
+class Turns:
+    """How many requests may still begin in this turn of the event loop, and which levels have some waiting."""
+
+    def __init__(self) -> None:
+        self.deadlines = Deadlines()
+        self._left = TURN_REQUESTS_MAX
+        self._waiting: dict[Level, None] = {}
+
+    def take(self) -> bool:
+        """Take a place in this turn, if there is one."""
+        if not self._left:
+            return False
+        if self._left == TURN_REQUESTS_MAX:
+            asyncio.get_running_loop().call_soon(self._next)
+        self._left -= 1
+        return True
+
+    def wait(self, level: Level) -> None:
+        """`level` has a request that waits."""
+        self._waiting[level] = None
+
+    def _next(self) -> None:
+        self._left = TURN_REQUESTS_MAX
+        behind, self._waiting = self._waiting, {}
+        while behind and self._left:
+            level = next(iter(behind))
+            del behind[level]
+            admitted = level.admit()
+            if level.waiting:
+                # One without a seat to give is not asked again in this turn.
+                (behind if admitted else self._waiting)[level] = None
+        self._waiting = {**behind, **self._waiting}
+
+
+@dataclass(slots=True, eq=False)
 class Level:
     """One priority level at run time."""
 
@@ -49,26 +92,35 @@ class Level:
     turn: int = 0
     waiting: int = 0
     """Requests in all queues together."""
+    turns: Turns = field(default_factory=Turns)
 
     async def enter(self, flow: str) -> None:
         """Take a seat, waiting for one if need be. Raises TooManyRequests."""
         if self.exempt:
             self.busy += 1
             return
-        if self.busy < self.seats and not self.waiting:
+        if not self.queues:
+            if self.busy >= self.seats:
+                raise _too_many()
             self.busy += 1
             return
-        if not self.queues:
-            raise _too_many()
+        if self.busy < self.seats and not self.waiting and self.turns.take():
+            self.busy += 1
+            return
         queue = min((self.queues[i] for i in dealt(flow, len(self.queues), self.hand)), key=len)
         if len(queue) >= self.length_max:
             raise _too_many()
         seat: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(seat)
         self.waiting += 1
+        self.turns.wait(self)
         try:
-            async with asyncio.timeout(QUEUE_WAIT_S_MAX):
-                await seat
+            async with asyncio.timeout(None) as limit:
+                self.turns.deadlines.add(limit, QUEUE_WAIT_S_MAX)
+                try:
+                    await seat
+                finally:
+                    self.turns.deadlines.drop(limit)
         except BaseException as e:
             if seat.done() and not seat.cancelled():
                 self.leave()  # given a seat and gone at the same moment
@@ -81,12 +133,19 @@ class Level:
 
     def leave(self) -> None:
         self.busy -= 1
-        while self.waiting and not self.exempt and self.busy < self.seats:
-            seat = self._next()
-            if seat is None:
-                return
-            self.busy += 1
-            seat.set_result(None)
+        while self.admit():
+            pass
+
+    def admit(self) -> bool:
+        """Let the next one begin, if one waits and there is a seat and a place in this turn."""
+        if not self.waiting or self.exempt or self.busy >= self.seats or not self.turns.take():
+            return False
+        seat = self._next()
+        if seat is None:
+            return False
+        self.busy += 1
+        seat.set_result(None)
+        return True
 
     def _next(self) -> asyncio.Future[None] | None:
         """The head of the next queue in turn that has one."""
@@ -105,7 +164,8 @@ def _too_many() -> TooManyRequests:
     return TooManyRequests('Too many requests, please try again later.', retry_after_s=RETRY_AFTER_S)
 
 
-def dealt(flow: str, queues: int, hand: int) -> list[int]:
+@lru_cache(TICKETS_MAX)
+def dealt(flow: str, queues: int, hand: int) -> tuple[int, ...]:
     """The queues of a flow: `hand` different ones of `queues`, always the same for the same flow."""
     value = int.from_bytes(hashlib.blake2b(flow.encode(), digest_size=16).digest())
     left = list(range(queues))
@@ -113,7 +173,7 @@ def dealt(flow: str, queues: int, hand: int) -> list[int]:
     for _ in range(min(hand, queues)):
         value, at = divmod(value, len(left))
         found.append(left.pop(at))
-    return found
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +190,7 @@ class Fairness:
         self._schema_cache = cache.resource(SCHEMA_PREFIX)
         self._level_cache = cache.resource(LEVEL_PREFIX)
         self._seats = seats
+        self.turns = Turns()
         self._seen: tuple[int, int] = (-1, -1)
         self._tickets: dict[tuple[str | tuple[str, ...], ...], Ticket] = {}
         self._levels: dict[str, Level] = {}
@@ -176,7 +237,7 @@ class Fairness:
 
     def _level(self, name: str, obj: Obj, total: int) -> Level:
         spec, uid = obj['spec'], obj['metadata'].get('uid', '')
-        level = self._levels.get(name) or Level(name, uid, 0)
+        level = self._levels.get(name) or Level(name, uid, 0, turns=self.turns)
         level.uid, level.exempt = uid, spec.get('type') == 'Exempt'
         level.seats = max(1, -(-self._seats * _shares(obj) // total))
         response = (spec.get('limited') or {}).get('limitResponse') or {}

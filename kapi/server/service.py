@@ -105,6 +105,7 @@ class ApiServer:
     async def close(self) -> None:
         await self.figures.close()
         self.deadlines.close()
+        self.fairness.turns.deadlines.close()
         await self.kubelets.close()
         await self.transport.close()
         await self.authentication.close()

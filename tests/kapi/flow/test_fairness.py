@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kapi.errors import TooManyRequests
-from kapi.server.fairness import Level, dealt
+from kapi.server.fairness import Level, Turns, dealt
 
 
 def level(seats: int, queues: int = 64, length: int = 50) -> Level:
@@ -39,6 +39,37 @@ async def test_a_quiet_flow_waits_for_one_turn_behind_a_flood() -> None:
     assert lv.waiting == 0
 
 
+async def test_a_flood_that_waits_for_nothing_still_lets_others_begin() -> None:
+    turns = Turns()
+    low, high = (Level(n, '', 1_000, queues=[deque() for _ in range(64)], hand=6, turns=turns) for n in ('low', 'high'))
+    flood = [asyncio.ensure_future(low.enter('flood')) for _ in range(200)]
+    others = [asyncio.ensure_future(low.enter('quiet')), asyncio.ensure_future(high.enter('flood'))]
+    await asyncio.wait(others)
+    assert sum(task.done() for task in flood) < 100
+    await asyncio.gather(*flood)
+    assert (low.busy, low.waiting, high.busy, high.waiting) == (201, 0, 1, 0)
+    turns.deadlines.close()
+
+
+async def test_a_turn_is_not_kept_by_those_who_gave_up_or_have_no_seat() -> None:
+    turns = Turns()
+    full, free = (Level(n, '', seats, queues=[deque()], turns=turns) for n, seats in (('full', 1), ('free', 100)))
+    await full.enter('a')
+    stuck = [asyncio.ensure_future(full.enter('a')) for _ in range(5)]
+    gone = [asyncio.ensure_future(free.enter('a')) for _ in range(20)]
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    await asyncio.wait(gone)
+    await free.enter('a')
+    assert not any(task.done() for task in stuck)
+    for task in stuck:
+        full.leave()
+        await task
+    assert (full.busy, full.waiting, free.waiting) == (1, 0, 0)
+    turns.deadlines.close()
+
+
 async def test_full_queues_refuse_and_no_seat_is_ever_lost() -> None:
     lv = level(2, queues=1, length=1)
     await lv.enter('a')
@@ -57,7 +88,7 @@ def test_hands_differ_and_stay() -> None:
     assert dealt('a', 64, 6) == dealt('a', 64, 6)
     assert len(set(dealt('a', 64, 6))) == 6
     assert dealt('a', 64, 6) != dealt('b', 64, 6)
-    assert dealt('a', 2, 6) in ([0, 1], [1, 0])
+    assert dealt('a', 2, 6) in ((0, 1), (1, 0))
 
 
 async def test_defaults_are_objects_and_answers_name_them(world: Any, api: Any) -> None:
