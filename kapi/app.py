@@ -11,6 +11,7 @@ from aiohttp import web
 
 from kapi.config import ApiConfig
 from kapi.server import bootstrap
+from kapi.server.listener import Listener
 from kapi.server.service import ApiServer
 from kapi.storage.base import StorageUnavailable
 from kapi.storage.encryption import EncryptedStorage, encrypted
@@ -94,7 +95,7 @@ async def _reseal(storage: EncryptedStorage) -> None:
 
 async def _serve(server: ApiServer, tls: ssl.SSLContext, ready: Ready) -> NoReturn:
     config = server.config
-    low_level = web.Server(
+    low_level = Listener(
         server.handle, keepalive_timeout=KEEPALIVE_S, max_line_size=HEADER_BYTES_MAX, max_field_size=HEADER_BYTES_MAX,
         access_log=None,
     )  # fmt: skip
