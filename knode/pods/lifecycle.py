@@ -92,22 +92,23 @@ class Lifecycle:
         if before is not None and deadline >= before - 0.5:
             return
         self._stops[record.id] = deadline
-        container: Obj | None = None  # a hook that has run, or is running, is not run again: only the deadline moves
+        found: tuple[Obj, Kind] | None = (
+            None  # a hook that has run, or is running, is not run again: the deadline moves
+        )
         if before is None:
             kinds = containers_of(self._worker.pod['spec'])
-            found = next(((c, k) for c, k in kinds if c['name'] == record.name), None)
-            container = found[0] if found else None
+            found = next((ck for ck in kinds if ck[0]['name'] == record.name), None)
             self._emit('Normal', 'Killing', action.message, record.name, found[1] if found else 'main')
         assert self.group is not None
-        start(self.group, f'stop {record.name}', self._stop_gracefully(action, container, deadline))
+        start(self.group, f'stop {record.name}', self._stop_gracefully(action, found, deadline))
 
-    async def _stop_gracefully(self, action: Stop, container: Obj | None, deadline: float) -> None:
+    async def _stop_gracefully(self, action: Stop, found: tuple[Obj, Kind] | None, deadline: float) -> None:
         record, handle = action.record, self._worker.checkpoint.handle
         if handle is None:
             return
         try:
-            if container is not None and action.prestop and (container.get('lifecycle') or {}).get('preStop'):
-                await self._pre_stop(container, record, deadline)
+            if found is not None and action.prestop and (found[0].get('lifecycle') or {}).get('preStop'):
+                await self._pre_stop(found, record, deadline)
             # Upstream leaves the signal at least this long, even when the hook used up all the grace.
             left = max(self._stops.get(record.id, deadline) - self._now(), MINIMUM_GRACE_S)
             await self._worker.driver.stop(handle, record.id, grace_s=left)
@@ -115,7 +116,8 @@ class Lifecycle:
             log.info('container was gone before it could be stopped', container=record.name, err=str(e))
             self._worker.wake()
 
-    async def _pre_stop(self, container: Obj, record: Record, deadline: float) -> None:
+    async def _pre_stop(self, found: tuple[Obj, Kind], record: Record, deadline: float) -> None:
+        container, kind = found
         try:
             async with asyncio.timeout(max(0.0, deadline - self._now())):
                 await self._hooks.run(container, record, 'preStop')
@@ -123,4 +125,4 @@ class Lifecycle:
             log.info('preStop hook ran out of grace', container=record.name)
         except HookFailed as e:
             log.info('hook failed', container=record.name, err=str(e))
-            self._emit('Warning', 'FailedPreStopHook', 'PreStopHook failed', record.name, 'main')
+            self._emit('Warning', 'FailedPreStopHook', 'PreStopHook failed', record.name, kind)

@@ -67,7 +67,7 @@ class Volumes:
         for volume in pod['spec'].get('volumes') or ():
             try:
                 await self._set_up(pod, volume)
-            except (VolumeError, ClientError, OSError) as e:
+            except (NodeError, ClientError, OSError) as e:
                 raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {e}') from e
 
     async def _set_up(self, pod: Obj, volume: Obj) -> None:

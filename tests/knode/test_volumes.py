@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from knode.errors import ContainerConfigError, VolumeError
+from knode.pods.environment import Facts
 from knode.pods.launch import Paths
 from knode.runtime.driver import Capabilities
 from knode.volumes import payload
@@ -59,7 +60,9 @@ class Objects:
 def volumes(env, tmp_path):
     objects = Objects(one={'k': '1'}, two={'k': '1'})
     driver = SimpleNamespace(capabilities=Capabilities())
-    host = SimpleNamespace(env=env, objects=objects, driver_for=lambda pod: driver, facts=lambda address: None)
+    host = SimpleNamespace(
+        env=env, objects=objects, driver_for=lambda pod: driver, facts=lambda address: Facts(address, '127.0.0.1', 'n1')
+    )
     made = Volumes(host, Paths(tmp_path), lambda: '127.64.0.2')
     made.objects = objects
     return made
@@ -72,6 +75,15 @@ async def test_a_missing_object_keeps_the_old_files_and_holds_up_no_other_volume
     volumes.objects.maps = {'two': {'k': '2'}}
     await volumes.refresh(pod)
     assert [content(volumes.path(n)) for n in names] == [{'k': '1'}, {'k': '2'}]
+
+
+async def test_a_volume_that_cannot_be_made_is_named(volumes, make_pod):
+    field = {'path': 'f', 'fieldRef': {'fieldPath': 'spec.none'}}
+    pod = make_pod(volumes=[{'name': 'v', 'downwardAPI': {'items': [field]}}])
+    with pytest.raises(
+        VolumeError, match=r'MountVolume\.SetUp failed for volume "v" : unsupported fieldPath: spec\.none'
+    ):
+        await volumes.set_up(pod)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
