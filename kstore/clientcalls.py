@@ -29,8 +29,10 @@ log = structlog.get_logger('kstore.client')
 
 INFLIGHT_MAX = 2_048
 """Unanswered requests of one client; further callers wait for one of them."""
-SILENCE_S = 0.75
-"""A connection without a byte for this long, though something was asked, is given up."""
+SILENCE_S, SILENCE_MAX_S = 0.75, 12.0
+"""A connection without a byte for this long, though something was asked, is given up; twice as long each time until a
+call is answered: a member may be busy with the very thing it is asked for again and again.
+"""
 PING_S = 0.25
 DIAL_TIMEOUT_S = 0.5
 LEADER_CHECK_ROUNDS = 12
@@ -91,6 +93,7 @@ class Calls:
         self._hint: tuple[str, int] | None = None
         self._shunned: tuple[str, int] | None = None
         self._opening: asyncio.Future[None] | None = None
+        self._silence_s = SILENCE_S
         self._trouble = ''
         """What certificates had to do with the last failure to connect."""
         self.endpoint: tuple[str, int] | None = None
@@ -265,6 +268,8 @@ class Calls:
             return
         code = message[1]
         if code == 0:
+            if call.op != Op.STATUS:
+                self._silence_s = SILENCE_S
             del self._calls[number]
             call.future.set_result(message[2])
             return
@@ -378,7 +383,8 @@ class Calls:
             link = self._link
             if link is None or not link.up:
                 continue
-            if loop.time() - link.heard > SILENCE_S:
+            if loop.time() - link.heard > self._silence_s:
+                self._silence_s = min(2 * self._silence_s, SILENCE_MAX_S)
                 log.info('connection given up', endpoint=str(self.endpoint), err='no answer')
                 self._shunned = self.endpoint
                 link.close()

@@ -25,6 +25,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from kcore import log, tasks
@@ -47,6 +48,8 @@ NAMES = {
 }
 WRITE_PAUSE_S = 0.004
 """Between two writes of one writer: enough load to be in the middle of something whenever a member dies."""
+READ_KEYS = 5_000
+"""Keys read at once at the end: one long list would keep a busy member from its heartbeats."""
 HEAL_S = 30.0
 """Longest wait at the end until all members agree."""
 
@@ -287,11 +290,15 @@ async def settle(cluster: Cluster, env: Env, record: Record) -> list[dict[bytes,
     await cluster.heal()
     async with StoreClient(cluster.endpoints, env, deadline_s=HEAL_S) as client:
         await client.put(b'/chaos-end', b'')
-    states = []
+    known = sorted({*record.acknowledged, *record.uncertain})
+    cuts = [PREFIX, *known[READ_KEYS::READ_KEYS], prefix_end(PREFIX)]
+    states: list[dict[bytes, tuple[bytes, int, int]]] = []
     for member in cluster.members:
         async with StoreClient([member.address], env, deadline_s=HEAL_S) as client:
-            reply = await client.range(PREFIX, prefix_end(PREFIX))
-            states.append({kv.key: (kv.value, kv.mod_revision, kv.version) for kv in reply.kvs})
+            states.append({})
+            for start, end in pairwise(cuts):
+                reply = await client.range(start, end)
+                states[-1].update({kv.key: (kv.value, kv.mod_revision, kv.version) for kv in reply.kvs})
             kv = (await client.get(COUNTER)).kv
             states[-1][COUNTER] = (kv.value, kv.mod_revision, kv.version) if kv else (b'0', 0, 0)
     return states

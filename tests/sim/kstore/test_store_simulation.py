@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextvars import Context
+from typing import Any
+
 import pytest
 
 from tests.sim.kstore.history import NEVER
@@ -53,3 +57,28 @@ def test_a_store_history_replays_bit_for_bit_and_does_something() -> None:
 def test_without_faults_nothing_is_uncertain() -> None:
     world: StoreWorld = simulate(3, 5.0, members=3, faults=())
     assert all(op.end != NEVER for op in world.history.operations)
+
+
+def test_a_request_that_keeps_its_member_busy_for_longer_than_a_client_is_patient_is_answered_in_the_end() -> None:
+    world = StoreWorld(2, members=1, faults=())
+    world.deadline_s = 30.0
+
+    async def main() -> None:
+        loop, machine = asyncio.get_running_loop(), world.machines[0]
+        world.start(machine)
+        async with world.client() as client:
+            await client.put(b'/a', b'1')
+            assert machine.member is not None
+            read = machine.member.store.range
+
+            def slow(query: Any) -> Any:
+                machine.host.pause()  # as a loop that computes for two seconds: no ping is answered either
+                loop.call_later(2.0, machine.host.resume, context=Context())
+                return read(query)
+
+            machine.member.store.range = slow  # type: ignore[method-assign]
+            reply = await client.get(b'/a')
+            assert reply.kv is not None
+            assert reply.kv.value == b'1'
+
+    world.world.run(main())
