@@ -218,3 +218,41 @@ async def test_a_snapshot_that_found_no_room_can_be_restored_again():
     behind.image.error = None
     await behind.fsm.restore(meta, stream())
     assert behind.state() == machine.state()
+
+
+def _small_snapshot() -> bytes:
+    machine = Machine()
+    machine.do(Command.GRANT, 7, 60)
+    for n in range(3):
+        machine.do(Command.PUT, b'/%d' % n, b'value', 7, client=5, sequence=n + 1)
+
+    async def whole() -> bytes:
+        return b''.join([piece async for piece in machine.fsm.snapshot()])
+
+    return asyncio.run(whole())
+
+
+SNAPSHOT = _small_snapshot()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.integers(0, len(SNAPSHOT) - 1).map(lambda n: SNAPSHOT[:n]),
+        st.tuples(st.integers(0, len(SNAPSHOT) - 1), st.integers(1, 255)).map(
+            lambda at: SNAPSHOT[: at[0]] + bytes([SNAPSHOT[at[0]] ^ at[1]]) + SNAPSHOT[at[0] + 1 :]
+        ),
+        st.tuples(st.integers(0, len(SNAPSHOT)), st.binary(min_size=1, max_size=40)).map(
+            lambda at: SNAPSHOT[: at[0]] + at[1] + SNAPSHOT[at[0] :]
+        ),
+    ),
+    st.integers(1, 400),
+)
+async def test_whatever_is_no_whole_snapshot_is_refused(data: bytes, step: int):
+    async def stream() -> AsyncIterator[bytes]:
+        for at in range(0, len(data), step):
+            yield data[at : at + step]
+
+    with pytest.raises(ValueError, match='bad snapshot'):
+        await Machine().fsm.restore(SnapshotMeta(4, 1, ConfState((1,))), stream())

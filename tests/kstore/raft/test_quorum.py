@@ -41,14 +41,11 @@ def vote_by_force(conf: ConfState, votes: dict[int, bool]) -> Vote:
 
 HALVES = [tuple(range(1, n + 1)) for n in range(6)]
 JOINT = [
-    ((1,), (1, 2)),
-    ((1, 2), (2, 3)),
-    ((1, 2, 3), (3, 4)),
-    ((1, 2, 3), (3, 4, 5)),
-    ((1, 2), (3, 4)),
-    ((1, 2, 3, 4), (1, 5)),
-    ((4, 5), (1, 2, 3)),
+    (tuple(range(1, added + kept + 1)), tuple(range(added + 1, added + kept + removed + 1)))
+    for added, kept, removed in product(range(6), repeat=3)
+    if added + kept and kept + removed and added + kept + removed <= 5
 ]
+"""Every joint membership of up to five members, but for the names: only how the two halves overlap matters."""
 
 
 @pytest.mark.parametrize('voters', HALVES[1:])
