@@ -15,6 +15,8 @@ import pytest
 from kcore.metrics import CollectorRegistry, render
 from knode.config import NodeConfig
 from knode.probes.metrics import ProbeMetrics
+from knode.runtime.driver import ContainerSpec, Sandbox
+from knode.runtime.simulated import PREFIX, SimulatedDriver
 from knode.stats.collector import Collector
 from knode.stats.exposition import CadvisorMetrics, ResourceMetrics
 from knode.stats.model import NS, ContainerUse, Meter, PodUse, Reading, Snapshot, Use
@@ -188,3 +190,15 @@ def test_probe_outcomes_are_counted_and_forgotten_with_their_container() -> None
     assert f'prober_probe_total{{{where},result="successful"}} 2.0' in text
     metrics.forget(('c', 'p', 'ns', 'u1'))
     assert 'namespace="ns"' not in render(metrics.registry).decode()
+
+
+async def test_a_simulated_container_uses_what_its_annotations_say(env: Any, tmp_path: Path) -> None:
+    driver = SimulatedDriver(env)
+    notes = {f'{PREFIX}cpu': '250m', f'{PREFIX}memory.c': '64Mi'}
+    handle = await driver.open(Sandbox('u', 'default', 'p', str(tmp_path), notes), lambda: None)
+    made = ContainerSpec('i', 'c', 0, argv=[], env={}, cwd='/', log='')
+    record = await driver.start(handle, made)
+    used = driver.stats(handle)['i']
+    ran_ns = env.clock.wall().timestamp() * NS - record.started_ns
+    assert 0 <= used.cpu_ns <= ran_ns / 4 + 1
+    assert used.rss_bytes == 64 << 20
