@@ -1,7 +1,8 @@
-"""Pods on a real node agent in a real cluster: from create to Running, starts per second, what the agent costs.
+"""Pods on real node agents in a real cluster: from create to Running, starts per second, logs, what an agent costs.
 
-The cluster has one store member and one node; pods are bound at creation, so that the scheduler is no part of the
-figures. `create → Running` is seen by a watch in this process. Idle figures are of an agent whose pods do nothing.
+The cluster has one store member; pods are bound at creation, so that the scheduler is no part of the figures.
+`create → Running` is seen by a watch in this process. All but the last idle figure are of one agent; 500 pods need
+three, whose CPU is summed and of whose memory the largest is shown. CPU per start is what counts on a busy machine.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,21 @@ from kcore.tasks import start
 
 Obj = dict[str, Any]
 
+
+class BenchError(Exception):
+    """What was measured did not work."""
+
+
 RATE_PER_S = 10
 BURST = 100
-IDLE_AT = (0, 110, 250)
-"""A node has 253 pod addresses: its part of the cluster's range is a /24."""
+IDLE_AT = (0, 110, 500)
+FIRST_NODE_MOST = 110
+SETTLE_S = 5.0
+"""From the last start until events and statuses have been sent and an agent is idle."""
+LOG_LINE, LOG_LINES = 'x' * 99, 200_000
 PORT_BASE = 11900
-NODE = 'node-1'
+NODES = ('node-1', 'node-2', 'node-3')
+"""A node has 253 pod addresses: its part of the cluster's range is a /24."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -46,7 +56,7 @@ def cluster() -> Iterator[Path]:
         where = ['--data-dir', str(data)]
         try:
             subprocess.run(
-                [*kctl, 'up', *where, '--port-base', str(PORT_BASE), '--stores', '1', '--nodes', '1'],
+                [*kctl, 'up', *where, '--port-base', str(PORT_BASE), '--stores', '1', '--nodes', str(len(NODES))],
                 check=True, cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ, 'KNODE_PODS': '1000'},
             )  # fmt: skip
             yield data
@@ -54,13 +64,14 @@ def cluster() -> Iterator[Path]:
             subprocess.run([*kctl, 'down', *where], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
-def make_pod(name: str) -> Obj:
+def make_pod(name: str, node: str, command: Sequence[str] = ('sleep', '100000')) -> Obj:
     return {
         'metadata': {'name': name, 'namespace': 'default', 'labels': {'bench': 'pods'}},
         'spec': {
-            'nodeName': NODE,
+            'nodeName': node,
             'terminationGracePeriodSeconds': 1,
-            'containers': [{'name': 'c', 'image': 'busybox', 'command': ['sleep', '100000']}],
+            'containers': [{'name': 'c', 'image': 'busybox', 'command': list(command)}],
+            'restartPolicy': 'Never',
         },
     }
 
@@ -71,6 +82,7 @@ class Watcher:
     def __init__(self, client: Client) -> None:
         self._client = client
         self.running: dict[str, float] = {}
+        self.ended: dict[str, float] = {}
         self.known: set[str] = set()
         self._changed = asyncio.Event()
 
@@ -86,10 +98,17 @@ class Watcher:
                     self.known.add(meta['name'])
                     if event.object['status'].get('phase') == 'Running':
                         self.running.setdefault(meta['name'], now())
+                    if event.object['status'].get('phase') in {'Succeeded', 'Failed'}:
+                        self.ended.setdefault(meta['name'], now())
                 self._changed.set()
 
     async def until_running(self, names: set[str]) -> None:
         while not names <= self.running.keys():
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_ended(self, name: str) -> None:
+        while name not in self.ended:
             self._changed.clear()
             await self._changed.wait()
 
@@ -100,15 +119,20 @@ class Watcher:
 
 
 class Bench:
-    def __init__(self, client: Client, watcher: Watcher, agent: psutil.Process) -> None:
-        self._client, self._watcher, self._agent = client, watcher, agent
+    def __init__(self, client: Client, watcher: Watcher, agents: Sequence[psutil.Process]) -> None:
+        self._client, self._watcher, self._agents = client, watcher, agents
         self._serial = 0
 
     async def _create(self, born: dict[str, float]) -> None:
         self._serial += 1
         name = f'bench-{self._serial}'
+        others = NODES[1:]
+        node = NODES[0] if len(self._watcher.running) < FIRST_NODE_MOST else others[self._serial % len(others)]
         born[name] = now()
-        await self._client.create(PODS, make_pod(name))
+        await self._client.create(PODS, make_pod(name, node))
+
+    def _cpu_s(self) -> float:
+        return sum(sum(a.cpu_times()[:2]) for a in self._agents)
 
     async def paced(self, seconds: float, figures: Figures) -> None:
         """RATE_PER_S creations, whatever becomes of them; the time until each is seen Running."""
@@ -126,12 +150,30 @@ class Bench:
     async def burst(self, count: int, figures: Figures) -> None:
         """All at once: how many a second come to run."""
         born: dict[str, float] = {}
-        began = now()
+        began, used = now(), self._cpu_s()
         async with asyncio.TaskGroup() as group:
             for _ in range(count):
                 start(group, 'create', self._create(born))
         await self._watcher.until_running(set(born))
-        figures.add(starts_per_s=count / (now() - began))
+        took = now() - began
+        await asyncio.sleep(SETTLE_S)
+        figures.add(starts_per_s=count / took, agent_cpu_ms_per_start=1000 * (self._cpu_s() - used) / count)
+
+    async def logs(self, lines: int, figures: Figures) -> None:
+        """One container writes as fast as it can; then its whole log is read through the API server."""
+        command = ('sh', '-c', f'yes {LOG_LINE} | head -n {lines}')
+        self._serial += 1
+        name = f'bench-{self._serial}'
+        began = now()
+        await self._client.create(PODS, make_pod(name, NODES[0], command))
+        await self._watcher.until_ended(name)
+        written, began = now() - began, now()
+        response = await self._client.request('GET', PODS.path('default', name, 'log'))
+        read = len(await response.read())
+        if read != lines * (len(LOG_LINE) + 1):
+            raise BenchError(f'{read} bytes of log were read')
+        megabytes = read / 2**20
+        figures.add(write_mb_per_s=megabytes / written, read_mb_per_s=megabytes / (now() - began))
 
     async def fill(self, count: int) -> None:
         born: dict[str, float] = {}
@@ -143,10 +185,12 @@ class Bench:
             await self._watcher.until_running(set(born))
 
     async def idle(self, seconds: float, figures: Figures) -> None:
-        before, began = sum(self._agent.cpu_times()[:2]), now()
+        await asyncio.sleep(SETTLE_S)
+        agents = self._agents if len(self._watcher.running) > FIRST_NODE_MOST else self._agents[:1]
+        before, began = [sum(a.cpu_times()[:2]) for a in agents], now()
         await asyncio.sleep(seconds)
-        used = sum(self._agent.cpu_times()[:2]) - before
-        memory = self._agent.memory_full_info()
+        used = sum(sum(a.cpu_times()[:2]) - b for a, b in zip(agents, before, strict=True))
+        memory = max((a.memory_full_info() for a in agents), key=lambda m: m.uss)
         figures.add(cpu_percent=100 * used / (now() - began), rss_mb=memory.rss / 2**20, uss_mb=memory.uss / 2**20)
 
     async def clear(self) -> None:
@@ -159,12 +203,12 @@ class Bench:
 
 async def _measure(data: Path, settings: Settings) -> None:
     env = Env.real()
-    paced, burst = Figures(), Figures()
+    paced, burst, logs = Figures(), Figures(), Figures()
     idle = {n: Figures() for n in ((0, 2) if settings.smoke else IDLE_AT)}
-    pid = int(json.loads((data / 'run' / f'{NODE}.pid').read_text())['pid'])
+    pids = [int(json.loads((data / 'run' / f'{node}.pid').read_text())['pid']) for node in NODES]
     async with Client(load(data / 'kubeconfig', env), env, user_agent='bench') as client:
         watcher = Watcher(client)
-        bench = Bench(client, watcher, psutil.Process(pid))
+        bench = Bench(client, watcher, [psutil.Process(pid) for pid in pids])
         async with asyncio.TaskGroup() as group:
             watching = start(group, 'watch', watcher.run())
             for _ in range(settings.runs):
@@ -176,11 +220,14 @@ async def _measure(data: Path, settings: Settings) -> None:
                 await bench.clear()
                 await bench.burst(2 if settings.smoke else BURST, burst)
                 await bench.clear()
+                await bench.logs(1000 if settings.smoke else LOG_LINES, logs)
+                await bench.clear()
             watching.cancel()
     for count, figures in idle.items():
         emit('pods', f'idle, {count} pods', figures)
     emit('pods', f'create to Running, {RATE_PER_S}/s', paced)
     emit('pods', 'burst', burst)
+    emit('pods', 'logs of one container', logs)
 
 
 def run(settings: Settings) -> None:
