@@ -16,13 +16,17 @@ from kapi.registry import table
 from kapi.registry.alias import served_entry
 from kapi.registry.kind import Kind
 from kapi.registry.listing import Listed
-from kapi.registry.options import text
+from kapi.registry.options import flag, text
 from kapi.server.context import Context, Parts, Reply
 from kapi.server.negotiation import ACCEPTED, JSON, PARTIAL, PARTIAL_LIST, YAML, Form
 from kapi.storage.entries import Entry
 
 Obj = dict[str, Any]
 
+PEOPLES_AGENTS = ('curl', 'Wget', 'Mozilla/5.0')
+"""Answered in indented JSON, as upstream does."""
+PRETTY_BYTES_MAX = 1024 * 1024
+"""Larger bodies are not indented: nobody reads them."""
 GZIP_BYTES_MIN = 128 * 1024
 """Smaller bodies are not worth compressing (upstream's figure)."""
 GZIP_LEVEL = 1
@@ -150,11 +154,14 @@ async def finish(ctx: Context, reply: Reply) -> web.StreamResponse:
     """The HTTP response, compressed off the loop when it is large and the client takes gzip."""
     body = reply.body
     size = len(body) if isinstance(body, bytes) else body.size
+    pretty = 0 < size <= PRETTY_BYTES_MAX and reply.content_type == JSON and _pretty(ctx)
     zipped = size > GZIP_BYTES_MIN and 'gzip' in ctx.raw.headers.get('Accept-Encoding', '')
     if isinstance(body, Parts):
-        if ctx.raw.method == 'GET' and ctx.raw.version >= HttpVersion11:
+        if not pretty and ctx.raw.method == 'GET' and ctx.raw.version >= HttpVersion11:
             return await _send(ctx, reply, body, zipped=zipped)
         body = b''.join(body.chunks)
+    if pretty:
+        body = await ctx.server.env.disk.offload(_indented, body)
     response = web.Response(status=reply.status)
     _head(ctx, reply, response, zipped=zipped)
     response.body = await ctx.server.env.disk.offload(_gzip, body) if zipped else body
@@ -192,6 +199,17 @@ def _head(ctx: Context, reply: Reply, response: web.StreamResponse, *, zipped: b
     if zipped:
         headers['Content-Encoding'] = 'gzip'
         headers['Vary'] = 'Accept-Encoding'
+
+
+def _pretty(ctx: Context) -> bool:
+    """Whether a person reads: `pretty` says so, or a browser or command line tool asks without saying."""
+    if 'pretty' in ctx.info.query:
+        return flag(ctx.info.query, 'pretty')
+    return ctx.raw.headers.get('User-Agent', '').startswith(PEOPLES_AGENTS)
+
+
+def _indented(body: bytes) -> bytes:
+    return orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2) + b'\n'
 
 
 def _gzip(body: bytes) -> bytes:

@@ -125,6 +125,17 @@ async def test_yaml_goes_in_and_out(api: Any) -> None:
     assert 'name: y' in read.text
 
 
+async def test_people_get_indented_json_and_programs_do_not(api: Any) -> None:
+    await fill(api, 'a')
+    curl = {'User-Agent': 'curl/8.5.0'}
+    for path, headers, indented in (
+        ('', {}, False), ('', curl, True), ('?pretty=true', {}, True), ('?pretty=0', curl, False), ('x', curl, True),
+    ):  # fmt: skip
+        reply = await api.get(f'{CM}/a{path}', headers=headers)
+        assert reply.text.startswith('{\n  "') is indented, (path, headers)
+        assert reply.json['kind'] in {'ConfigMap', 'Status'}
+
+
 async def test_a_large_list_is_compressed_for_those_who_ask(api: Any) -> None:
     await api.post(CM, {'metadata': {'name': 'big'}, 'data': {'x': 'y' * 200_000}})
     reply = await api.get(CM, headers={'Accept-Encoding': 'gzip'})
