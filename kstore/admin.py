@@ -11,6 +11,7 @@ A backup is pulled chunk by chunk over one connection, so a slow reader costs on
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -71,14 +72,14 @@ class Admin:
     # -- membership ----------------------------------------------------------------------------------------------
 
     def _add(self, ticket: Ticket, member: Any, address: Any) -> None:
-        known = self._member.members
+        everyone = self._everyone()
         txn.check_int(member, 'member')
         host, _, port = address.rpartition(':') if isinstance(address, str) else ('', '', '')
         if not 0 < member < 1 << 31 or not host or not port.isdigit() or int(port) > 65_535:
             raise BadRequest('add wants a member id from 1 to 2^31-1 and HOST:PORT')
-        if member in self._everyone():
+        if member in everyone:
             raise Refused(f'{member} is a member already')
-        if any(a == address and m != member for m, a in known.items()):
+        if any(a == address and m in everyone for m, a in self._member.members.items()):
             raise Refused(f'another member has the address {address}')
         change = ConfChange(((Op.ADD_LEARNER, member),))
         self._set_address(ticket, member, address, lambda: self._change(ticket, change, lambda: self._done(ticket)))
@@ -96,14 +97,18 @@ class Admin:
 
     def _remove(self, ticket: Ticket, member: Any) -> None:
         status = self._member.node.status()
+        forget = partial(self._set_address, ticket, member, '', partial(self._done, ticket))
         if member not in self._everyone():
-            raise Refused(f'{member} is no member')
+            if member not in self._member.members:
+                raise Refused(f'{member} is no member')
+            forget()  # it removed itself as leader, and somebody else has to say where it is no longer
+            return
         rest = [v for v in status.conf.voters if v != member]
         well = sum(v == self._member.config.id or status.peers[v].active for v in rest)
         if not rest or (member in status.conf.voters and well < len(rest) // 2 + 1):
             raise Refused(f'without {member} only {well} of {len(rest)} voters would answer: unhealthy cluster')
         change = ConfChange(((Op.REMOVE, member),))
-        self._change(ticket, change, lambda: self._set_address(ticket, member, '', lambda: self._done(ticket)))
+        self._change(ticket, change, forget)
 
     def _everyone(self) -> set[int]:
         conf = self._member.node.status().conf

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -131,6 +132,15 @@ def stop_leftovers(layout: Layout, components: Iterable[Component], env: Env) ->
             process.wait()
 
 
+def replan(layout: Layout, env: Env, component: Component) -> Component:
+    """The component as the layout on disk has it now; unchanged where that says nothing new or cannot be read."""
+    try:
+        now = Layout.load(layout.data, env) or layout
+    except ClusterError:
+        return component
+    return component if now.members == layout.members else Plan(now, env).again(component)
+
+
 def supervise(layout: Layout, components: list[Component], name: str, env: Env, report: Report) -> None:
     """Run the supervisor in this process until it is told to stop."""
     from kctl.local.pods import stop_pods  # noqa: PLC0415 — pulls in the node agent
@@ -139,7 +149,9 @@ def supervise(layout: Layout, components: list[Component], name: str, env: Env, 
     identity = f'{{"pid": {me.pid}, "created": {me.create_time()}}}'.encode()
     env.disk.replace(layout.pid_file(name), identity)
     try:
-        Supervisor(layout, components, env, report, lambda c: stop_pods(layout, c.name, env)).run()
+        supervisor = Supervisor(layout, components, env, report, lambda c: stop_pods(layout, c.name, env))
+        supervisor.replan = partial(replan, layout, env)
+        supervisor.run()
     finally:
         env.disk.remove(layout.pid_file(name))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -141,7 +141,14 @@ class Plan:
         more = {} if machine is None else {'node': ('--shutdown-grace-period-s', f'{SHUTDOWN_GRACE_S:g}')}
         return [Component(name_of(r, n), r, n, (*self._flags(r, n), *more.get(r, ()))) for r, n in wanted]
 
+    def again(self, component: Component) -> Component:
+        """A store member with the flags that this plan has for it; anything else as it is."""
+        if component.role != 'store':
+            return component
+        return replace(component, flags=self._flags('store', component.number))
+
     def _flags(self, role: Role, n: int) -> tuple[str, ...]:
+        """A flag without a value has an empty one."""
         match role:
             case 'store':
                 flags = self._store_flags(n)
@@ -151,21 +158,23 @@ class Plan:
                 flags = self._manager_flags(n)
             case 'node':
                 flags = self._node_flags(n)
-        return tuple(part for flag, value in flags.items() for part in (f'--{flag}', value))
+        return tuple(part for flag, value in flags.items() for part in (f'--{flag}', value) if part)
 
     def _store_flags(self, n: int) -> dict[str, str]:
         lay = self._layout
         certificate, key = self._store_authority.ensure(self._store(n))
-        peers = (f'{i}={join(lay.address("store", i))}' for i in range(1, lay.stores + 1))
+        peers = (f'{lay.member(i)}={join(lay.address("store", i))}' for i in range(1, lay.stores + 1))
+        replacement = {} if lay.member(n) == n else {'join': ''}
         return {
-            'id': str(n),
-            'data-dir': str(lay.data / name_of('store', n)),
+            'id': str(lay.member(n)),
+            'data-dir': str(lay.store_data(n)),
             'listen': join(lay.address('store', n)),
             'peers': ','.join(peers),
             'http': join(lay.store_http(n)),
             'tls-cert': str(certificate),
             'tls-key': str(key),
             'tls-ca': str(self._store_authority.file),
+            **replacement,
         }
 
     def _api_flags(self, n: int) -> dict[str, str]:

@@ -14,7 +14,7 @@ have a /16 whose second octet moves with the base's hundreds, so that neither po
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,8 @@ class Layout:
     apis: int = 1
     managers: int = 2
     port_base: int = PORT_BASE
+    members: tuple[int, ...] = ()
+    """Raft ids of the store's members in order; empty while each founder is there and has its number as id."""
 
     @property
     def _block(self) -> int:
@@ -81,6 +83,19 @@ class Layout:
         """Health and metrics of store member `n`."""
         return LOCALHOST, self.port_base + 40 + n
 
+    def member(self, n: int) -> int:
+        """The Raft id of store member `n`: its number, or what it got when it was replaced."""
+        return self.members[n - 1] if self.members else n
+
+    def store_data(self, n: int) -> Path:
+        """A replacement has a directory of its own, so that what was there before can still be looked at."""
+        return self.data / (f'store-{n}' if self.member(n) == n else f'store-{n}.{self.member(n)}')
+
+    def with_member(self, n: int, member: int) -> Layout:
+        ids = [self.member(i) for i in range(1, self.stores + 1)]
+        ids[n - 1] = member
+        return replace(self, members=tuple(ids))
+
     @property
     def pki(self) -> Path:
         return self.data / 'pki'
@@ -103,7 +118,7 @@ class Layout:
         return self.data / 'run' / f'{component}.pid'
 
     def save(self, env: Env) -> None:
-        shape = {k: getattr(self, k) for k in ('stores', 'nodes', 'apis', 'managers', 'port_base')}
+        shape = {k: getattr(self, k) for k in ('stores', 'nodes', 'apis', 'managers', 'port_base', 'members')}
         env.disk.replace(self.data / 'cluster.json', orjson.dumps(shape, option=orjson.OPT_INDENT_2))
 
     @staticmethod
@@ -115,7 +130,7 @@ class Layout:
             return None
         try:
             shape: dict[str, Any] = orjson.loads(text)
-            return Layout(data, **shape)
+            return Layout(data, **shape | {'members': tuple(shape.get('members', ()))})
         except (ValueError, TypeError) as e:
             raise ClusterError(f'{data / "cluster.json"} is damaged ({e}); mend or delete it.') from e
 

@@ -43,8 +43,9 @@ async def store_leader(layout: Layout, env: Env) -> str | None:
                 leader = (await client.status())['leader']
         except (StoreError, TimeoutError, OSError):
             continue
-        if leader:
-            return name_of('store', leader)
+        for number in range(1, layout.stores + 1):
+            if leader == layout.member(number):
+                return name_of('store', number)
     return None
 
 

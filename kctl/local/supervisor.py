@@ -100,6 +100,8 @@ class Supervisor:
     report: Report
     cleanup: Callable[[Component], object] = lambda component: None
     """Called for each node once its agent has stopped for good: ends the pods that outlive an agent."""
+    replan: Callable[[Component], Component] = lambda component: component
+    """Called before a restart: a component's flags follow from the layout, which may have changed."""
     _children: dict[str, Child] = field(default_factory=dict)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _stopping: bool = False
@@ -218,6 +220,7 @@ class Supervisor:
         now = self.env.clock.monotonic()
         for child in self._children.values():
             if not self._stopping and child.restart_at is not None and child.restart_at <= now:
+                child.component = self.replan(child.component)
                 self._start(child)
 
     def _stop_all(self) -> None:

@@ -163,6 +163,22 @@ def kill(who: str, data_dir: Path, name: str) -> None:
     print(asyncio.run(kill_component(layout, who, name, env)))
 
 
+@command.command('replace')
+@click.argument('who')
+@DATA_DIR
+@one_line_errors
+def replace_(who: str, data_dir: Path) -> None:
+    """Put a new, empty member in the place of a store member whose data are damaged: store-2, say."""
+    from kctl.local.progress import Progress  # noqa: PLC0415 — `kctl version` must not pay for it
+    from kctl.local.repair import replace_member  # noqa: PLC0415
+
+    env = Env.real()
+    layout = Layout.load(data_dir.resolve(), env)
+    if layout is None:
+        raise ClusterError(f'there is no cluster in {data_dir}.')
+    print(asyncio.run(replace_member(layout, who, env, Progress(env))))
+
+
 def _shown(data_dir: Path) -> Path:
     """The directory as the person would type it."""
     resolved = data_dir.resolve()

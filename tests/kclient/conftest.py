@@ -45,7 +45,7 @@ async def client(api, env):
 def until():
     """Await a condition; the deadline only ends a test that would never end."""
 
-    async def wait(condition, deadline_s: float = 10.0):
+    async def wait(condition, deadline_s: float = 60.0):
         async with asyncio.timeout(deadline_s):
             while not condition():
                 await asyncio.sleep(0.005)

@@ -78,7 +78,7 @@ def golden():
 
 @pytest.fixture
 def until():
-    async def wait(condition, deadline_s: float = 20.0):
+    async def wait(condition, deadline_s: float = 60.0):
         async with asyncio.timeout(deadline_s):
             while True:
                 held = condition()

@@ -50,7 +50,7 @@ async def test_a_member_joins_as_a_learner_is_promoted_and_removed(stores: Store
     address = store.add(4)
     await client.member_add(4, address)
     await until(client, 'members', lambda members: members.get(4) == address)
-    assert (await client.status())['learners'] == [4]
+    await until(client, 'learners', lambda learners: learners == [4])
     await store.start(4, join=True)
     await promote(client, 4)
     await until(client, 'voters', lambda voters: voters == [1, 2, 3, 4])
@@ -67,6 +67,26 @@ async def test_a_member_joins_as_a_learner_is_promoted_and_removed(stores: Store
     joined = await store.client(endpoints=[store.endpoints[3]], follow_leader=False)
     assert (await joined.get(b'/after')).kv is not None
     assert gone not in (await joined.status())['members']
+
+
+async def test_a_removed_leader_leaves_its_address_to_its_successor(stores: Stores):
+    store = await stores(3)
+    first = await store.client()
+    await until(first, 'leader', bool)
+    leader = (await first.status())['leader']
+    client = await store.client(endpoints=[e for m, e in enumerate(store.endpoints, 1) if m != leader])
+
+    async def removed() -> bool:
+        try:
+            await client.member_remove(leader)
+        except Refused:  # it leads until it has handed over
+            return False
+        return True
+
+    await eventually(removed)
+    await until(client, 'voters', lambda voters: leader not in voters)
+    await client.member_add(4, store.addresses[leader])
+    await until(client, 'members', lambda members: members.get(4) == store.addresses[leader] and leader not in members)
 
 
 async def test_changes_that_make_no_sense_are_refused(stores: Stores):
