@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,8 @@ MAP_BYTES_MIN = 1 << 30
 """Address space reserved at first (not disk); doubled whenever half of it is used."""
 SLICE_RECORDS = 256
 """Records put per turn of the event loop during a flush."""
+ROOM_BYTES = 1 << 20
+"""What a flush may need beside its own pages; with less a failed write is taken for a full disk."""
 VIEWS_MAX = 16
 """Fixed views (snapshots under way) at a time."""
 _APPLIED = b'\xffapplied'
@@ -113,7 +116,7 @@ class LmdbBackend:
             with contextlib.suppress(lmdb.Error):
                 await loop.run_in_executor(self._thread, txn.abort)
             if isinstance(e, lmdb.Error):
-                raise _os_error(e) from e
+                raise _os_error(e, full=self._no_room(layer)) from e
             raise
         self._renew()
         self._applied = applied
@@ -199,6 +202,13 @@ class LmdbBackend:
         raw = self._read.get(_APPLIED, db=self._tables[Table.META])
         return int.from_bytes(raw, 'big') if raw else 0
 
+    def _no_room(self, layer: Layer) -> bool:
+        """Whether the disk, or the limit on a file's size, may have no room for `layer` and the pages it copies."""
+        wanted = 4 * layer.bytes + 4096 * layer.records + ROOM_BYTES
+        disk, limit = os.statvfs(self._directory), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        size = (self._directory / 'data.mdb').stat().st_size
+        return disk.f_bavail * disk.f_frsize < wanted or (limit != resource.RLIM_INFINITY and size + wanted > limit)
+
     def _reserve(self, layer: Layer) -> None:
         """Double the map while the file and four times this batch (copies of its pages) would pass half of it."""
         wanted = self.size_bytes + 4 * layer.bytes + 4096 * layer.records
@@ -211,9 +221,12 @@ class LmdbBackend:
         self._read = self._env.begin()
 
 
-def _os_error(error: lmdb.Error) -> OSError:
-    """LMDB names ENOSPC only; a quota or a limit on the file's size is as full a disk."""
-    full = isinstance(error, lmdb.DiskError) or any(os.strerror(code) in str(error) for code in DISK_FULL)
+def _os_error(error: lmdb.Error, *, full: bool = False) -> OSError:
+    """LMDB names ENOSPC only; a quota or a limit on the file's size is as full a disk.
+
+    full: there was no room for what was to be written. LMDB says EIO when only a part of a write fitted.
+    """
+    full = full or isinstance(error, lmdb.DiskError) or any(os.strerror(code) in str(error) for code in DISK_FULL)
     text = f'state was not written: {error}'
     return OSError(errno.ENOSPC, text) if full else OSError(text)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import resource
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kcore.env import is_full
 from kstore.client import StoreClient
 from kstore.engine.disk import LmdbBackend
-from kstore.engine.layers import Table
+from kstore.engine.layers import Engine, Table
 from kstore.errors import Corrupt, NoSpace
 from kstore.fsm import Command, encode
 from kstore.model import Do
@@ -157,3 +160,24 @@ async def test_defragmenting_shrinks_the_file_while_serving(stores: Stores):
     await store.kill(1)
     await store.start(1)
     assert (await client.range(b'/', b'0', count_only=True)).count == 51
+
+
+@pytest.mark.parametrize('room', [0, 2_000, 6_000, 20_000])
+async def test_a_flush_that_fits_only_in_part_is_a_full_disk_and_can_be_repeated(tmp_path: Path, room: int):
+    engine = Engine(LmdbBackend(tmp_path))
+    engine.put(Table.META, b'first', b'1')
+    await engine.flush(1)
+    for n in range(300):
+        engine.put(Table.KEYS, b'%03d' % n, bytes(500))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / 'data.mdb').stat().st_size + room, hard))
+    try:
+        with pytest.raises(OSError, match='state was not written') as refused:
+            await engine.flush(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert is_full(refused.value)
+    assert engine.durable_index == 1
+    await engine.flush(2)
+    assert (engine.durable_index, sum(1 for _ in engine.scan(Table.KEYS))) == (2, 300)
+    engine.close()
