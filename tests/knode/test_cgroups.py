@@ -117,6 +117,8 @@ async def test_a_pods_processes_are_counted_by_the_kernel(rig, env, eventually):
         rig.driver.forget(handle)
         assert not group.parent.exists()
     finally:
+        for pod in list(rig.driver._pods.values()):
+            await rig.driver.remove(pod.handle)
         await rig.driver.close()
         groups.sweep()
         root.rmdir()
