@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.common import Figures, Settings, emit
-from kapi.authn.keys import key_set, new_key
+from kapi.authn.keys import FixedKeys, key_set, new_key
 from kapi.authn.service_account import ServiceAccountTokens
 from kapi.authn.tokens import Tokens
 from kapi.authn.user import User
@@ -57,7 +57,7 @@ def loaded(env: Env) -> Cache:
 
 def cases(cache: Cache, env: Env) -> dict[str, Call]:
     rbac, node, fairness = Rbac(cache), NodeAuthorizer(cache), Fairness(cache, 600)
-    tokens = Tokens(key_set(new_key()), ISSUER, (ISSUER,), env)
+    tokens = Tokens(FixedKeys(key_set(new_key())), ISSUER, (ISSUER,), env)
     accounts = ServiceAccountTokens(tokens, cache, env)
     entry = cache.peek('/registry/serviceaccounts/default/app')
     assert entry is not None, 'loaded above'

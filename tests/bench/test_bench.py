@@ -25,7 +25,9 @@ def bench(*argv: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize('name', ['put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule', 'chain', 'fairness'])
+@pytest.mark.parametrize(
+    'name', ['put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule', 'authz', 'chain', 'fairness']
+)
 def test_a_benchmark_runs_and_prints_figures(name: str):
     figures = bench(name)
     assert figures
