@@ -1,7 +1,7 @@
 """Service addresses: cluster IPs and node ports, one key in the store each, so that no two servers give one away twice.
 
 A claim is a conditional create of `/registry/ranges/<range>/<address>`; who loses the race picks another. A crash
-between claim and Service leaves an orphan, which `repair` gives back once it has been one for ORPHAN_S.
+between claim and Service leaves an orphan, which `kapi/server/repair.py` gives back.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kapi.registry.strategy import Invalid
 from kapi.storage.base import KeyExists, KeyMissing
 from kapi.storage.cache import Cache
 from kcore.env import Env
+from kcore.meta.objects import key_of
 
 Obj = dict[str, Any]
 
@@ -25,8 +26,6 @@ IPS = f'{RANGES}serviceips/'
 PORTS = f'{RANGES}servicenodeports/'
 PICKS_MAX = 64
 """Random picks before the range is searched from its start."""
-ORPHAN_S = 120.0
-"""Longer than any request lives: a claim without a Service for this long belongs to nobody."""
 
 
 class ServiceAddresses:
@@ -37,7 +36,6 @@ class ServiceAddresses:
         self._env = env
         self.network = ipaddress.ip_network(cidr)
         self._ports = ports
-        self._orphans: dict[str, float] = {}
 
     @property
     def first_ip(self) -> str:
@@ -109,7 +107,7 @@ class ServiceAddresses:
         address = key.rpartition('/')[2]
         name = new['metadata'].get('name', '')
         if key.startswith(IPS):
-            if ipaddress.ip_address(address) not in self.network:
+            if not self.gives(key):
                 why = (
                     f'Invalid value: ["{address}"]: failed to allocate IP {address}: the provided IP ({address}) '
                     f'is not in the valid range. The range of valid IPs is {self.network}'
@@ -119,7 +117,7 @@ class ServiceAddresses:
                 why = f'Invalid value: ["{address}"]: failed to allocate IP {address}: provided IP is already allocated'
                 raise _invalid(name, 'spec.clusterIPs', why)
             return
-        if int(address) not in self._ports:
+        if not self.gives(key):
             span = f'{self._ports[0]}-{self._ports[-1]}'
             why = (
                 f'Invalid value: {address}: provided port is not in the valid range. The range of valid ports is {span}'
@@ -133,14 +131,29 @@ class ServiceAddresses:
     async def _create(self, key: str, new: Obj, claimed: list[str], *, dry_run: bool) -> bool:
         if dry_run:
             return self._cache.peek(key) is None
-        meta = new['metadata']
-        owner = f'{meta["namespace"]}/{meta["name"]}'
-        try:
-            await self._cache.create(key, orjson.dumps({'metadata': {'name': key.rpartition('/')[2]}, 'owner': owner}))
-        except KeyExists:
+        if not await self.reserve(key, new):
             return False
         claimed.append(key)
         return True
+
+    async def reserve(self, key: str, service: Obj) -> bool:
+        """Write the claim; False when somebody has it."""
+        claim = {'metadata': {'name': key.rpartition('/')[2]}, 'owner': key_of(service)}
+        try:
+            await self._cache.create(key, orjson.dumps(claim))
+        except KeyExists:
+            return False
+        return True
+
+    def gives(self, key: str) -> bool:
+        """Whether the claim of that key is for an address within the ranges."""
+        prefix, _, address = key.rpartition('/')
+        if f'{prefix}/' == PORTS:
+            return int(address) in self._ports
+        try:
+            return ipaddress.ip_address(address) in self.network
+        except ValueError:
+            return False
 
     async def release(self, keys: list[str]) -> None:
         for key in keys:
@@ -148,15 +161,6 @@ class ServiceAddresses:
                 await self._cache.delete(key)
             except KeyMissing:
                 continue
-
-    async def repair(self) -> None:
-        """Give back claims that no Service has had for ORPHAN_S. Call now and then."""
-        now = self._env.clock.monotonic()
-        services = self._cache.resource('/registry/services/').entries.values()
-        held = {key for entry in services for key in self.held(entry.obj)}
-        claims = set(self._cache.resource(RANGES).entries) - held
-        self._orphans = {key: self._orphans.get(key, now) for key in claims}
-        await self.release([key for key, since in self._orphans.items() if now - since > ORPHAN_S])
 
 
 def _invalid(name: str, field: str, why: str) -> InvalidObject:

@@ -17,6 +17,7 @@ from kapi.authz import flow_defaults, policy
 from kapi.authz.reconcile import mended
 from kapi.errors import AlreadyExists, ApiError, InvalidObject, NotFound
 from kapi.registry.store import Write
+from kapi.server.repair import AddressRepair
 from kapi.storage.base import KeyExists, KeyMissing, StorageError, Versioned
 from kapi.storage.codec import clone
 from kcore.config import split_address
@@ -105,11 +106,12 @@ async def _mend(server: ApiServer, group: str, plural: str, wanted: Obj) -> None
 
 async def keep_endpoints(server: ApiServer, address: str) -> NoReturn:
     """Stay in the list of API servers, and keep the published list true."""
+    repair = AddressRepair(server)
     while True:
         try:
             await _renew(server, address)
             await _publish(server)
-            await server.addresses.repair()
+            await repair.run_once()
         except (StorageError, ApiError) as e:
             log.warning('endpoints of the API were not updated', err=str(e))
         await asyncio.sleep(MASTER_LEASE_REFRESH_S)
