@@ -8,8 +8,8 @@ limit at what its log or its tables have already written (a full disk, without r
 only once, plus a counter by compare-and-swap; a watcher follows everything from the beginning. At the end every member
 is healed and each must hold every acknowledged write exactly once, and the watcher must have seen exactly what is
 there. Beside them run the clients of the simulation (gets, puts, transactions, leases, watches), and its checkers judge
-their history. Exit code 0 if all is well, 1 if anything was lost, duplicated, missed or has no explanation, 2 if
-the cluster did not come up.
+their history. Exit code 0 if all is well, 1 if anything was lost, duplicated, missed or has no explanation, or if a
+member ended by itself, 2 if the cluster did not come up.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ WRITE_PAUSE_S = 0.004
 """Between two writes of one writer: enough load to be in the middle of something whenever a member dies."""
 READ_KEYS = 5_000
 """Keys read at once at the end: one long list would keep a busy member from its heartbeats."""
+DEATH_CHARS_MAX = 500
+"""What is told of the last words of a member that ended by itself."""
 HEAL_S = 30.0
 """Longest wait at the end until all members agree."""
 
@@ -94,6 +96,7 @@ class Record:
     seen: list[tuple[int, bytes]] = field(default_factory=list)
     out_of_order: int = 0
     faults: int = 0
+    deaths: list[str] = field(default_factory=list)
 
     def ack(self, now: float) -> None:
         self.longest_gap_s = max(self.longest_gap_s, now - self.last_ack)
@@ -109,6 +112,9 @@ class Cluster:
         self.links = Links(env)
         self.directory = directory
         self.members: list[Member] = []
+        self.deaths: list[str] = []
+        """Members that ended without being killed: a sentence each."""
+        self._ends: set[asyncio.Task[None]] = set()
         self._plan = (ports, extra)
 
     async def prepare(self) -> None:
@@ -129,12 +135,23 @@ class Cluster:
     async def start(self, member: Member) -> None:
         with member.log.open('ab') as out:
             member.process = await self._env.processes.spawn(member.argv, stdout=out, stderr=out, new_session=True)
+        end = tasks.start_detached('end of a member', self._notice_end(member, member.process))
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
+
+    async def _notice_end(self, member: Member, process: Process) -> None:
+        code = await process.wait()
+        if member.process is process:
+            member.process, member.stopped, member.full = None, False, False
+            last = (member.log.read_text(errors='replace').splitlines() or [''])[-1]
+            self.deaths.append(f'member {member.id} ended by itself with {code}: {last[:DEATH_CHARS_MAX]}')
 
     async def kill(self, member: Member) -> None:
         if member.process is not None:
-            member.process.signal(signal.SIGKILL)
-            await member.process.wait()
-            member.process, member.stopped, member.full = None, False, False
+            process, member.process = member.process, None
+            member.stopped, member.full = False, False
+            process.signal(signal.SIGKILL)
+            await process.wait()
 
     def stop(self, member: Member) -> None:
         if member.process is not None:
@@ -365,7 +382,11 @@ async def drive(args: argparse.Namespace, env: Env, directory: Path, record: Rec
         say('looking for one order of all operations', record)
         record.violation = await witness.judge()
         record.witnessed = len(witness.history.operations)
-        return judge(record, states) | {'unexplained': int(bool(record.violation))}
+        record.deaths = cluster.deaths
+        return judge(record, states) | {
+            'unexplained': int(bool(record.violation)),
+            'died by itself': len(record.deaths),
+        }
     finally:
         until.set()
         await tasks.stop(*workers)
@@ -403,8 +424,8 @@ def main() -> int:
         print(f'{name} {figure}')
     print(f'faults {record.faults} ({", ".join(f"{kind} {n}" for kind, n in sorted(record.by_kind.items()))})')
     print(f'operations in one order {record.witnessed}')
-    if record.violation:
-        print(record.violation)
+    for text in filter(None, (record.violation, *record.deaths)):
+        print(text)
     print(f'longest write unavailability {record.longest_gap_s:.2f} s')
     bad = {name: figure for name, figure in figures.items() if name != 'acknowledged' and figure}
     if bad or not figures['acknowledged']:
