@@ -1,7 +1,7 @@
 """Audit: the policy file decides by its first matching rule, and each stage of a request becomes one line.
 
-Bodies are never written: levels Request and RequestResponse are kept as Metadata, so that no Secret can reach the log;
-see docs/divergences.md. Lines are buffered by the kernel only. Source: apiserver pkg/audit/policy, audit.k8s.io/v1.
+Whatever a policy says, requests that carry a Secret or a token are kept at Metadata (`secret`). Lines are buffered by
+the kernel only. Source: apiserver pkg/audit/policy, audit.k8s.io/v1.
 """
 
 from __future__ import annotations
@@ -28,14 +28,38 @@ FILE_BYTES_MAX = 100 * 1024 * 1024
 """A fuller log is renamed to `<name>.1`, over the one before it."""
 
 
+_SECRET = frozenset({('', 'secrets'), ('authentication.k8s.io', 'tokenreviews')})
+
+
 class BadPolicy(Exception):
     """A policy file that cannot be used; the text names the rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is kept of one request; `omitted` are stages."""
+
+    level: Level = 'None'
+    omitted: frozenset[str] = frozenset()
+    omit_managed_fields: bool = False
+
+    @property
+    def request_body(self) -> bool:
+        return self.level in {'Request', 'RequestResponse'}
+
+    @property
+    def response_body(self) -> bool:
+        return self.level == 'RequestResponse'
+
+
+UNHEARD = Decision()
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     rules: tuple[Obj, ...]
     omitted: frozenset[str] = frozenset()
+    omit_managed_fields: bool = False
 
     @staticmethod
     def load(path: Path, env: Env) -> Policy:
@@ -48,17 +72,28 @@ class Policy:
                     raise BadPolicy(f'{path}: rules[{i}].level: one of {", ".join(sorted(LEVELS))} expected')
         except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError) as e:
             raise BadPolicy(f'{path}: no audit policy ({type(e).__name__}: {e})') from None
-        return Policy(rules, frozenset(document.get('omitStages') or ()))
+        omitted = frozenset(document.get('omitStages') or ())
+        return Policy(rules, omitted, document.get('omitManagedFields') is True)
 
-    def decide(self, info: RequestInfo, user: User) -> tuple[Level, frozenset[str]]:
-        """The level, and the stages left out; nothing matches: None."""
+    def decide(self, info: RequestInfo, user: User) -> Decision:
+        """By the first rule that matches; a rule's word on managed fields goes before the policy's."""
         for rule in self.rules:
             if _matches(rule, info, user):
-                return rule['level'], self.omitted | frozenset(rule.get('omitStages') or ())
-        return 'None', self.omitted
+                level: Level = rule['level']
+                if level not in {'None', 'Metadata'} and (not info.is_resource or secret(info)):
+                    level = 'Metadata'
+                said = rule.get('omitManagedFields')
+                omit = self.omit_managed_fields if said is None else said is True
+                return Decision(level, self.omitted | frozenset(rule.get('omitStages') or ()), omit)
+        return UNHEARD
 
 
 EVERYTHING = Policy(({'level': 'Metadata'},), frozenset({'RequestReceived'}))
+
+
+def secret(info: RequestInfo) -> bool:
+    """Whether bodies of the request may carry what must never be in a log."""
+    return (info.group, info.plural) in _SECRET or info.subresource == 'token'
 
 
 def _matches(rule: Obj, info: RequestInfo, user: User) -> bool:

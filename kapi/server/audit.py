@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from kapi.server.context import Context
+import orjson
+from aiohttp import web
+
+from kapi.errors import ApiError
+from kapi.server.bodies import parse_yaml
+from kapi.server.context import Context, Reply
+from kapi.server.negotiation import JSON, PROTOBUF, YAML
 from kcore.meta.times import format_micro
 
 Obj = dict[str, Any]
+BODY_BYTES_MAX = 100 * 1024
+"""A larger body is left out and the event annotated as truncated (upstream's figure for an event)."""
+TRUNCATED = {'audit.k8s.io/truncated': 'true'}
+_APPLY = 'application/apply-patch+yaml'
 
 
 async def audit(ctx: Context) -> None:
@@ -15,30 +26,71 @@ async def audit(ctx: Context) -> None:
     audit_log = ctx.server.audit_log
     if audit_log is None:
         return
-    level, omitted = audit_log.policy.decide(ctx.info, ctx.user)
-    if level == 'None':
+    ctx.audit = audit_log.policy.decide(ctx.info, ctx.user)
+    if ctx.audit.level == 'None':
         return
     ctx.audit_event = _event(ctx)
-    ctx.audit_omitted = omitted
-    if 'RequestReceived' not in omitted:
+    if 'RequestReceived' not in ctx.audit.omitted:
         audit_log.write('RequestReceived', ctx.audit_event)
 
 
-def answered(ctx: Context, code: int) -> None:
-    audit_log, event = ctx.server.audit_log, ctx.audit_event
-    if audit_log is None or event is None or 'ResponseComplete' in ctx.audit_omitted:
+def answered(ctx: Context, reply: Reply | web.StreamResponse) -> None:
+    audit_log, event, code = ctx.server.audit_log, ctx.audit_event, reply.status
+    if audit_log is None or event is None or 'ResponseComplete' in ctx.audit.omitted:
         return
     allowed = {} if code in {401, 403} else {'authorization.k8s.io/decision': 'allow'}
     if ctx.user.name != event['user'].get('username'):
         event['impersonatedUser'] = ctx.user.info()
     event |= {'responseStatus': {'metadata': {}, 'code': code}, 'annotations': {**allowed, **ctx.annotations}}
+    for field, body, media in _bodies(ctx, reply):
+        if body is None or len(body) > BODY_BYTES_MAX:
+            event['annotations'] |= TRUNCATED
+        elif (shown := _shown(ctx, body, media)) is not None:
+            event[field] = shown
     audit_log.write('ResponseComplete', event)
+
+
+def _bodies(ctx: Context, reply: Reply | web.StreamResponse) -> Iterator[tuple[str, bytes | None, str]]:
+    """(field of the event, body, its media type) of what the level keeps; streams have no body.
+
+    None is a body in parts, which is larger than what is kept and can be read but once.
+    """
+    if ctx.audit_body:
+        media = ctx.raw.headers.get('Content-Type', '').partition(';')[0].strip().lower()
+        yield 'requestObject', ctx.audit_body, media
+    if ctx.audit.response_body and isinstance(reply, Reply) and reply.body:
+        yield 'responseObject', reply.body if isinstance(reply.body, bytes) else None, reply.content_type
+
+
+def _shown(ctx: Context, body: bytes, media: str) -> Any:
+    """The body as JSON; None for one that nobody could read, which the response tells."""
+    try:
+        if media == PROTOBUF:
+            value = ctx.server.schemas.decode_protobuf(body)
+        elif media in {YAML, _APPLY}:
+            value = orjson.loads(orjson.dumps(parse_yaml(body)[0], option=orjson.OPT_NON_STR_KEYS))
+        elif media in {'', JSON} or media.endswith('+json'):
+            value = orjson.loads(body)
+        else:
+            return None
+    except (ApiError, ValueError, TypeError):
+        return None
+    if ctx.audit.omit_managed_fields and isinstance(value, dict):
+        for obj in (value, *(value.get('items') or ())):
+            _without_managed_fields(obj)
+    return value
+
+
+def _without_managed_fields(obj: Any) -> None:
+    meta = obj.get('metadata') if isinstance(obj, dict) else None
+    if isinstance(meta, dict):
+        meta.pop('managedFields', None)
 
 
 def _event(ctx: Context) -> Obj:
     info = ctx.info
     event: Obj = {
-        'level': 'Metadata', 'auditID': ctx.audit_id, 'requestURI': ctx.raw.raw_path, 'verb': info.verb,
+        'level': ctx.audit.level, 'auditID': ctx.audit_id, 'requestURI': ctx.raw.raw_path, 'verb': info.verb,
         'user': ctx.user.info(), 'sourceIPs': [ctx.raw.remote or ''], 'userAgent': ctx.user_agent,
         'requestReceivedTimestamp': format_micro(ctx.server.env.clock.wall()),
     }  # fmt: skip

@@ -9,6 +9,7 @@ import yaml
 from aiohttp import web
 
 from kapi.errors import BadRequest, TooLarge
+from kapi.server.context import Context
 from kapi.server.negotiation import JSON, YAML
 
 Obj = dict[str, Any]
@@ -19,8 +20,15 @@ YAML_NODES_MAX = 1_000_000
 """Values of a YAML document with its aliases written out; beyond it is 400 (an alias bomb)."""
 
 
-async def read_body(request: web.BaseRequest) -> bytes:
+async def read_body(ctx: Context) -> bytes:
     """Raises TooLarge as soon as the limit is passed."""
+    data = await _read(ctx.raw)
+    if ctx.audit.request_body:
+        ctx.audit_body = data
+    return data
+
+
+async def _read(request: web.BaseRequest) -> bytes:
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise TooLarge(f'Request entity too large: limit is {BODY_BYTES_MAX}')
     if not request.can_read_body:

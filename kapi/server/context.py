@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from kapi.audit.audit import UNHEARD, Decision
 from kapi.authn.user import ANONYMOUS, User
 from kapi.registry.kind import Kind
 from kapi.server.negotiation import PLAIN, Form
@@ -54,7 +55,9 @@ class Context:
     annotations: dict[str, str] = field(default_factory=dict)
     """For the audit log."""
     audit_event: Obj | None = None
-    audit_omitted: frozenset[str] = frozenset()
+    audit: Decision = UNHEARD
+    audit_body: bytes = b''
+    """The request's body as it came, if the audit log wants it."""
     on_exit: list[Callable[[], None]] = field(default_factory=list)
 
     @property

@@ -17,7 +17,7 @@ Obj = dict[str, Any]
 async def read_object(ctx: Context, kind: Kind, options: WriteOptions, *, what: Kind | None = None) -> Obj:
     """The request's body as an object of `what` (default `kind`). Raises BadRequest, UnsupportedMediaType, TooLarge."""
     media = body_media(ctx.raw.headers.get('Content-Type', ''))
-    data = await read_body(ctx.raw)
+    data = await read_body(ctx)
     target, told = what or kind, ''
     if media == PROTOBUF:
         obj = ctx.server.schemas.decode_protobuf(data)

@@ -222,7 +222,7 @@ async def serve(ctx: Context) -> web.StreamResponse:
         reply = error_reply(e)
     took = clock.monotonic() - begun
     _account(ctx, reply, took)
-    audit.answered(ctx, reply.status)
+    audit.answered(ctx, reply)
     return await finish(ctx, reply) if isinstance(reply, Reply) else reply
 
 

@@ -30,7 +30,7 @@ async def apply(ctx: Context, kind: Kind) -> Reply:
     if not text(ctx.info.query, 'fieldManager'):
         why = 'Required value: is required for apply patch'
         raise InvalidObject.single('PatchOptions', 'meta.k8s.io', 'fieldManager', why, 'FieldValueRequired')
-    given, told = parse_object(await read_body(ctx.raw), YAML)
+    given, told = parse_object(await read_body(ctx), YAML)
     config = _fitting(ctx, kind, _checked(ctx, kind, given))
     if told and options.field_validation == 'Strict':
         raise BadRequest(f'error strict decoding YAML: error converting YAML to JSON: {told}')

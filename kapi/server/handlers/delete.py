@@ -23,7 +23,7 @@ Obj = dict[str, Any]
 
 
 async def read_options(ctx: Context) -> DeleteOptions:
-    data = await read_body(ctx.raw)
+    data = await read_body(ctx)
     if not data:
         return delete_options(ctx.info.query, None)
     media = body_media(ctx.raw.headers.get('Content-Type', ''))

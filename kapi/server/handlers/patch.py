@@ -67,7 +67,7 @@ async def read_patch(ctx: Context, kind: Kind) -> Callable[[Obj], Obj]:
         raise UnsupportedMediaType(
             f'the body of the request was in an unknown format - accepted media types include: {listed}'
         )
-    body = parse_json(await read_body(ctx.raw))
+    body = parse_json(await read_body(ctx))
     if media == JSON_PATCH:
         if not isinstance(body, list):
             raise BadRequest('json: cannot unmarshal object into Go value of type jsonpatch.Patch')
