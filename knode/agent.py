@@ -144,6 +144,7 @@ class Agent:
             'node lease': self._keeper.run_lease,
             'watch services': self._objects.service_informer.run,
             'watch pods': self._pods.run,
+            'watch mounted objects': self._objects.watches.run,
             'statuses': self._statuses.run,
             'events': self._events.run,
             'stats': self._collector.run,

@@ -11,6 +11,7 @@ from kclient.informer import Informer, by_namespace
 from kcore.meta.gvk import SERVICEACCOUNTS, SERVICES, Resource
 from kcore.meta.objects import key_of
 from knode.pods.model import Obj
+from knode.watches import ObjectWatches, Ref, Tell
 
 MASTER_SERVICE = 'default/kubernetes'
 
@@ -19,6 +20,7 @@ class ApiObjects:
     def __init__(self, client: Client) -> None:
         self._client = client
         self.service_informer = Informer(client, SERVICES, indexers={'namespace': by_namespace})
+        self.watches = ObjectWatches(client)
 
     async def read(self, resource: Resource, name: str, namespace: str) -> Obj | None:
         """Always from the API: a pod that starts has to see what was written before it was made."""
@@ -26,6 +28,9 @@ class ApiObjects:
             return await self._client.get(resource, name, namespace)
         except NotFound:
             return None
+
+    def follow(self, refs: frozenset[Ref], tell: Tell) -> None:
+        self.watches.follow(refs, tell)
 
     async def token(self, pod: Obj, audience: str, expires_s: int) -> str:
         meta = pod['metadata']

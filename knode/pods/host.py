@@ -17,6 +17,7 @@ from knode.pods.model import Verdict
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import RuntimeDriver
 from knode.runtime.registry import unsupported
+from knode.watches import Ref, Tell
 
 Obj = Mapping[str, Any]
 
@@ -26,6 +27,9 @@ class Objects(Protocol):
 
     async def read(self, resource: Resource, name: str, namespace: str) -> Obj | None:
         """None: there is none. Raises kclient errors when it cannot be known."""
+
+    def follow(self, refs: frozenset[Ref], tell: Tell) -> None:
+        """Have `tell` called when one of these changes, and no longer for what it followed before."""
 
     async def token(self, pod: Obj, audience: str, expires_s: int) -> str:
         """A token of the pod's service account, bound to the pod."""
@@ -61,7 +65,7 @@ class Host:
     kubelet_port: int = 0
     probe_metrics: ProbeMetrics = field(default_factory=ProbeMetrics)
     sync_frequency_s: float = 60.0
-    """How long a running pod may see an old ConfigMap, Secret or token."""
+    """How long a running pod may see an old token, or an old ConfigMap or Secret that could not be watched."""
     pod_pids: int = 0
     """Most processes of one pod, where the kernel can count them; 0: any number."""
 

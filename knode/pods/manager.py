@@ -162,6 +162,7 @@ class PodManager:
         finally:
             self.workers.pop(worker.uid, None)
             worker.published.set()
+            worker.volumes.release()
             if is_static(worker.pod):
                 self._mirrors.drop(worker.pod)
                 if worker.gone:

@@ -174,8 +174,7 @@ class PodWorker:
             async with asyncio.TaskGroup() as group:
                 self.lifecycle.group = group
                 await self._recover()
-                fresh = self.volumes.keep_fresh(lambda: self.pod if self.sandbox() else None)
-                refresher = start(group, 'refresh volumes', fresh)
+                refresher = start(group, 'refresh volumes', self.volumes.keep_fresh(lambda: self.pod))
                 while not await self._turn():
                     pass
                 self.prober.close()
@@ -192,6 +191,8 @@ class PodWorker:
         self._host.addresses.adopt(self.uid, self.checkpoint.address)
         alive = await self.driver.recover(self.checkpoint.handle, self.wake)
         log.info('pod taken up again', alive=alive)
+        if alive:
+            self.volumes.resume()
         # Told before anything is started again: the API's last word may be from before a power cut.
         self.prober.adjust(self.view())
         self._publish(self.view(), done=False)
@@ -321,6 +322,7 @@ class PodWorker:
             case OpenSandbox():
                 await self._open_sandbox()
             case CloseSandbox():
+                self.volumes.release()
                 if self.checkpoint.handle is not None:
                     await self.driver.remove(self.checkpoint.handle)
                 self.wake()

@@ -20,7 +20,7 @@ import structlog
 
 from kclient.errors import ClientError
 from kcore.meta import quantity
-from kcore.meta.gvk import CONFIGMAPS, SECRETS
+from kcore.meta.gvk import CONFIGMAPS, SECRETS, Resource
 from knode.errors import ContainerConfigError, NodeError, VolumeError
 from knode.pods import security
 from knode.pods.environment import decode_secret, field_value, resource_value
@@ -31,6 +31,7 @@ from knode.runtime.shim.host import replace_file
 from knode.runtime.shim.mounts import MountError, open_beneath
 from knode.volumes import etc, payload
 from knode.volumes.payload import File
+from knode.watches import Ref
 
 if TYPE_CHECKING:
     from knode.pods.host import Host
@@ -57,6 +58,10 @@ class Volumes:
         self._host, self._paths, self._address = host, paths, address
         self.stale = asyncio.Event()
         """Set when what the volumes say about the pod has changed."""
+        self._made = False
+        self._writing = asyncio.Lock()
+        self._read: dict[Ref, Obj | None] = {}
+        """Of what is mounted: metadata, and whether it can change; None: there is no such object."""
         self._tokens: dict[tuple[str, int], tuple[str, float]] = {}
 
     def path(self, name: str) -> Path:
@@ -64,11 +69,41 @@ class Volumes:
 
     async def set_up(self, pod: Obj) -> None:
         """Idempotent. Raises VolumeError with the FailedMount event's text."""
-        for volume in pod['spec'].get('volumes') or ():
-            try:
-                await self._set_up(pod, volume)
-            except (NodeError, ClientError, OSError) as e:
-                raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {e}') from e
+        async with self._writing:
+            for volume in pod['spec'].get('volumes') or ():
+                try:
+                    await self._set_up(pod, volume)
+                except (NodeError, ClientError, OSError) as e:
+                    raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {e}') from e
+            self._made = True
+            self._follow()
+
+    def resume(self) -> None:
+        """An earlier agent has set them up; who knows what has changed since."""
+        self._made = True
+        self.stale.set()
+
+    def release(self) -> None:
+        """Nobody reads them any more."""
+        self._made = False
+        self._read.clear()
+        self._follow()
+
+    def _follow(self) -> None:
+        self._host.objects.follow(
+            frozenset(ref for ref, found in self._read.items() if not (found or {}).get('immutable')), self._told
+        )
+
+    def _told(self, ref: Ref, resource_version: str) -> None:
+        known = self._read.get(ref)
+        if known is None or known['metadata'].get('resourceVersion') != resource_version:
+            self.stale.set()
+
+    async def _fetch(self, resource: Resource, name: str, namespace: str) -> Obj | None:
+        found = await self._host.objects.read(resource, name, namespace)
+        kept = None if found is None else {'metadata': found['metadata'], 'immutable': found.get('immutable')}
+        self._read[resource, namespace, name] = kept
+        return found
 
     async def _set_up(self, pod: Obj, volume: Obj) -> None:
         path = self.path(volume['name'])
@@ -135,14 +170,14 @@ class Volumes:
         namespace = pod['metadata']['namespace']
         if 'configMap' in source:
             ref = source['configMap']
-            found = await self._host.objects.read(CONFIGMAPS, ref['name'], namespace)
+            found = await self._fetch(CONFIGMAPS, ref['name'], namespace)
             data = {k: v.encode() for k, v in ((found or {}).get('data') or {}).items()}
             data |= {k: decode_secret(v) for k, v in ((found or {}).get('binaryData') or {}).items()}
             return _items(ref, data, found, f'configmap "{ref["name"]}"', mode)
         if 'secret' in source:
             ref = source['secret']
             name = ref.get('secretName') or ref.get('name')
-            found = await self._host.objects.read(SECRETS, name, namespace)
+            found = await self._fetch(SECRETS, name, namespace)
             data = {k: decode_secret(v) for k, v in ((found or {}).get('data') or {}).items()}
             return _items(ref, data, found, f'secret "{name}"', mode)
         if 'downwardAPI' in source:
@@ -228,28 +263,32 @@ class Volumes:
         file.chmod(0o666)  # whoever the container runs as may write it
         return Mount(str(file), c.get('terminationMessagePath') or '/dev/termination-log')
 
-    async def keep_fresh(self, pod: Callable[[], Obj | None]) -> NoReturn:
-        """Bring volumes made of API objects up to date every so often, and when the pod's metadata changed.
+    async def keep_fresh(self, pod: Callable[[], Obj]) -> NoReturn:
+        """Bring volumes made of API objects up to date when one of those or the pod's metadata changed.
 
-        pod:  the pod as it is now; None: it has no sandbox.
+        And every so often: tokens age, and a watch may not be had.
+        pod:  the pod as it is now.
         """
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._host.sync_frequency_s):
                     await self.stale.wait()
             self.stale.clear()
-            if (now := pod()) is not None:
-                await self.refresh(now)
+            if self._made:
+                await self.refresh(pod())
 
     async def refresh(self, pod: Obj) -> None:
         """A missing object leaves the old files; a mounted subPath shows them for ever, as upstream."""
-        for volume in pod['spec'].get('volumes') or ():
-            if not any(k in volume for k in CONTENT_KINDS):
-                continue
-            try:
-                await self._set_up(pod, volume)
-            except (NodeError, ClientError, OSError) as e:  # the next round may do better, and the next volume now
-                log.info('volume not refreshed', volume=volume['name'], err=str(e))
+        async with self._writing:
+            for volume in pod['spec'].get('volumes') or ():
+                if not any(k in volume for k in CONTENT_KINDS):
+                    continue
+                try:
+                    await self._set_up(pod, volume)
+                except (NodeError, ClientError, OSError) as e:  # the next round may do better, and the next volume now
+                    log.info('volume not refreshed', volume=volume['name'], err=str(e))
+            if self._made:
+                self._follow()
 
     async def remove(self) -> None:
         """Unlinks host paths first, so that nothing outside the pod's directory can be reached by the removal."""

@@ -15,7 +15,7 @@ import pytest
 from kclient.api import Client
 from kclient.errors import ClientError, NotFound
 from kcore.env import Env
-from kcore.meta.gvk import NODES, PODS
+from kcore.meta.gvk import CONFIGMAPS, NODES, PODS, SECRETS
 from tests.knode import kills
 from tests.knode.agent_world import NODE, World, connected, pod
 
@@ -231,3 +231,28 @@ async def test_a_hook_that_hangs_keeps_its_pod_unready_but_not_from_being_delete
     assert (status['ready'], status['started']) == (False, False)
     await client.delete(PODS, 'hung', 'default')
     await wait_for(client, 'hung', lambda p: p is None)
+
+
+async def test_what_a_pod_has_mounted_follows_the_api_within_one_round(world, client, eventually):
+    """A round is 60 s, so what arrives within 30 s was watched; also by an agent that found the pod running."""
+    await client.create(CONFIGMAPS, {'metadata': {'name': 'conf', 'namespace': 'default'}, 'data': {'k': '1'}})
+    sources = [{'configMap': {'name': 'conf'}}, {'secret': {'name': 'later', 'optional': True}}]
+    volume = {'name': 'v', 'projected': {'sources': sources}}
+    made = await client.create(PODS, pod('reader', 'sleep', '1000', volumes=[volume]))
+    await wait_for(client, 'reader', running)
+    directory = world.root / 'n1' / 'pods' / made['metadata']['uid'] / 'volumes' / 'v'
+
+    def files() -> dict[str, str]:
+        return {p.name: p.read_text() for p in directory.iterdir() if not p.name.startswith('..')}
+
+    await client.patch(CONFIGMAPS, 'conf', {'data': {'k': '2'}}, 'default')
+    await eventually(lambda: files() == {'k': '2'}, 30.0)
+    await world.kill('knode')
+    await client.patch(CONFIGMAPS, 'conf', {'data': {'k': '3'}}, 'default')
+    await world.start_agent()
+    await eventually(lambda: files() == {'k': '3'}, 45.0)
+    secret = {'metadata': {'name': 'later', 'namespace': 'default'}, 'stringData': {'s': 'x'}}
+    await client.create(SECRETS, secret)
+    await eventually(lambda: files() == {'k': '3', 's': 'x'}, 30.0)
+    await client.delete(PODS, 'reader', 'default')
+    await wait_for(client, 'reader', lambda p: p is None)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kcore.tasks import start_detached, stop
 from knode.errors import ContainerConfigError, VolumeError
 from knode.pods.environment import Facts
 from knode.pods.launch import Paths
@@ -47,10 +48,17 @@ def test_no_file_leads_out_of_its_volume(tmp_path, path):
 class Objects:
     def __init__(self, **maps):
         self.maps = maps
+        self.version = '1'
+        self.followed, self.tell = frozenset(), None
+        self.immutable = False
 
     async def read(self, resource, name, namespace):
         data = self.maps.get(name)
-        return None if data is None else {'data': data}
+        meta = {'name': name, 'resourceVersion': self.version}
+        return None if data is None else {'metadata': meta, 'data': data, 'immutable': self.immutable}
+
+    def follow(self, refs, tell):
+        self.followed, self.tell = refs, tell
 
     async def token(self, pod, audience, expires_s):
         return f'token for {audience}'
@@ -61,8 +69,9 @@ def volumes(env, tmp_path):
     objects = Objects(one={'k': '1'}, two={'k': '1'})
     driver = SimpleNamespace(capabilities=Capabilities())
     host = SimpleNamespace(
-        env=env, objects=objects, driver_for=lambda pod: driver, facts=lambda address: Facts(address, '127.0.0.1', 'n1')
-    )
+        env=env, objects=objects, driver_for=lambda pod: driver, sync_frequency_s=60.0,
+        facts=lambda address: Facts(address, '127.0.0.1', 'n1'),
+    )  # fmt: skip
     made = Volumes(host, Paths(tmp_path), lambda: '127.64.0.2')
     made.objects = objects
     return made
@@ -75,6 +84,40 @@ async def test_a_missing_object_keeps_the_old_files_and_holds_up_no_other_volume
     volumes.objects.maps = {'two': {'k': '2'}}
     await volumes.refresh(pod)
     assert [content(volumes.path(n)) for n in names] == [{'k': '1'}, {'k': '2'}]
+
+
+async def test_a_changed_object_reaches_its_files_without_waiting_for_the_next_round(volumes, make_pod, eventually):
+    pod = make_pod(volumes=[{'name': 'one', 'configMap': {'name': 'one'}}])
+    await volumes.set_up(pod)
+    (ref,) = volumes.objects.followed
+    volumes.objects.tell(ref, '1')
+    assert not volumes.stale.is_set()  # that is the one it has read
+    fresh = start_detached('fresh', volumes.keep_fresh(lambda: pod))
+    volumes.objects.maps, volumes.objects.version = {'one': {'k': '2'}}, '2'
+    volumes.objects.tell(ref, '2')
+    await eventually(lambda: content(volumes.path('one')) == {'k': '2'})
+    await stop(fresh)
+
+
+async def test_what_cannot_change_is_not_followed_nor_what_nobody_reads_any_more(volumes, make_pod):
+    optional = {'name': 'absent', 'secret': {'secretName': 'absent', 'optional': True}}
+    pod = make_pod(volumes=[{'name': 'one', 'configMap': {'name': 'one'}}, optional])
+    await volumes.set_up(pod)
+    assert {name for _, _, name in volumes.objects.followed} == {'one', 'absent'}
+    volumes.objects.immutable = True
+    await volumes.refresh(pod)
+    assert {name for _, _, name in volumes.objects.followed} == {'absent'}
+    volumes.release()
+    assert not volumes.objects.followed
+
+
+async def test_what_an_earlier_agent_made_is_looked_at_at_once(volumes, make_pod, eventually):
+    pod = make_pod(volumes=[{'name': 'one', 'configMap': {'name': 'one'}}])
+    volumes.resume()
+    fresh = start_detached('fresh', volumes.keep_fresh(lambda: pod))
+    await eventually(lambda: volumes.objects.followed)
+    await stop(fresh)
+    assert content(volumes.path('one')) == {'k': '1'}
 
 
 async def test_a_volume_that_cannot_be_made_is_named(volumes, make_pod):
