@@ -15,7 +15,7 @@ from kcontrol.scheduler.plugins import PLUGINS
 from kcontrol.scheduler.podinfo import PodInfo, parse_pod
 from kcontrol.scheduler.preemption import Budget, Preemption, parse_budget, preempt
 from kcontrol.scheduler.queue import SchedulingQueue
-from kcontrol.scheduler.snapshot import Cache
+from kcontrol.scheduler.snapshot import Cache, Snapshot
 from kcore.meta.objects import is_pod_finished, key_of
 
 Obj = dict[str, Any]
@@ -32,12 +32,16 @@ class Bind(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Nothing fits: report it; evict `victims` if there are any, which makes room on `nominated`."""
+    """Nothing fits: report it; evict `victims` if there are any, which makes room on `nominated`.
+
+    `outranked` are lesser pods that waited for room there: their nomination is over, which their status has to say.
+    """
 
     pod: PodInfo
     message: str
     nominated: str = ''
     victims: tuple[PodInfo, ...] = ()
+    outranked: tuple[PodInfo, ...] = ()
 
 
 class Core:
@@ -79,8 +83,18 @@ class Core:
             return Failure(pod, NO_NODES)
         room = preempt(pod, snapshot, result, self.framework, self._budgets.values())
         if isinstance(room, Preemption):
-            return Failure(pod, result.message(), room.node, room.victims)
+            outranked = self._nominate(pod.with_room_on(room.node), snapshot)
+            return Failure(pod, result.message(), room.node, room.victims, outranked)
         return Failure(pod, f'{result.message()} {room}', pod.nominated)
+
+    def _nominate(self, pod: PodInfo, snapshot: Snapshot) -> tuple[PodInfo, ...]:
+        """From now on room is kept for `pod`; those of lower priority that waited there look for another place."""
+        outranked = tuple(p for p in snapshot.nominated.get(pod.nominated, ()) if p.priority < pod.priority)
+        for other in outranked:
+            self._pending[other.uid] = other.with_room_on('')
+            self._requeue(other.uid)
+        self.cache.nominate(pod, pod.uid)
+        return outranked
 
     def idle_s(self) -> float | None:
         """Seconds until `next` may have work by the passing of time alone; None: only an event brings work."""
@@ -100,11 +114,6 @@ class Core:
     def lost(self, pod: PodInfo) -> None:
         """The pod does not exist any more."""
         self._pod_gone(pod.uid)
-
-    def nominate(self, pod: PodInfo) -> None:
-        """Room for a pod that is still pending is kept on `pod.nominated`."""
-        if pod.uid in self._pending:
-            self.cache.nominate(pod, pod.uid)
 
     def pod_changed(self, old: Obj | None, new: Obj | None) -> None:
         if new is None or is_pod_finished(new):

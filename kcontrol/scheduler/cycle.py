@@ -175,25 +175,25 @@ class Scheduler:
             return node == pod.node
 
     async def _report(self, failure: Failure) -> None:
-        """Evict victims, then say in status and event why the pod waits."""
+        """Evict victims, tell those who lost their turn, then say in status and event why the pod waits."""
         pod = failure.pod
         for victim in failure.victims:
             await self._evict(victim, pod, failure.nominated)
+        for other in failure.outranked:
+            await self._patch_status(other, {'nominatedNodeName': None})
         self._recorder.event(pod.obj, 'Warning', 'FailedScheduling', failure.message)
-        patch = self._status_patch(failure)
-        if not patch:
-            return
+        if patch := self._status_patch(failure):
+            await self._patch_status(pod, patch)
+            log.info('pod unschedulable', object=pod.key, reason=failure.message)
+
+    async def _patch_status(self, pod: PodInfo, patch: Obj) -> None:
+        body = {'status': patch, 'metadata': {'uid': pod.uid}}
         try:
-            updated = await self._client.patch(
-                PODS, pod.name, {'status': patch, 'metadata': {'uid': pod.uid}}, pod.namespace,
-                kind='strategic', subresource='status',
-            )  # fmt: skip
+            await self._client.patch(PODS, pod.name, body, pod.namespace, kind='strategic', subresource='status')
         except NotFound:
             return
         except ApiError as e:
-            log.warning('pod condition not written', object=pod.key, err=str(e))
-            return
-        log.info('pod unschedulable', object=pod.key, reason=failure.message, rv=updated['metadata']['resourceVersion'])
+            log.warning('pod status not written', object=pod.key, err=str(e))
 
     def _status_patch(self, failure: Failure) -> Obj:
         """Empty when the status says it all already."""

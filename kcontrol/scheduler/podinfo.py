@@ -89,6 +89,10 @@ class PodInfo:
         """The same pod on `node`."""
         return replace(self, node=node)
 
+    def with_room_on(self, node: str) -> PodInfo:
+        """The same pod, waiting for room on `node` (empty: on none)."""
+        return replace(self, nominated=node)
+
 
 def parse_pod(obj: Obj) -> PodInfo:
     """The view of `obj`, a pod as the API server stores it."""

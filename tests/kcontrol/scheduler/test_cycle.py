@@ -31,6 +31,8 @@ class Api:
         """What becomes of the next bindings: 'lost' (done, no answer), 'down' (not done, no answer)."""
         self.stolen: dict[str, str] = {}
         """Pods that another scheduler binds an instant earlier."""
+        self.evicts = True
+        """False: what is deleted takes its time."""
         self.changed = asyncio.Event()
 
     def put(self, plural: str, obj: Obj) -> Obj:
@@ -104,7 +106,8 @@ class Api:
 
     async def delete(self, r, name, namespace=None, **_) -> Obj:
         await self.get(r, name)
-        self.remove(r.plural, name)
+        if self.evicts:
+            self.remove(r.plural, name)
         return {}
 
 
@@ -176,6 +179,17 @@ async def test_preemption_evicts_the_victim_and_then_binds_the_preemptor(api, no
     assert 'low' not in api.objects['pods']
     await api.until(lambda: api.messages('Preempted'))
     assert api.messages('Preempted') == ['Preempted by pod uid-vip on node n']
+
+
+async def test_the_status_of_an_outranked_preemptor_no_longer_names_the_node(api, node, pod):
+    api.put('nodes', node('n', cpu='1'))
+    api.evicts = False
+    api.put('pods', pod('low', cpu='1', nodeName='n'))
+    api.put('pods', pod('mid', cpu='1', priority=5))
+    await api.until(lambda: api.pod('mid')['status'].get('nominatedNodeName') == 'n')
+    api.put('pods', pod('vip', cpu='1', priority=9))
+    await api.until(lambda: api.pod('vip')['status'].get('nominatedNodeName') == 'n')
+    assert api.pod('mid')['status']['nominatedNodeName'] is None
 
 
 async def test_a_pod_deleted_while_it_waits_is_forgotten(api, node, pod):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kcontrol.scheduler.core import Bind, Failure
+from kcontrol.scheduler.core import Failure
 from kcontrol.scheduler.podinfo import parse_pod
 from kcontrol.scheduler.preemption import Candidate, cheapest, parse_budget, split_by_budget
 
@@ -74,6 +74,30 @@ def test_the_room_is_kept_for_the_preemptor_and_taken_when_the_victim_is_gone(be
     assert '1 Insufficient cpu' in bench.failure(pod('thief', cpu='1', priority=1)).message
     bench.now += 2
     assert bench.run() == {'vip': 'n'}
+
+
+def test_the_room_is_kept_before_the_status_says_so(bench, node, pod):
+    bench.nodes(node('n', cpu='1'))
+    victim = pod('low', cpu='1', nodeName='n')
+    bench.pods(victim)
+    bench.failure(pod('vip', cpu='1', priority=9))
+    bench.core.pod_changed(victim, None)
+    bench.core.pod_changed(None, pod('thief', cpu='1', priority=1))
+    bench.now += 2
+    assert bench.run() == {'vip': 'n'}
+
+
+def test_a_more_important_preemptor_ends_the_nomination_of_a_lesser_one_which_looks_elsewhere(bench, node, pod):
+    bench.nodes(node('n', cpu='1'))
+    victim = pod('low', cpu='1', nodeName='n')
+    bench.pods(victim)
+    assert bench.failure(pod('mid', cpu='1', priority=5)).outranked == ()
+    bench.pods(pod('mid', cpu='1', priority=5, status={'nominatedNodeName': 'n'}))
+    assert [p.name for p in bench.failure(pod('vip', cpu='1', priority=9)).outranked] == ['mid']
+    bench.nodes(node('m', cpu='1'))
+    bench.core.pod_changed(victim, None)
+    bench.now += 20
+    assert bench.run() == {'vip': 'n', 'mid': 'm'}
 
 
 def test_while_its_victims_terminate_a_pod_preempts_nobody_else(bench, node, pod):
@@ -153,7 +177,7 @@ def test_evicting_makes_room_for_exactly_one_preemptor(bench, node, pod):
     bench.core.pod_changed(first.victims[0].obj, None)
     second = bench.failure(pod('vip2', cpu='1', priority=9))
     assert len(second.victims) == 1
+    bench.core.pod_changed(second.victims[0].obj, None)
+    bench.pods(pod('late', cpu='1', priority=1))
     bench.now += 2
-    decision = bench.core.next()
-    assert isinstance(decision, Bind)
-    assert decision.pod.name == 'vip1'
+    assert bench.run() == {'vip1': 'n', 'vip2': 'n'}
