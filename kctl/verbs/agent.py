@@ -15,6 +15,7 @@ import click
 from kcore.env import Env
 from kctl.verbs.lib.errors import CliError
 
+TOKEN_VARIABLE = 'KUBELING_JOIN_TOKEN'  # noqa: S105 — a name
 KUBELET_PORT = 10250
 JOINED_BLOCK = ipaddress.IPv4Network('127.160.0.0/11')
 """Loopback addresses of nodes that join a cluster on this machine; see kctl.local.layout for the other blocks."""
@@ -22,13 +23,26 @@ JOINED_BLOCK = ipaddress.IPv4Network('127.160.0.0/11')
 
 @click.command('agent')
 @click.option('--server', 'servers', required=True, help='URL of an API server; several with commas.')
-@click.option('--token', default='', help='Join token (`kctl token create`); not needed once the node has joined.')
+@click.option(
+    '--token',
+    default='',
+    envvar=TOKEN_VARIABLE,
+    show_envvar=True,
+    help='Join token (`kctl token create`); not needed once the node has joined.',
+)
+@click.option(
+    '--token-file',
+    type=click.Path(dir_okay=False, path_type=Path),
+    help='File with the join token: other users of this machine see the flags of processes.',
+)
 @click.option('--name', default='', help="Name of the node; default: the machine's.")
 @click.option('--data-dir', type=click.Path(file_okay=False, path_type=Path), default=Path('.kubeling-agent'),
               show_default=True, help='Where the node keeps its credentials and pods.')  # fmt: skip
 @click.option('--listen', default='', help='HOST:PORT of the kubelet API; the host is the address of the node.')
 @click.option('--labels', default='', help='Further node labels, a=b,c=d.')
-def command(*, servers: str, token: str, name: str, data_dir: Path, listen: str, labels: str) -> int:
+def command(
+    *, servers: str, token: str, token_file: Path | None, name: str, data_dir: Path, listen: str, labels: str
+) -> int:
     """Join a cluster and run its pods on this machine, until interrupted."""
     from kcore import process  # noqa: PLC0415 — the agent is much to import
     from knode import agent  # noqa: PLC0415
@@ -41,7 +55,7 @@ def command(*, servers: str, token: str, name: str, data_dir: Path, listen: str,
     credentials = Credentials(env, data_dir.absolute(), name, where.rpartition(':')[0].strip('[]'))
     if not credentials.good():
         try:
-            asyncio.run(credentials.join(Invitation(urls, token)))
+            asyncio.run(credentials.join(Invitation(urls, join_token(token, token_file, env))))
         except JoinError as e:
             raise CliError(str(e)) from None
     print(f'node {name} at {where}; Ctrl-C stops it, its pods go on', file=sys.stderr, flush=True)
@@ -53,6 +67,18 @@ def command(*, servers: str, token: str, name: str, data_dir: Path, listen: str,
         prog='kctl agent',
     )  # fmt: skip
     return process.main('knode', agent.joined(credentials), config)
+
+
+def join_token(token: str, file: Path | None, env: Env) -> str:
+    """Raises CliError."""
+    if file is None:
+        return token
+    if token:
+        raise CliError(f'--token (or {TOKEN_VARIABLE}) and --token-file exclude each other')
+    try:
+        return env.disk.read(file).decode().strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise CliError(f'--token-file: {e}') from None
 
 
 def url(text: str) -> str:
