@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import partial
 from typing import NoReturn
 
 import structlog
@@ -14,7 +15,7 @@ from kapi.server import bootstrap
 from kapi.server.listener import Listener
 from kapi.server.service import ApiServer
 from kapi.storage.base import StorageUnavailable
-from kapi.storage.encryption import EncryptedStorage, encrypted
+from kapi.storage.encryption import KEYS_LOOK_S, EncryptedStorage, encrypted
 from kapi.storage.urls import open_storage
 from kcore import tasks
 from kcore.config import split_address
@@ -56,7 +57,7 @@ async def run(config: ApiConfig, env: Env, ready: Ready) -> None:
             tasks.start_essential(group, 'watch cache', server.cache.run())
             await _bootstrap(server)
             if isinstance(storage, EncryptedStorage):
-                tasks.start(group, 'reseal secrets', _reseal(storage))
+                tasks.start_restarting(group, 'reseal secrets', partial(_keep_sealed, storage), env)
             for name, background in server.background():
                 tasks.start_restarting(group, name, background, env)
             await _serve(server, tls, ready)
@@ -82,15 +83,16 @@ async def _bootstrap(server: ApiServer) -> None:
             await asyncio.sleep(STORAGE_RETRY_S)
 
 
-async def _reseal(storage: EncryptedStorage) -> None:
+async def _keep_sealed(storage: EncryptedStorage) -> NoReturn:
+    """Secrets are sealed by the first key, at the start and whenever the keys change."""
     while True:
         try:
-            await storage.reseal()
+            if storage.reseal_is_due:
+                await storage.reseal()
+            await asyncio.sleep(KEYS_LOOK_S)
         except StorageUnavailable as e:
             log.info('secrets were not sealed anew yet', err=str(e))
             await asyncio.sleep(STORAGE_RETRY_S)
-        else:
-            return
 
 
 async def _serve(server: ApiServer, tls: ssl.SSLContext, ready: Ready) -> NoReturn:

@@ -3,7 +3,8 @@
 Envelope: a data key seals values (AES-256-GCM, a fresh nonce each, the storage key as associated data, so that a value
 cannot be moved to another name); the data key itself is sealed by a key of the operator's file and travels with every
 value. A new data key is drawn at every start and after DATA_KEY_USES_MAX values. Rotation: put a new key on the first
-line and restart; every line may open, the first one seals, and `reseal` writes anew what it has not sealed.
+line; the file is read again when it changes. Every line may open, the first one seals, and `reseal` writes anew what it
+has not sealed. A key that was once read opens values until the process ends: events of the past may still be under way.
 Source of the scheme: apiserver storage/value/encrypt/envelope (KMS v2), reduced to a local key file.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +32,8 @@ DATA_KEY_USES_MAX = 1 << 24
 OPENED_KEYS_MAX = 1_024
 """Data keys kept open, so that a list opens each once."""
 RESEAL_PAGE_KEYS = 500
+KEYS_LOOK_S = 2.0
+"""How often the key file is looked at; besides, whenever a value names a key that we do not know."""
 
 
 class BadKeyFile(Exception):
@@ -39,6 +42,10 @@ class BadKeyFile(Exception):
 
 class Sealed(StorageError):
     """A value that none of our keys opens."""
+
+
+class UnknownKey(Sealed):
+    """A value sealed by a key of which we do not know."""
 
 
 def _nonce() -> bytes:
@@ -116,7 +123,7 @@ class Sealer:
         found = self._opened.get((name, wrapped))
         if found is None:
             if name not in self._keys:
-                raise Sealed(f'a stored value needs the encryption key "{name}", which is not in the key file')
+                raise UnknownKey(f'a stored value needs the encryption key "{name}", which is not in the key file')
             key = self._keys[name].decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], MAGIC + name.encode())
             if len(self._opened) >= OPENED_KEYS_MAX:
                 self._opened.pop(next(iter(self._opened)))
@@ -124,15 +131,71 @@ class Sealer:
         return found
 
 
-class EncryptedStorage:
-    """A `Storage` whose values under PREFIXES are sealed below it and clear above it."""
+class KeyFile:
+    """Keys that may change while we run; never fewer than before."""
 
-    def __init__(self, inner: Storage, sealer: Sealer) -> None:
+    def __init__(self, path: Path, env: Env) -> None:
+        """Raises BadKeyFile, OSError."""
+        self._path = path
+        self._env = env
+        self._seen = load_keys(path, env)
+        self._all = self._seen
+
+    def sealer(self) -> Sealer:
+        return Sealer(self._all)
+
+    def renewed(self) -> Sealer | None:
+        """A sealer of the keys as they are now; None while the file says the same, or nothing that can be used."""
+        try:
+            found = load_keys(self._path, self._env)
+            for name in found.keys() & self._all.keys():
+                if found[name] != self._all[name]:
+                    raise BadKeyFile(
+                        f'{self._path}: the key "{name}" is another than before; give a new key a new name'
+                    )
+        except (BadKeyFile, OSError, UnicodeDecodeError) as e:
+            log.warning('encryption keys were not read anew', err=str(e))
+            return None
+        if list(found) == list(self._seen):
+            return None
+        self._seen, self._all = found, found | {n: k for n, k in self._all.items() if n not in found}
+        log.info('encryption keys were read anew', first=next(iter(found)))
+        return self.sealer()
+
+
+class EncryptedStorage:
+    """A `Storage` whose values under PREFIXES are sealed below it and clear above it.
+
+    `renewed` gives a new sealer when there are other keys.
+    """
+
+    def __init__(self, inner: Storage, sealer: Sealer, renewed: Callable[[], Sealer | None] = lambda: None) -> None:
         self._inner = inner
         self._sealer = sealer
+        self._renewed = renewed
+        self._resealed_by: Sealer | None = None
+
+    @property
+    def reseal_is_due(self) -> bool:
+        """Whether the first key is another than at the last `reseal`; looks at the keys."""
+        self._renew()
+        return self._sealer is not self._resealed_by
+
+    def _renew(self) -> bool:
+        renewed = self._renewed()
+        self._sealer = renewed or self._sealer
+        return renewed is not None
+
+    def _open(self, key: str, value: bytes) -> bytes:
+        try:
+            return self._sealer.open(key, value)
+        except UnknownKey:
+            if not self._renew():  # else another server was faster to see a new key
+                raise
+        return self._sealer.open(key, value)
 
     def _clear(self, found: Versioned) -> Versioned:
-        return replace(found, value=self._sealer.open(found.key, found.value)) if _covered(found.key) else found
+        return replace(found, value=self._open(found.key, found.value)) if _covered(found.key) else found
 
     async def start(self) -> None:
         await self._inner.start()
@@ -180,8 +243,8 @@ class EncryptedStorage:
                 yield batch
 
     def _clear_event(self, event: Event) -> Event:
-        prev = self._sealer.open(event.key, event.prev) if event.prev is not None else None
-        return replace(event, value=self._sealer.open(event.key, event.value), prev=prev)
+        prev = self._open(event.key, event.prev) if event.prev is not None else None
+        return replace(event, value=self._open(event.key, event.value), prev=prev)
 
     async def current_revision(self) -> int:
         return await self._inner.current_revision()
@@ -191,7 +254,7 @@ class EncryptedStorage:
 
     async def reseal(self) -> int:
         """Write anew what the first key has not sealed; returns how many values. Raises StorageUnavailable."""
-        count = 0
+        count, sealer = 0, self._sealer
         for prefix in PREFIXES:
             after = ''
             while True:
@@ -201,6 +264,7 @@ class EncryptedStorage:
                 if not page.remaining:
                     break
                 after = page.items[-1].key
+        self._resealed_by = sealer  # if there are newer keys by now, not all of it is theirs
         if count:
             log.info('values were sealed with the first key', count=count)
         return count
@@ -212,7 +276,8 @@ class EncryptedStorage:
         async def again(current: Versioned) -> bytes:
             if self._sealer.current(current.value):
                 return current.value
-            return self._sealer.seal(current.key, self._sealer.open(current.key, current.value))
+            clear = self._open(current.key, current.value)
+            return self._sealer.seal(current.key, clear)
 
         try:
             await self._inner.update(item.key, again)
@@ -227,4 +292,7 @@ def _covered(key: str) -> bool:
 
 def encrypted(storage: Storage, key_file: Path | None, env: Env) -> Storage:
     """`storage`, sealed when there is a key file. Raises BadKeyFile, OSError."""
-    return storage if key_file is None else EncryptedStorage(storage, Sealer(load_keys(key_file, env)))
+    if key_file is None:
+        return storage
+    keys = KeyFile(key_file, env)
+    return EncryptedStorage(storage, keys.sealer(), keys.renewed)

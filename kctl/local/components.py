@@ -26,6 +26,8 @@ KUBELET_CLIENT = Leaf('kube-apiserver-kubelet-client', 'kube-apiserver-kubelet-c
 FRONT_PROXY = Leaf('front-proxy-client', 'front-proxy-client')
 TOKEN_KEY = 'sa'  # noqa: S105 — a name
 """Name of the key file of service account tokens."""
+SECRET_KEYS = 'encryption.keys'  # noqa: S105 — a name
+"""Name of the file of keys that seal Secrets at rest."""
 STORE_CLIENT = Leaf('kube-apiserver-store-client', 'kube-apiserver-store-client')
 
 
@@ -106,6 +108,7 @@ class Plan:
             self._front_proxy = self._front_proxy.rotate()
             self._store_authority = self._store_authority.rotate()
         self._authority.renew_signing_key(TOKEN_KEY)
+        self._authority.renew_secret_keys(SECRET_KEYS)
         self._anew = True
         try:
             self.prepare()
@@ -194,7 +197,7 @@ class Plan:
             'kubelet-client-key': str(kubelet_key),
             'kubelet-ca': self._ca,
             'service-account-signing-key-file': str(self._authority.signing_key(TOKEN_KEY)),
-            'encryption-key-file': str(self._authority.secret_keys('encryption.keys')),
+            'encryption-key-file': str(self._authority.secret_keys(SECRET_KEYS)),
             'requestheader-client-ca-file': str(self._front_proxy.file),
             'requestheader-allowed-names': FRONT_PROXY.user,
             'service-cidr': lay.service_cidr,

@@ -8,6 +8,7 @@ Source: kubernetes.io/docs/setup/best-practices/certificates.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -204,9 +205,19 @@ class Authority:
         """A file of keys for encryption at rest: `<key name> <base64>` a line, the first one encrypts."""
         file = self._folder / name
         if not self._env.disk.exists(file):
-            key = base64.b64encode(AESGCM.generate_key(bit_length=256)).decode()
-            self._env.disk.replace(file, f'key-1 {key}\n'.encode())
+            self._env.disk.replace(file, _secret_key(1))
         return file
+
+    def renew_secret_keys(self, name: str) -> None:
+        """A new key encrypts. Those before it stay: only the API servers know when nothing needs them any more."""
+        file = self.secret_keys(name)
+        lines = self._env.disk.read(file)
+        numbers = [int(n) for n in re.findall(rb'^key-(\d+) ', lines, re.MULTILINE)]
+        self._env.disk.replace(file, _secret_key(max(numbers, default=0) + 1) + lines)
+
+
+def _secret_key(number: int) -> bytes:
+    return f'key-{number} {base64.b64encode(AESGCM.generate_key(bit_length=256)).decode()}\n'.encode()
 
 
 def _subject(leaf: Leaf) -> x509.Name:

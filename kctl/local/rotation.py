@@ -1,6 +1,7 @@
 """Exchange the cluster's keys and certificates while it runs: `kctl cluster rotate`.
 
-Every process reads its files anew by itself (`kcore/tls.py`, `kclient/transport.py`, `kapi/authn/keys.py`), so this
+Every process reads its files anew by itself (`kcore/tls.py`, `kclient/transport.py`, `kapi/authn/keys.py`,
+`kapi/storage/encryption.py`), so this
 only writes files, in an order in which nobody meets a certificate that nobody believes.
 """
 
@@ -23,7 +24,7 @@ def rotate(layout: Layout, env: Env, *, authorities: bool, forget_old: bool) -> 
         plan = Plan(layout, env)
         if authorities or not forget_old:
             plan.rotate(authorities=authorities)
-            yield 'Every component has a new key and certificate, and service account tokens a new key.'
+            yield 'Every component has a new key and certificate; service account tokens and Secrets have new keys.'
         if authorities:
             yield 'The authorities are new; certificates and kubeconfigs of the old ones are good until `--forget-old`.'
         if forget_old:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kapi.storage.base import Versioned
-from kapi.storage.encryption import MAGIC, BadKeyFile, EncryptedStorage, Sealed, Sealer, load_keys
+from kapi.storage.encryption import MAGIC, BadKeyFile, EncryptedStorage, Sealed, Sealer, encrypted, load_keys
 from kapi.storage.urls import open_storage
 
 KEY = '/registry/secrets/default/s'
@@ -59,6 +59,45 @@ async def test_rotation_seals_anew_and_old_keys_may_go(inner: Any) -> None:
     assert [i.value for i in (await fresh.list('/registry/secrets/')).items] == [b'b', b'a']
     with pytest.raises(Sealed, match='needs the encryption key "two"'):
         await EncryptedStorage(inner, Sealer(ONE)).get(KEY)
+
+
+def line(name: str, key: bytes) -> str:
+    return f'{name} {base64.b64encode(key).decode()}\n'
+
+
+async def test_a_new_first_key_seals_without_a_restart_and_earlier_ones_still_open(
+    inner: Any, env: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / 'keys'
+    file.write_text(line('one', b'1' * 32))
+    quick, slow = (encrypted(inner, file, env) for _ in range(2))
+    assert isinstance(quick, EncryptedStorage)
+    made = await quick.create(KEY, b'a')
+    assert (quick.reseal_is_due, await quick.reseal(), quick.reseal_is_due) == (True, 0, False)
+    file.write_text(line('two', b'2' * 32) + line('one', b'1' * 32))
+    assert (quick.reseal_is_due, await quick.reseal(), quick.reseal_is_due) == (True, 1, False)
+    assert (await inner.get(KEY)).value.startswith(MAGIC + b'two:')
+    assert (await slow.get(KEY)).value == b'a'  # looks at the file when it meets the new key
+    assert slow.reseal_is_due  # what it has sealed in the meantime
+    file.write_text(line('two', b'2' * 32))
+    assert quick.reseal_is_due
+    async for batch in quick.watch('/registry/', from_rv=made.rv):
+        assert (batch.events[0].value, batch.events[0].prev) == (b'a', b'a')  # `prev` is sealed by the key that went
+        break
+
+
+@pytest.mark.parametrize('bad', ['', 'two short', line('one', b'3' * 32), '\xff'])
+async def test_a_key_file_gone_bad_leaves_the_keys_as_they_are(inner: Any, env: Any, tmp_path: Path, bad: str) -> None:
+    file = tmp_path / 'keys'
+    file.write_text(line('one', b'1' * 32))
+    storage = encrypted(inner, file, env)
+    assert isinstance(storage, EncryptedStorage)
+    await storage.reseal()
+    file.write_bytes(bad.encode('latin-1'))
+    assert not storage.reseal_is_due
+    await storage.create(KEY, b'a')
+    assert (await storage.get(KEY)).value == b'a'
+    assert (await inner.get(KEY)).value.startswith(MAGIC + b'one:')
 
 
 def test_a_value_cannot_be_moved_or_changed() -> None:

@@ -12,6 +12,7 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from kapi.storage.encryption import load_keys
 from kcore.env import Env
 from kctl.local.layout import ClusterError
 from kctl.local.pki import LEAF_DAYS, RENEW_BEFORE_DAYS, Authority, Leaf, kubeconfig
@@ -122,3 +123,11 @@ def test_a_key_that_belongs_to_no_listed_authority_is_named(authority: Authority
     (tmp_path / 'pki' / 'ca.key').write_bytes(authority.ensure(NODE)[1].read_bytes())
     with pytest.raises(ClusterError, match=r'ca\.key does not belong to'):
         Authority(tmp_path / 'pki', Env.real())
+
+
+def test_a_new_key_for_secrets_comes_first_under_a_name_that_was_never_used(authority: Authority) -> None:
+    file = authority.secret_keys('keys')
+    authority.renew_secret_keys('keys')
+    file.write_text(file.read_text().splitlines()[0] + '\n')
+    authority.renew_secret_keys('keys')
+    assert list(load_keys(file, Env.real())) == ['key-3', 'key-2']
