@@ -157,6 +157,7 @@ class Registry:
             obj.setdefault('status', clone(dict(strategy.first_status)))
         if strategy.generation and 'spec' in obj:
             obj['metadata']['generation'] = 1
+        strategy.observe(obj)
         self._refuse(kind, obj, [*metadata.validate_new(kind, obj), *strategy.validate(obj, None)])
         await self.admission.validate(attributes)
         write.warnings.extend(strategy.warnings(obj, None))
@@ -263,6 +264,7 @@ class Registry:
             strategy.prepare(new, old)
             if strategy.generation and 'spec' in new:
                 metadata.bump_generation(new, old)
+            strategy.observe(new)
             broken += strategy.validate(new, old)
         self._refuse(kind, new, broken)
         await self.admission.validate(attributes)

@@ -64,6 +64,9 @@ class Strategy:
     def prepare_status(self, new: Obj, old: Obj) -> None:
         """As `prepare`, for a write through /status; `spec` and most metadata are the old object's already."""
 
+    def observe(self, new: Obj) -> None:
+        """Note in the status what the server itself has seen to, in place; the generation is the new one already."""
+
     def validate(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
         """The kind's own 422 rules, after metadata and schema were checked."""
         yield from ()

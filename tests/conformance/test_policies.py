@@ -20,6 +20,8 @@ async def enforce(api: Any, validations: list[Obj], variables: list[Obj] | None 
     spec = {'matchConstraints': {'resourceRules': [RULE]}, 'validations': validations, 'variables': variables or []}
     made = await api.post(f'{GROUP}/validatingadmissionpolicies', {'metadata': {'name': 'p'}, 'spec': spec})
     assert made.status == 201, made.text
+    status = made.json['status']
+    assert status == {'observedGeneration': 1, 'typeChecking': {}}  # a client waits for it before it goes on
     bound = {'policyName': 'p', 'validationActions': ['Deny'], 'matchResources': MARKED}
     made = await api.post(f'{GROUP}/validatingadmissionpolicybindings', {'metadata': {'name': 'b'}, 'spec': bound})
     assert made.status == 201, made.text

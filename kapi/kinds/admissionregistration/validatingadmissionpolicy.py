@@ -21,6 +21,12 @@ class ValidatingAdmissionPolicyStrategy(BuiltinStrategy):
         put_defaults(spec, failurePolicy='Fail')
         default_match(spec.get('matchConstraints'))
 
+    def observe(self, new: Obj) -> None:
+        """Expressions were compiled by admission; clients wait for this before they rely on the policy."""
+        status = new.setdefault('status', {})
+        status['observedGeneration'] = new['metadata']['generation']
+        status['typeChecking'] = {}
+
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
         spec = new.get('spec') or {}
         if not spec.get('validations') and not spec.get('auditAnnotations'):
