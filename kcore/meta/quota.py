@@ -90,15 +90,24 @@ def sum_up(parts: Iterable[Amounts]) -> Amounts:
 
 
 def in_scope(quota: Obj, resource: str, obj: Obj) -> bool:
-    """Whether the quota's scopes select the object; scopes other than VolumeAttributesClass select pods only."""
+    """Whether the quota's scopes select the object: VolumeAttributesClass is about claims, all others about pods."""
     spec = quota.get('spec') or {}
     wanted = [{'scopeName': s, 'operator': 'Exists'} for s in spec.get('scopes') or ()]
     wanted += (spec.get('scopeSelector') or {}).get('matchExpressions') or []
     if not wanted:
         return True
-    if resource != 'pods':
-        return False
-    return all(_matches(w, obj.get('spec') or {}) for w in wanted)
+    if resource == 'persistentvolumeclaims':
+        classes = _attributes_classes(obj)
+        return all(w['scopeName'] == 'VolumeAttributesClass' and _selects(w, classes) for w in wanted)
+    return resource == 'pods' and all(_matches(w, obj.get('spec') or {}) for w in wanted)
+
+
+def _attributes_classes(claim: Obj) -> set[str]:
+    """The class asked for, the one that the volume has, and the one on the way to it."""
+    spec, status = claim.get('spec') or {}, claim.get('status') or {}
+    modifying = (status.get('modifyVolumeStatus') or {}).get('targetVolumeAttributesClassName')
+    named = (spec.get('volumeAttributesClassName'), status.get('currentVolumeAttributesClassName'), modifying)
+    return {n for n in named if n}
 
 
 def _matches(wanted: Obj, spec: Obj) -> bool:
@@ -112,7 +121,8 @@ def _matches(wanted: Obj, spec: Obj) -> bool:
         case 'NotBestEffort':
             return not best_effort(spec)
         case 'PriorityClass':
-            return _selects(wanted, spec.get('priorityClassName') or '')
+            name = spec.get('priorityClassName')
+            return _selects(wanted, {name} if name else set())
         case 'CrossNamespacePodAffinity':
             return _crosses(spec)
     return False
@@ -129,16 +139,16 @@ def best_effort(spec: Obj) -> bool:
     )
 
 
-def _selects(wanted: Obj, value: str) -> bool:
+def _selects(wanted: Obj, names: set[str]) -> bool:
     values = wanted.get('values') or ()
     match wanted.get('operator'):
         case 'In':
-            return value in values
+            return not names.isdisjoint(values)
         case 'NotIn':
-            return value not in values
+            return names.isdisjoint(values)
         case 'DoesNotExist':
-            return not value
-    return bool(value)
+            return not names
+    return bool(names)
 
 
 def _crosses(spec: Obj) -> bool:

@@ -104,3 +104,30 @@ async def test_scopes_choose_pods(api: Any, scope: str, statuses: tuple[int, int
         containers = [{'name': 'c', 'image': 'i', 'resources': resources}]
         body = {'metadata': {'name': name}, 'spec': {'containers': containers}}
         assert (await api.post(f'{CORE}/pods', body)).status == status, name
+
+
+@pytest.mark.parametrize(
+    ('hard', 'scopes', 'selector', 'why'),
+    [
+        ('pods', ['BestEffort', 'NotBestEffort'], [], 'conflicting scopes'),
+        ('cpu', ['BestEffort'], [], 'unsupported scope applied to resource'),
+        ('secrets', ['Terminating'], [], 'unsupported scope applied to resource'),
+        ('pods', ['Sometimes'], [], 'unsupported scope'),
+        ('pods', [], [('Terminating', 'In', ['x'])], "must be 'Exist' when scope is any of"),
+        ('pods', [], [('PriorityClass', 'In', [])], 'must be at least one value'),
+        ('pods', [], [('PriorityClass', 'Exists', ['x'])], 'must be no value'),
+        ('pods', [], [('PriorityClass', 'Near', [])], 'not a valid selector operator'),
+        ('pods', [], [('VolumeAttributesClass', 'Exists', [])], 'unsupported scope applied to resource'),
+        ('requests.storage', [], [('VolumeAttributesClass', 'In', ['gold'])], ''),
+        ('limits.memory', ['NotTerminating'], [('PriorityClass', 'NotIn', ['x'])], ''),
+        ('count/jobs.batch', ['Terminating'], [], ''),
+    ],
+)
+async def test_scopes_must_suit_each_other_and_what_is_limited(
+    api: Any, hard: str, scopes: list[str], selector: list[tuple[str, str, list[str]]], why: str
+) -> None:
+    wanted = [{'scopeName': s, 'operator': o, 'values': v} for s, o, v in selector]
+    spec = {'hard': {hard: '1'}, 'scopes': scopes, 'scopeSelector': {'matchExpressions': wanted}}
+    body = {'metadata': {'name': 'scoped'}, 'spec': spec}
+    made = await api.post('/api/v1/namespaces/default/resourcequotas?dryRun=All', body)
+    assert (made.status, why in made.text) == (422 if why else 201, True), made.text

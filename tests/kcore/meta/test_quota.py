@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kcore.meta.podresources import exactly, in_integers, pod_total
-from kcore.meta.quota import best_effort, usage_of
+from kcore.meta.quota import best_effort, in_scope, usage_of
 
 
 def c(cpu: str, **more: Any) -> dict[str, Any]:
@@ -54,3 +54,34 @@ def test_what_objects_count_for() -> None:
         'status': {'allocatedResources': {'storage': '2Gi'}},
     }
     assert usage_of('persistentvolumeclaims', claim)['requests.storage'] == 2 * 1024**3
+
+
+@pytest.mark.parametrize(
+    ('operator', 'values', 'selected'),
+    [
+        ('Exists', [], 'gold silver'),
+        ('DoesNotExist', [], 'none'),
+        ('In', ['gold'], 'gold'),
+        ('In', ['silver'], 'silver'),
+        ('NotIn', ['gold', 'bronze'], 'none'),
+    ],
+)
+def test_a_quota_selects_claims_by_the_attributes_class_they_have_or_are_about_to_have(
+    operator: str, values: list[str], selected: str
+) -> None:
+    claims = {
+        'none': {'spec': {}},
+        'gold': {'spec': {'volumeAttributesClassName': 'gold'}},
+        'silver': {
+            'spec': {'volumeAttributesClassName': 'bronze'},
+            'status': {
+                'currentVolumeAttributesClassName': 'silver',
+                'modifyVolumeStatus': {'targetVolumeAttributesClassName': 'bronze'},
+            },
+        },
+    }
+    want = {'scopeName': 'VolumeAttributesClass', 'operator': operator, 'values': values}
+    quota = {'spec': {'scopeSelector': {'matchExpressions': [want]}}}
+    assert [n for n, o in claims.items() if in_scope(quota, 'persistentvolumeclaims', o)] == selected.split()
+    assert not in_scope(quota, 'pods', {'spec': {}})
+    assert not in_scope({'spec': {'scopes': ['NotTerminating']}}, 'persistentvolumeclaims', claims['gold'])
