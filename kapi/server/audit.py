@@ -43,10 +43,11 @@ def answered(ctx: Context, reply: Reply | web.StreamResponse) -> None:
         event['impersonatedUser'] = ctx.user.info()
     event |= {'responseStatus': {'metadata': {}, 'code': code}, 'annotations': {**allowed, **ctx.annotations}}
     for field, body, media in _bodies(ctx, reply):
-        if body is None or len(body) > BODY_BYTES_MAX:
+        shown = b'' if body is None or len(body) > BODY_BYTES_MAX else _shown(ctx, body, media)
+        if body is None or max(len(body), len(shown)) > BODY_BYTES_MAX:
             event['annotations'] |= TRUNCATED
-        elif (shown := _shown(ctx, body, media)) is not None:
-            event[field] = shown
+        elif shown:
+            event[field] = orjson.Fragment(shown)
     audit_log.write('ResponseComplete', event)
 
 
@@ -62,29 +63,31 @@ def _bodies(ctx: Context, reply: Reply | web.StreamResponse) -> Iterator[tuple[s
         yield 'responseObject', reply.body if isinstance(reply.body, bytes) else None, reply.content_type
 
 
-def _shown(ctx: Context, body: bytes, media: str) -> Any:
-    """The body as JSON; None for one that nobody could read, which the response tells."""
+def _shown(ctx: Context, body: bytes, media: str) -> bytes:
+    """The body as JSON, which may be larger (YAML has aliases); empty for one that nobody could read."""
     try:
         if media == PROTOBUF:
             value = ctx.server.schemas.decode_protobuf(body)
         elif media in {YAML, _APPLY}:
-            value = orjson.loads(orjson.dumps(parse_yaml(body)[0], option=orjson.OPT_NON_STR_KEYS))
+            value = parse_yaml(body)[0]
         elif media in {'', JSON} or media.endswith('+json'):
             value = orjson.loads(body)
         else:
-            return None
-    except (ApiError, ValueError, TypeError):
-        return None
-    if ctx.audit.omit_managed_fields and isinstance(value, dict):
-        for obj in (value, *(value.get('items') or ())):
-            _without_managed_fields(obj)
-    return value
+            return b''
+        if ctx.audit.omit_managed_fields:
+            _drop_managed_fields(value)
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    except (ApiError, ValueError, TypeError):  # also what is nested deeper than JSON is written
+        return b''
 
 
-def _without_managed_fields(obj: Any) -> None:
-    meta = obj.get('metadata') if isinstance(obj, dict) else None
-    if isinstance(meta, dict):
-        meta.pop('managedFields', None)
+def _drop_managed_fields(value: Any) -> None:
+    """Of an object, or of every item of a list."""
+    items = value.get('items') if isinstance(value, dict) else None
+    for obj in (value, *(items if isinstance(items, list) else ())):
+        meta = obj.get('metadata') if isinstance(obj, dict) else None
+        if isinstance(meta, dict):
+            meta.pop('managedFields', None)
 
 
 def _event(ctx: Context) -> Obj:

@@ -73,6 +73,23 @@ async def test_bodies_are_kept_as_the_level_says_without_managed_fields(serve: A
     assert (wrong['level'], 'requestObject' in wrong, 'responseObject' in wrong) == ('Request', True, False)
 
 
+async def test_a_body_of_any_shape_leaves_one_bounded_line(serve: Any, tmp_path: Path) -> None:
+    policy, log = tmp_path / 'policy.yaml', tmp_path / 'audit.log'
+    policy.write_text(BODIES)
+    deep = b'{"data":' + b'[' * 600 + b']' * 600 + b'}'
+    aliases = b'a: &a [' + b'x,' * 900 + b']\nb: [' + b'*a,' * 900 + b']\n'
+    bodies = [(deep, 'json'), (aliases, 'yaml'), (b'{', 'json'), (b'[1]', 'json'), (b'{"items": 1}', 'json')]
+    async with serve(audit_policy_file=policy, audit_log_path=log) as world:
+        api = await world.user('admin', 'system:masters')
+        for body, media in bodies:
+            made = await api.post('/api/v1/namespaces/default/configmaps', body, content_type=f'application/{media}')
+            assert 400 <= made.status < 500, made.text
+    lines = log.read_bytes().splitlines()
+    assert max(map(len, lines)) < BODY_BYTES_MAX
+    shown = [orjson.loads(line).get('requestObject') for line in lines]
+    assert shown == [None, None, None, [1], {'items': 1}]
+
+
 async def test_no_level_keeps_the_bodies_of_secrets_and_tokens(serve: Any, tmp_path: Path) -> None:
     policy, log = tmp_path / 'policy.yaml', tmp_path / 'audit.log'
     policy.write_text('rules: [{level: RequestResponse}]')
