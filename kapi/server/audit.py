@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from kapi.audit.audit import secret
 from kapi.errors import ApiError
 from kapi.server.bodies import parse_yaml
 from kapi.server.context import Context, Reply
@@ -41,7 +43,7 @@ def answered(ctx: Context, reply: Reply | web.StreamResponse) -> None:
     allowed = {} if code in {401, 403} else {'authorization.k8s.io/decision': 'allow'}
     if ctx.user.name != event['user'].get('username'):
         event['impersonatedUser'] = ctx.user.info()
-    event |= {'responseStatus': {'metadata': {}, 'code': code}, 'annotations': {**allowed, **ctx.annotations}}
+    event |= {'responseStatus': _status(ctx, reply), 'annotations': {**allowed, **ctx.annotations}}
     for field, body, media in _bodies(ctx, reply):
         shown = b'' if body is None or len(body) > BODY_BYTES_MAX else _shown(ctx, body, media)
         if body is None or max(len(body), len(shown)) > BODY_BYTES_MAX:
@@ -49,6 +51,17 @@ def answered(ctx: Context, reply: Reply | web.StreamResponse) -> None:
         elif shown:
             event[field] = orjson.Fragment(shown)
     audit_log.write('ResponseComplete', event)
+
+
+def _status(ctx: Context, reply: Reply | web.StreamResponse) -> Obj:
+    """The code, and why it is an error; about a Secret the code alone, for the reason may quote from it."""
+    status: Obj = {'metadata': {}, 'code': reply.status}
+    if reply.status < HTTPStatus.BAD_REQUEST or secret(ctx.info) or not isinstance(reply, Reply):
+        return status
+    if reply.content_type == JSON and isinstance(reply.body, bytes) and reply.body:
+        told = orjson.loads(reply.body)
+        status |= {k: told[k] for k in ('status', 'reason', 'message') if k in told}
+    return status
 
 
 def _bodies(ctx: Context, reply: Reply | web.StreamResponse) -> Iterator[tuple[str, bytes | None, str]]:

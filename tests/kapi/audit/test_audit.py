@@ -68,6 +68,10 @@ async def test_bodies_are_kept_as_the_level_says_without_managed_fields(serve: A
     assert 'c' in {item['metadata']['name'] for item in listed['responseObject']['items']}
     assert b'managedFields' not in log.read_bytes()
     assert refused['responseObject']['reason'] == 'AlreadyExists'
+    assert refused['responseStatus'] == {
+        'metadata': {}, 'code': 409, 'status': 'Failure', 'reason': 'AlreadyExists',
+        'message': 'configmaps "c" already exists',
+    }  # fmt: skip
     assert not {'requestObject', 'responseObject'} & large.keys()
     assert large['annotations']['audit.k8s.io/truncated'] == 'true'
     assert (wrong['level'], 'requestObject' in wrong, 'responseObject' in wrong) == ('Request', True, False)
@@ -99,6 +103,7 @@ async def test_no_level_keeps_the_bodies_of_secrets_and_tokens(serve: Any, tmp_p
             '/api/v1/namespaces/default/secrets', {'metadata': {'name': 's'}, 'stringData': {'k': 'hunter2'}}
         )
         await api.get('/api/v1/secrets')
+        await api.post('/api/v1/namespaces/default/secrets', {'metadata': {'name': 't'}, 'type': 'hunter2', 'data': 7})
         await api.post('/api/v1/namespaces/default/serviceaccounts', {'metadata': {'name': 'a'}})
         made = await api.post('/api/v1/namespaces/default/serviceaccounts/a/token', {'spec': {}})
         token = made.json['status']['token']
