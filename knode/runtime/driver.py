@@ -92,6 +92,8 @@ class Mount:
     read_only: bool = False
     sub_path: str = ''
     """What of the source, relative to it and never outside of it; made when it is missing."""
+    recursive: bool = False
+    """`read_only` holds for what is mounted below the source, too."""
 
 
 @dataclass(frozen=True, slots=True)

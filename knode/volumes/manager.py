@@ -214,6 +214,7 @@ class Volumes:
         known = {v['name']: v for v in pod['spec'].get('volumes') or ()}
         env: dict[str, str] = {}
         mounts = []
+        isolates = self._host.driver_for(pod).capabilities.isolates_fs
         for m in c.get('volumeMounts') or ():
             if m['name'] not in known:
                 raise ContainerConfigError(f"volumeMount {m['name']} not found among the pod's volumes")
@@ -221,13 +222,16 @@ class Volumes:
                 raise ContainerConfigError(
                     f'mountPropagation Bidirectional of "{m["name"]}": this node shares no mounts'
                 )
+            if m.get('recursiveReadOnly') == 'Enabled' and not isolates:
+                raise ContainerConfigError(f'recursive read-only mount of "{m["name"]}": this node mounts nothing')
             root, sub = self.path(m['name']), sub_path(m, spec.env)
             if sub and str(root) not in self.memory(pod):  # what is in memory is only reached from inside the pod
                 _prepare(m, c, str(root), sub)
             env[f'KUBELING_MOUNT_{m["name"].upper().replace("-", "_")}'] = str(root / sub)
             fixed = any(k in known[m['name']] for k in CONTENT_KINDS)
-            mounts.append(Mount(str(root), m['mountPath'], fixed or bool(m.get('readOnly')), sub))
-        if not self._host.driver_for(pod).capabilities.isolates_fs:
+            deep = m.get('recursiveReadOnly', 'Disabled') != 'Disabled'
+            mounts.append(Mount(str(root), m['mountPath'], fixed or bool(m.get('readOnly')), sub, deep))
+        if not isolates:
             return replace(spec, env={**env, **spec.env})
         taken = {m.target.rstrip('/') for m in mounts}
         mounts += [m for m in (*self._etc(pod), self._last_words(c, spec)) if m.target not in taken]

@@ -115,3 +115,21 @@ async def test_a_volume_in_memory_is_shared_bounded_and_gone_with_the_sandbox(ri
     assert not list(volume.iterdir())
     await rig.driver.remove(handle)
     assert str(volume) not in Path('/proc/mounts').read_text()
+
+
+@pytest.mark.parametrize('recursive', [False, True])
+async def test_what_is_mounted_below_a_read_only_mount_is_read_only_if_asked_for(rig, eventually, tmp_path, recursive):
+    await rig.driver.prepare()
+    if not rig.driver.capabilities.isolates_fs:
+        pytest.skip('this kernel gives this user no mount namespaces')
+    for name in ('data/below', 'u1', 'staging'):
+        (tmp_path / name).mkdir(parents=True)
+    sandbox = Sandbox('u1', 'default', 'p', str(tmp_path / 'u1'), memory={str(tmp_path / 'data' / 'below'): 1 << 20})
+    handle = await rig.driver.open(sandbox, rig.changed)
+    mount = Mount(str(tmp_path / 'data'), '/m', read_only=True, recursive=recursive)
+    r = await rig.start(
+        handle, 'sh', '-c', 'touch /m/f || touch /m/below/f', mounts=(mount,), staging=str(tmp_path / 'staging')
+    )
+    done = await eventually(lambda: (x := rig.record(handle, r.id)).finished_ns and x)
+    assert 'Read-only file system' in Path(r.log).read_text()
+    assert bool(done.exit_code) == recursive

@@ -34,6 +34,7 @@ ENV_FIELD_PATHS = (
     'metadata.name', 'metadata.namespace', 'metadata.uid', 'spec.nodeName', 'spec.serviceAccountName',
     'status.hostIP', 'status.hostIPs', 'status.podIP', 'status.podIPs',
 )  # fmt: skip
+RECURSIVE_READ_ONLY = ('Disabled', 'Enabled', 'IfPossible')
 HANDLERS = ('exec', 'httpGet', 'tcpSocket', 'grpc', 'sleep')
 SCHEMES = ('HTTP', 'HTTPS')
 
@@ -177,11 +178,24 @@ def _mounts(at: str, c: Obj, volumes: Mapping[str, Obj]) -> Iterator[Invalid]:
             yield invalid(
                 f'{where}.subPathExpr', mount['subPathExpr'], 'subPathExpr and subPath are mutually exclusive'
             )
+        yield from _recursive(f'{where}.recursiveReadOnly', mount)
     for i, device in enumerate(c.get('volumeDevices') or ()):
         if not device.get('name'):
             yield required(f'{at}.volumeDevices[{i}].name')
         if not device.get('devicePath'):
             yield required(f'{at}.volumeDevices[{i}].devicePath')
+
+
+def _recursive(at: str, mount: Obj) -> Iterator[Invalid]:
+    """Source: pkg/apis/core/validation validateMountRecursiveReadOnly."""
+    value = mount.get('recursiveReadOnly')
+    yield from one_of(at, value, RECURSIVE_READ_ONLY, need=False)
+    if value not in {'Enabled', 'IfPossible'}:
+        return
+    if not mount.get('readOnly'):
+        yield forbidden(at, 'may only be specified when readOnly is true')
+    if mount.get('mountPropagation') not in {None, 'None'}:
+        yield forbidden(at, 'may only be specified when mountPropagation is None or not specified')
 
 
 def resources(at: str, value: Obj) -> Iterator[Invalid]:

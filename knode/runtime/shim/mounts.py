@@ -31,7 +31,7 @@ class MountError(Exception):
 def mount_all(mounts: Sequence[Mapping[str, Any]], staging: str, *, hostname: str, read_only_root: bool) -> None:
     """Enter new mount and UTS namespaces and put every mount in its place. Only for a child that will exec.
 
-    mounts:    source, sub_path (within the source; made when missing), target, read_only; targets are absolute.
+    mounts:    source, sub_path (within the source; made when missing), absolute target, read_only, recursive.
     staging:   an empty directory to build cover directories in.
     hostname:  what the container takes for its name; empty: the machine's.
     """
@@ -47,7 +47,7 @@ def mount_all(mounts: Sequence[Mapping[str, Any]], staging: str, *, hostname: st
         _make_room(target, os.path.isdir(source), os.path.join(staging, str(n)))
         _mount(source, target, MS_BIND | MS_REC)
         if mounts[n].get('read_only'):
-            _set_read_only(target, value=True, recursive=False)
+            _set_read_only(target, value=True, recursive=bool(mounts[n].get('recursive')))
         os.close(sources[n])
     if read_only_root:
         _set_read_only('/', value=True, recursive=True)

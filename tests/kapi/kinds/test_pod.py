@@ -213,6 +213,22 @@ def test_a_new_pod_is_pending():
         ),
         (
             {
+                'volumes': [{'name': 'v', 'emptyDir': {}}],
+                'containers': [
+                    {
+                        'name': 'a',
+                        'image': 'x',
+                        'volumeMounts': [{'name': 'v', 'mountPath': '/x', 'recursiveReadOnly': 'Enabled'}],
+                    }
+                ],
+            },
+            (
+                'spec.containers[0].volumeMounts[0].recursiveReadOnly',
+                'Forbidden: may only be specified when readOnly is true',
+            ),
+        ),
+        (
+            {
                 'containers': [
                     {'name': 'a', 'image': 'x', 'resources': {'requests': {'cpu': '2'}, 'limits': {'cpu': '1'}}}
                 ]
