@@ -37,6 +37,11 @@ class ObjectWatches:
     def watched(self) -> frozenset[Ref]:
         return frozenset(self._running)
 
+    def version(self, ref: Ref) -> str:
+        """The resourceVersion that an object has as far as is known; empty: no watch tells, or there is no object."""
+        known = self._running[ref][0].store.list() if ref in self._running else ()
+        return next((obj['metadata']['resourceVersion'] for obj in known), '')
+
     async def run(self) -> NoReturn:
         """Watch what is followed."""
         async with asyncio.TaskGroup() as group:

@@ -12,6 +12,7 @@ from kclient.reflector import INITIAL_END
 from kcore.meta.gvk import CONFIGMAPS, SECRETS
 from kcore.tasks import start_detached, stop
 from knode import watches
+from knode.objects import ROOT_CA, ApiObjects
 from knode.watches import ObjectWatches
 
 
@@ -107,3 +108,29 @@ async def test_beyond_the_bound_an_object_waits_for_a_free_watch(api, followed, 
     await eventually(lambda: [*api.open] == ['configmaps/default/a'])
     followed.follow(frozenset(), pods[0])
     await eventually(lambda: [*api.open] == ['secrets/default/b'])
+
+
+async def test_the_root_ca_is_read_once_for_each_version_that_its_watch_tells(api, monkeypatch):
+    reads = []
+
+    async def get(resource, name, namespace):
+        reads.append((resource.plural, name))
+        return {'metadata': {'name': name, 'resourceVersion': str(6 + len(reads))}}
+
+    monkeypatch.setattr(api, 'get', get, raising=False)
+    objects = ApiObjects(api)
+    ref = (CONFIGMAPS, 'default', ROOT_CA)
+    told = ''
+    monkeypatch.setattr(objects.watches, 'version', lambda asked: told if asked == ref else '')
+    await objects.read(CONFIGMAPS, ROOT_CA, 'default')
+    await objects.read(CONFIGMAPS, ROOT_CA, 'default')
+    assert len(reads) == 2  # no watch says that it is still the same
+    told = '8'
+    await objects.read(CONFIGMAPS, ROOT_CA, 'default')
+    assert len(reads) == 2
+    told = '9'
+    await objects.read(CONFIGMAPS, ROOT_CA, 'default')
+    assert len(reads) == 3
+    await objects.read(CONFIGMAPS, 'a', 'default')
+    await objects.read(CONFIGMAPS, 'a', 'default')
+    assert len(reads) == 5
