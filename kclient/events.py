@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NoReturn
@@ -21,6 +22,7 @@ from kclient.model import Obj
 from kcore.env import Env
 from kcore.meta.gvk import EVENTS
 from kcore.meta.times import format_time
+from kcore.tasks import start
 
 log = structlog.get_logger('kclient.events')
 
@@ -37,6 +39,10 @@ BURST = 25
 REFILL_PER_S = 1 / 300
 ATTEMPTS_MAX = 5
 """Tries to send one event before it is dropped."""
+SETTLE_S = 0.5
+"""How long the first of a group of events waits for the others: the API server has what they tell of done first."""
+SENDERS = 8
+"""Objects whose events are sent at once; those of one object go one after the other, in order."""
 
 EventType = Literal['Normal', 'Warning']
 
@@ -181,12 +187,27 @@ class EventRecorder:
         self._wake.set()
 
     async def run(self) -> NoReturn:
-        """Send what is recorded, one at a time, for ever."""
+        """Send what is recorded, in groups, for ever."""
         while True:
             await self._wake.wait()
-            while self._queue:
-                await self._send(self._queue.popleft())
+            await asyncio.sleep(SETTLE_S)
             self._wake.clear()
+            objects: deque[list[Fact]] = deque(self._by_object())
+            self._queue.clear()
+            async with asyncio.TaskGroup() as group:
+                for n in range(min(SENDERS, len(objects))):
+                    start(group, f'event sender {n}', self._send_all(objects))
+
+    def _by_object(self) -> Iterable[list[Fact]]:
+        found: dict[str, list[Fact]] = {}
+        for fact in self._queue:
+            found.setdefault(fact.involved.get('uid') or fact.involved.get('name') or '', []).append(fact)
+        return found.values()
+
+    async def _send_all(self, objects: deque[list[Fact]]) -> None:
+        while objects:
+            for fact in objects.popleft():
+                await self._send(fact)
 
     async def _send(self, fact: Fact) -> None:
         taken = self._correlator.take(fact, self._env.clock.monotonic(), self._env.new_uid().replace('-', '')[:16])
