@@ -81,13 +81,14 @@ def _fits(pod: Obj, others: list[Obj], allocatable: Mapping[str, str]) -> Verdic
     most = int(allocatable.get('pods', '110'))
     if len(others) + 1 > most:
         return _short('pods', 1, len(others), most)
+    mine = {name: wanted for name, wanted in requests(pod).items() if wanted}
     used: dict[str, int] = {}
-    for other in others:
+    for other in others if mine else ():
         for name, wanted in requests(other).items():
             used[name] = used.get(name, 0) + wanted
-    for name, wanted in sorted(requests(pod).items()):
+    for name, wanted in sorted(mine.items()):
         capacity = amount(name, allocatable.get(name, '0'))
-        if wanted and used.get(name, 0) + wanted > capacity:
+        if used.get(name, 0) + wanted > capacity:
             return _short(name, wanted, used.get(name, 0), capacity)
     return None
 
