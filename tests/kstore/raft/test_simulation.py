@@ -9,6 +9,7 @@ from tests.sim.kstore.raft_world import RaftWorld, simulate
 FOUND_BUGS = {
     831: 'a member elected after its removal must append its own no-op although it is handing over already',
     2541: 'a leader that stepped down on its removal left a voter that could neither win nor be helped',
+    3825: 'the judge of pre-votes blamed a member for a hand-over that had begun before it was cut off',
 }
 
 

@@ -410,12 +410,17 @@ class RaftWorld:
         while self.network:
             self.deliver()
 
+    def leader(self) -> RaftCore:
+        return max((m for m in self.members.values() if m.core.role is Role.LEADER), key=lambda m: m.core.term).core
+
     def rejoin(self) -> None:
         """With pre-votes a member that was cut off for a while comes back without disturbing anybody.
 
         Only with check-quorum, too: else nobody vouches for the leader, and an up-to-date log wins the pre-vote.
         """
-        leader = max((m for m in self.members.values() if m.core.role is Role.LEADER), key=lambda m: m.core.term).core
+        for _ in range(5 * self.leader().config.election_ticks):
+            self.calm()  # a hand-over that had begun may still end
+        leader = self.leader()
         others = [i for i in leader.conf.voters if i != leader.id]
         vouched = leader.config.pre_vote and leader.config.check_quorum
         if not vouched or leader.conf.outgoing or len(others) < 2 or leader.id not in leader.conf.voters:
