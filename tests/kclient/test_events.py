@@ -71,3 +71,25 @@ async def test_a_full_queue_drops_and_counts(client, env):
     for _ in range(QUEUE_MAX + 3):
         recorder.event(POD, 'Normal', 'Why', 'x')
     assert recorder.dropped == 3
+
+
+async def test_events_of_one_object_are_sent_in_order_and_other_objects_do_not_wait_for_it(client, env, until):
+    recorder = EventRecorder(client, env, 'me')
+    sent, held = [], asyncio.Event()
+
+    async def create(_, event):
+        sent.append((event['involvedObject']['name'], event['reason']))
+        if event['involvedObject']['name'] == 'p':
+            await held.wait()
+
+    client.create = create
+    for name in ('p', 'q'):
+        for reason in ('Created', 'Started'):
+            recorder.event({'kind': 'Pod', 'metadata': {'name': name, 'uid': name}}, 'Normal', reason, 'x')
+    task = asyncio.ensure_future(recorder.run())
+    await until(lambda: ('q', 'Started') in sent)
+    assert [reason for name, reason in sent if name == 'p'] == ['Created']
+    held.set()
+    await until(lambda: ('p', 'Started') in sent)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
