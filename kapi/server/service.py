@@ -80,6 +80,8 @@ class ApiServer:
         self.fairness = Fairness(self.cache, config.max_requests_inflight + config.max_mutating_requests_inflight)
         self.audit_log = audit_log(config.audit_policy_file, config.audit_log_path, env)
         self.metrics = Metrics()
+        self.streams = 0
+        """Upgraded connections passed on at this moment."""
         self.kubelets = Kubelets(config, env)
         self.figures = Figures(self.kubelets.summary, env.clock)
         self.transport = Transport(Resolver(self.cache, env.rng), env.disk, config.proxy_client_pair)

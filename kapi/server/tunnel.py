@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from aiohttp import web
 from yarl import URL
 
+from kapi.errors import TooManyRequests
 from kapi.server.context import Context
 from kapi.server.relay import HOP_BY_HOP
 from kcore import upgrade
@@ -18,6 +19,8 @@ ANSWER_TIMEOUT_S = 30.0
 """Until the other server has agreed, and again for the text of its refusal."""
 REFUSAL_BYTES_MAX = 64 * 1024
 """Of a refusal's text; the rest is cut."""
+STREAMS_MAX = 2_000
+"""Upgraded connections at once; each holds two sockets and two bounded buffers."""
 UPGRADES = frozenset({'websocket', 'spdy/3.1'})
 """Others are not asked for on a client's behalf, and so never happen: `h2c` is between neighbours."""
 
@@ -39,7 +42,19 @@ def address_of(url: URL, tls: ssl.SSLContext) -> upgrade.Address:
 async def through(
     ctx: Context, address: upgrade.Address, target: str, headers: Iterable[tuple[str, str]]
 ) -> web.StreamResponse:
-    """Until either side closes. A refusal is passed back as it is. Raises Unreached."""
+    """Until either side closes. A refusal is passed back as it is. Raises Unreached, TooManyRequests."""
+    if ctx.server.streams >= STREAMS_MAX:
+        raise TooManyRequests(f'this server passes {STREAMS_MAX} streams on already, please try again later')
+    ctx.server.streams += 1
+    try:
+        return await _pass_on(ctx, address, target, headers)
+    finally:
+        ctx.server.streams -= 1
+
+
+async def _pass_on(
+    ctx: Context, address: upgrade.Address, target: str, headers: Iterable[tuple[str, str]]
+) -> web.StreamResponse:
     host = f'[{address.host}]' if ':' in address.host else address.host
     sent = [('Host', f'{host}:{address.port}'), *headers]
     if ctx.raw.method == 'POST':

@@ -84,6 +84,7 @@ async def api(serve: Any, authority: Any, agent: Any) -> AsyncIterator[Any]:
         await client.patch('/api/v1/nodes/n1/status', {'status': status})
         containers = [{'name': 'a', 'image': 'i'}, {'name': 'b', 'image': 'i'}]
         await client.post(PODS, {'metadata': {'name': 'p'}, 'spec': {'containers': containers}})
+        client.server = world.server
         yield client
 
 
@@ -153,6 +154,24 @@ async def test_exec_joins_two_web_sockets(api: Any, agent: Any) -> None:
         assert (await socket.receive()).data == b'\x01hello'
         assert (await socket.receive()).type == aiohttp.WSMsgType.CLOSE
     assert agent.seen[-1][0] == '/exec/default/p/a'
+
+
+async def test_streams_beyond_the_bound_are_asked_to_come_again_and_ended_ones_do_not_count(
+    api: Any, agent: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr('kapi.server.tunnel.STREAMS_MAX', 1)
+    await run_pod(api)
+    url = f'{api.base}{PODS}/p/exec?command=cat&container=a&stdin=true'
+    for _ in range(2):
+        async with api.session.ws_connect(url, protocols=('v5.channel.k8s.io',)) as first:
+            with pytest.raises(aiohttp.WSServerHandshakeError, match='429'):
+                await api.session.ws_connect(url, protocols=('v5.channel.k8s.io',))
+            await first.send_bytes(b'\x00hello')
+            await first.receive()
+            assert (await first.receive()).type == aiohttp.WSMsgType.CLOSE
+        async with asyncio.timeout(10):
+            while api.server.streams:
+                await asyncio.sleep(0)  # the connection's end is on its way
 
 
 async def test_exec_without_an_upgrade_is_400(api: Any) -> None:
