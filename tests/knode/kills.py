@@ -35,6 +35,8 @@ PODS_AT_ONCE = 6
 CENSUS_STEPS = 25
 STEADY_STEPS = 6
 """Between two counts of the agent's descriptors."""
+WARM_ROUNDS = 3
+"""An agent that has just started still opens its watches and connections."""
 AGREE_WITHIN_S = 240.0
 FILES_MAX = 60
 """Of one pod's directory, whatever has happened to it."""
@@ -237,12 +239,12 @@ class Storm:
         """An agent that lives through kills keeps as many descriptors as it had once it was warm."""
         agent = self.world.processes['knode'].pid
         counts = []
-        for _ in range(3):
+        for _ in range(WARM_ROUNDS + 2):
             for _ in range(STEADY_STEPS):
                 self.kill_in_a_pod(self.rng.choice(('shim', 'containers', 'children')))
                 await self.agreed()
             counts.append(_fds(agent))
-        warm = max(counts[:2])  # at the first count it may just have started
+        warm = max(counts[:WARM_ROUNDS])
         if text := await _until_empty(lambda: _more(_fds(agent), warm)):
             raise Found(f'{text}, {counts} on the way')
 
