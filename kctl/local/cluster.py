@@ -149,9 +149,10 @@ def supervise(layout: Layout, components: list[Component], name: str, env: Env, 
     identity = f'{{"pid": {me.pid}, "created": {me.create_time()}}}'.encode()
     env.disk.replace(layout.pid_file(name), identity)
     try:
-        supervisor = Supervisor(layout, components, env, report, lambda c: stop_pods(layout, c.name, env))
-        supervisor.replan = partial(replan, layout, env)
-        supervisor.run()
+        Supervisor(
+            layout, components, env, report,
+            cleanup=lambda c: stop_pods(layout, c.name, env), replan=partial(replan, layout, env),
+        ).run()  # fmt: skip
     finally:
         env.disk.remove(layout.pid_file(name))
 
