@@ -33,6 +33,10 @@ class RunError(NodeError):
     """A container cannot be started as its spec demands (unsupported user, capability)."""
 
 
+class ProbeError(NodeError):
+    """A probe that could not be made: what it was to find out is not known."""
+
+
 class NoAddress(NodeError):
     """The node's podCIDR is used up, or not given yet."""
 

@@ -40,6 +40,8 @@ class Verdict:
     """What the containers get; None: the pod's own grace."""
     disruption: str = ''
     """Reason of the DisruptionTarget condition; empty: the pod was not in anybody's way."""
+    disruption_message: str = ''
+    """Where it is not `message`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,12 +169,13 @@ def _conditions(
     found = {
         'PodReadyToStartContainers': (bool(view.sandbox), '', ''),
         'Initialized': _initialized(view, now_phase, lists['init']),
-        'ContainersReady': _containers_ready('Failed' if view.verdict else now_phase, lists),
+        'ContainersReady': _containers_ready(view, 'Failed' if view.verdict else now_phase, lists),
     }
     found['Ready'] = _ready(view, previous, found['ContainersReady'])
     found['PodScheduled'] = (True, '', '')
     if view.verdict is not None and view.verdict.disruption:
-        found['DisruptionTarget'] = (True, view.verdict.disruption, view.verdict.message)
+        text = view.verdict.disruption_message or view.verdict.message
+        found['DisruptionTarget'] = (True, view.verdict.disruption, text)
     result = []
     for kind, (good, reason, message) in found.items():
         value = 'True' if good else 'False'
@@ -202,10 +203,13 @@ def _initialized(view: View, now_phase: str, inits: list[dict[str, Any]]) -> tup
     return True, '', ''
 
 
-def _containers_ready(now_phase: str, lists: Mapping[str, list[dict[str, Any]]]) -> tuple[bool, str, str]:
+def _containers_ready(view: View, now_phase: str, lists: Mapping[str, list[dict[str, Any]]]) -> tuple[bool, str, str]:
+    """Sidecars count as the others do."""
     if now_phase in {'Succeeded', 'Failed'}:
         return False, f'Pod{"Completed" if now_phase == "Succeeded" else "Failed"}', ''
-    unready = [s['name'] for s in lists['main'] if not s['ready']]
+    sidecars = {c['name'] for c, k in containers_of(view.spec) if k == 'sidecar'}
+    lasting = [*(s for s in lists['init'] if s['name'] in sidecars), *lists['main']]
+    unready = [s['name'] for s in lasting if not s['ready']]
     if unready:
         return False, 'ContainersNotReady', f'containers with unready status: [{" ".join(unready)}]'
     return True, '', ''
@@ -214,14 +218,11 @@ def _containers_ready(now_phase: str, lists: Mapping[str, list[dict[str, Any]]])
 def _ready(view: View, previous: Mapping[str, Obj], containers: tuple[bool, str, str]) -> tuple[bool, str, str]:
     if not containers[0]:
         return containers
+    problems = []
     for gate in view.spec.get('readinessGates') or ():
         kind = gate['conditionType']
-        if (previous.get(kind) or {}).get('status') != 'True':
-            missing = (
-                'corresponding condition of pod readiness gate'
-                if kind not in previous
-                else 'the status of pod readiness gate'
-            )
-            state = 'does not exist.' if kind not in previous else 'is not "True", but False'
-            return False, 'ReadinessGatesNotReady', f'{missing} "{kind}" {state}'
-    return True, '', ''
+        if kind not in previous:
+            problems.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
+        elif (said := previous[kind].get('status')) != 'True':
+            problems.append(f'the status of pod readiness gate "{kind}" is not "True", but {said}')
+    return not problems, 'ReadinessGatesNotReady' if problems else '', ', '.join(problems)

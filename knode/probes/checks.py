@@ -25,12 +25,13 @@ def port_number(container: Obj, port: int | str) -> int:
     """A number, or the container's port of that name. Raises ValueError."""
     if isinstance(port, int):
         number = port
-    elif port.isdigit():
-        number = int(port)
     else:
-        number = next((int(p['containerPort']) for p in container.get('ports') or () if p.get('name') == port), 0)
+        named = [int(p['containerPort']) for p in container.get('ports') or () if p.get('name') == port]
+        if not named and not port.isdigit():
+            raise ValueError(f'strconv.Atoi: parsing "{port}": invalid syntax')  # what users look for
+        number = named[0] if named else int(port)
     if not 0 < number < 65536:
-        raise ValueError(f'invalid port: {port}')
+        raise ValueError(f'invalid port number: {number}')
     return number
 
 

@@ -1,8 +1,10 @@
 """A pod's probes: one task per probe of each running container, and the verdict that the plan reads.
 
 A verdict changes after `failureThreshold` failures or `successThreshold` successes in a row; liveness and readiness
-wait for the startup probe. A container that was ready when the agent went away stays so until its probe says
-otherwise. Source: pkg/kubelet/prober/worker.go.
+wait for the startup probe. A probe that cannot be made (no such command, no such port) says nothing about the
+container: it is told, and not counted. Once a container is condemned, or its pod ends, only readiness is still asked
+for. A container that was ready when the agent went away stays so until its probe says otherwise.
+Source: pkg/kubelet/prober/worker.go, prober.go.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from kcore.tasks import start_detached
-from knode.errors import ShimError
+from knode.errors import ProbeError, ShimError
 from knode.pods.execute import capture
 from knode.pods.host import Host
-from knode.pods.model import Checks, Obj, View, containers_of
+from knode.pods.model import WHERE, Checks, Obj, View, containers_of
 from knode.probes.checks import Outcome, http_get, port_number, tcp_connect
 from knode.probes.grpc import grpc_health
 from knode.runtime.driver import Record
@@ -91,22 +93,38 @@ class Prober:
         if key != 'startupProbe':
             await state.begun.wait()
         good = bad = 0
-        while True:
+        while not self._is_over(key, state):
             begun = self._host.env.clock.monotonic()
-            ok, text = await self._once(probe, c, r)
+            try:
+                ok, text = await self._once(probe, c, r)
+            except ProbeError as e:  # it says nothing about the container: the counts stay
+                self._unhealthy(c, f'{KINDS[key]} probe errored and resulted in unknown state: {e}')
+                await asyncio.sleep(float(probe.get('periodSeconds') or 10))
+                continue
             took = self._host.env.clock.monotonic() - begun
             self._host.probe_metrics.observe(KINDS[key], self._identity(r), took, passed=ok)
             good, bad = (good + 1, 0) if ok else (0, bad + 1)
             if not ok:
-                message = f'{KINDS[key]} probe failed: {text}'
-                self._host.emit(self._worker.pod, 'Warning', 'Unhealthy', message, container=c['name'])
+                self._unhealthy(c, f'{KINDS[key]} probe failed: {text}')
             if good >= int(probe.get('successThreshold') or 1):
                 await self._verdict(key, r, state, passed=True)
             elif bad >= int(probe.get('failureThreshold') or 3):
                 await self._verdict(key, r, state, passed=False)
-            if key == 'startupProbe' and (state.started or state.failed):
+            if self._is_over(key, state):
                 return
             await asyncio.sleep(float(probe.get('periodSeconds') or 10))
+
+    def _is_over(self, key: str, state: _State) -> bool:
+        """Nothing more to find out: a pod that ends, or a condemned container, is asked for its readiness alone."""
+        if key == 'readinessProbe':
+            return False
+        return self._worker.ending or bool(state.failed) or (key == 'startupProbe' and state.started)
+
+    def _unhealthy(self, c: Obj, message: str) -> None:
+        where = next(
+            (WHERE[kind] for known, kind in containers_of(self._worker.pod['spec']) if known is c), 'containers'
+        )
+        self._host.emit(self._worker.pod, 'Warning', 'Unhealthy', message, container=c['name'], where=where)
 
     def _identity(self, r: Record) -> tuple[str, str, str, str]:
         meta = self._worker.pod['metadata']
@@ -136,6 +154,7 @@ class Prober:
             log.info('probe verdict not kept', container=r.name, err=str(e))
 
     async def _once(self, probe: Obj, c: Obj, r: Record) -> Outcome:
+        """Raises ProbeError when the container could not be asked."""
         timeout_s = float(probe.get('timeoutSeconds') or 1)
         address = self._worker.checkpoint.address
         try:
@@ -152,24 +171,26 @@ class Prober:
                     address, int(probe['grpc']['port']), probe['grpc'].get('service') or '', timeout_s
                 )
         except ValueError as e:
-            return False, str(e)
-        except Exception as e:  # a probe that cannot be made is a failed probe
+            raise ProbeError(str(e)) from e
+        except ProbeError:
+            raise
+        except Exception as e:
             log.exception('probe crashed', container=c['name'])
-            return False, f'{type(e).__name__}: {e}'
-        return False, 'missing probe handler'
+            raise ProbeError(f'{type(e).__name__}: {e}') from e
+        raise ProbeError(f'missing probe handler for {c["name"]}')
 
     async def _exec(self, argv: list[str], r: Record, timeout_s: float) -> Outcome:
         handle = self._worker.checkpoint.handle
         if handle is None:
-            return False, 'container not running'
+            raise ProbeError('container not running')
         try:
             async with asyncio.timeout(timeout_s):
                 code, output = await capture(self._worker.driver, handle, r, argv)
         except TimeoutError:
             return False, f'command timed out: "{" ".join(argv)}" timed out after {timeout_s:g}s'
         except ShimError as e:
-            return False, str(e)
-        return code == 0, output.strip() or f'exit code {code}'
+            raise ProbeError(f'failed to exec in container: {e}') from e
+        return code == 0, output.strip()
 
     def _cancel(self, state: _State) -> None:
         for task in state.tasks:

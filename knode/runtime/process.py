@@ -254,7 +254,10 @@ def kill_shim(state: Mapping[str, Any]) -> int:
     """Kill the shim that wrote `state`, unless its pid has become another process's. Returns how many were killed."""
     if host.start_ticks(state['pid']) != state['start_ticks']:
         return 0
-    os.kill(state['pid'], signal.SIGKILL)
+    try:
+        os.kill(state['pid'], signal.SIGKILL)
+    except ProcessLookupError:  # it ended by itself just now, and its zygote left no zombie
+        return 0
     return 1
 
 

@@ -95,6 +95,20 @@ def test_an_unmet_readiness_gate_holds_the_pod_back(make_pod, make_view, make_re
     pod = make_pod(readinessGates=[{'conditionType': 'example.com/gate'}])
     ready = condition(status(make_view(pod, make_record()), PLACE), 'Ready')
     assert (ready['status'], ready['reason']) == ('False', 'ReadinessGatesNotReady')
+    assert ready['message'] == 'corresponding condition of pod readiness gate "example.com/gate" does not exist.'
+    pod |= {'status': {'conditions': [{'type': 'example.com/gate', 'status': 'Unknown'}]}}
+    ready = condition(status(make_view(pod, make_record()), PLACE), 'Ready')
+    assert ready['message'] == 'the status of pod readiness gate "example.com/gate" is not "True", but Unknown'
+
+
+def test_an_unready_sidecar_holds_the_pod_back(make_pod, make_view, make_record):
+    side, init = make_record('side'), make_record('init', ended=0)
+    inits = [{'name': 'side', 'image': 'x', 'restartPolicy': 'Always'}, {'name': 'init', 'image': 'x'}]
+    view = make_view(make_pod(initContainers=inits), side, init, make_record(), checks={side.id: Checks(ready=False)})
+    got = status(view, PLACE)
+    assert condition(got, 'ContainersReady')['message'] == 'containers with unready status: [side]'
+    assert condition(got, 'Ready')['status'] == 'False'
+    assert condition(got, 'Initialized')['status'] == 'True'
 
 
 @pytest.mark.parametrize(
