@@ -89,7 +89,7 @@ class Agent:
         keeper.images = self._images.listed
         host = Host(
             env, config.name, keeper.address, self._drivers, pool, Checkpoints(env, config.data_dir), self._objects,
-            self._mirrors, events, self._images, keeper.allocatable(), keeper.known_labels,
+            self._mirrors, events, self._images, keeper.allocatable(), keeper.known_node,
             sync_frequency_s=config.sync_frequency_s, pod_pids=config.pod_pids_limit,
         )  # fmt: skip
         self._manager = manager = PodManager(host, self._pods, self._statuses, self._mirrors)

@@ -234,10 +234,6 @@ class NodeKeeper:
         name = self._config.name
         return {'apiVersion': 'v1', 'kind': 'Node', 'metadata': {'name': name, 'uid': name}}
 
-    def known_labels(self) -> dict[str, str] | None:
-        """Of the Node object, which people add to; None while it has not been seen."""
-        return None if self._node is None else dict(self._node['metadata'].get('labels') or {})
-
     def labels(self) -> dict[str, str]:
         return labels(self._config.name, self._machine, self._config.labels)
 

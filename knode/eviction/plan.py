@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kcore.meta import quantity
+from kcore.meta.tolerations import tolerated
 from knode.eviction.thresholds import CONDITIONS, RESOURCES, Level, Threshold
 from knode.pods.resources import is_critical, limit, qos_class, requests
 
 Obj = Mapping[str, Any]
 
 TRANSITION_S = 300.0
-MEMORY_PRESSURE_TAINT = 'node.kubernetes.io/memory-pressure'
+MEMORY_PRESSURE_TAINT = {'key': 'node.kubernetes.io/memory-pressure', 'effect': 'NoSchedule'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +151,8 @@ def refusal(pod: Obj, conditions: Sequence[str]) -> str:
     """Why a node in this condition takes no such pod; empty: it does."""
     if not conditions or is_critical(pod):
         return ''
-    if list(conditions) == ['MemoryPressure'] and (qos_class(pod['spec']) != 'BestEffort' or _tolerates_memory(pod)):
+    if list(conditions) == ['MemoryPressure'] and (
+        qos_class(pod['spec']) != 'BestEffort' or tolerated(pod, MEMORY_PRESSURE_TAINT)
+    ):
         return ''
     return f'The node had condition: [{" ".join(conditions)}]. '
-
-
-def _tolerates_memory(pod: Obj) -> bool:
-    return any(
-        (not t.get('key') or t['key'] == MEMORY_PRESSURE_TAINT)
-        and t.get('effect') in {None, '', 'NoSchedule'}
-        and (t.get('operator') == 'Exists' or not t.get('value'))
-        for t in pod['spec'].get('tolerations') or ()
-    )

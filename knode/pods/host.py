@@ -58,8 +58,8 @@ class Host:
     events: EventRecorder
     images: ImageStore
     allocatable: Mapping[str, str] = field(default_factory=dict)
-    labels: Callable[[], Mapping[str, str] | None] = lambda: None
-    """Those of the Node object; None while it is not known."""
+    node: Callable[[], Obj | None] = lambda: None
+    """The Node object, which people add labels and taints to; None while it is not known."""
     refusal: Callable[[Obj], Verdict | None] = lambda pod: None
     """Why the node in its present condition does not take a pod."""
     kubelet_port: int = 0

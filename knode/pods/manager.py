@@ -16,9 +16,9 @@ import orjson
 import structlog
 
 from kclient.informer import Informer
-from kcore.meta.objects import is_pod_finished, key_of
+from kcore.meta.objects import deleting, is_pod_finished, key_of
 from kcore.tasks import start
-from knode.pods.admission import PREFIX, admit
+from knode.pods.admission import PREEMPTED, PREFIX, Judgement, judge, no_room, victims
 from knode.pods.checkpoint import Checkpoint
 from knode.pods.host import Host
 from knode.pods.model import Obj, Verdict
@@ -46,6 +46,8 @@ class PodManager:
         self._old: list[PodWorker] = []
         self._static: dict[str, Obj] | None = None
         """By uid, what the manifests ask for; None while they have not been read."""
+        self._awaiting: set[str] = set()
+        """Uids of critical pods for which others are making room."""
 
     async def run(self) -> NoReturn:
         """Adopt, then follow the API. Cancelling leaves the pods running."""
@@ -134,16 +136,50 @@ class PodManager:
             self._admit(new)
 
     def _admit(self, pod: Obj) -> None:
-        others = [w.pod for w in self.workers.values() if w.holds_resources]
-        verdict = (
-            SHUT
-            if self.closing
-            else self._host.refusal(pod) or admit(pod, others, self._host.allocatable, self._host.labels())
+        if pod['metadata']['uid'] in self._awaiting:
+            return
+        found = self._judge(pod)
+        if not found.shortages:
+            self._take(pod, found.verdict)
+            return
+        holders = {w.uid: w for w in self.workers.values() if w.holds_resources}
+        chosen = victims(pod, [w.pod for w in holders.values()], found.shortages)
+        if chosen is None:
+            self._take(pod, no_room(found.shortages))
+            return
+        assert self._group is not None
+        self._awaiting.add(pod['metadata']['uid'])
+        start(
+            self._group,
+            f'room for {key_of(pod)}',
+            self._make_room(pod, [holders[v['metadata']['uid']] for v in chosen]),
         )
+
+    def _judge(self, pod: Obj) -> Judgement:
+        if (verdict := SHUT if self.closing else self._host.refusal(pod)) is not None:
+            return Judgement(verdict)
+        others = [w.pod for w in self.workers.values() if w.holds_resources]
+        return judge(pod, others, self._host.allocatable, self._host.node())
+
+    def _take(self, pod: Obj, verdict: Verdict | None) -> None:
         worker = self._begin(Checkpoint(pod=pod))
         if verdict is not None:
             worker.refuse(verdict)
             self._host.emit(pod, 'Warning', verdict.reason, verdict.message.removeprefix(PREFIX))
+
+    async def _make_room(self, pod: Obj, chosen: Sequence[PodWorker]) -> None:
+        """End these pods, then take the critical one, if it is still wanted."""
+        uid = pod['metadata']['uid']
+        for worker in chosen:
+            log.warning('pod preempted', object=worker.key, critical=key_of(pod))
+            worker.announce('Warning', PREEMPTED.reason, PREEMPTED.message)
+            worker.end(PREEMPTED)
+        for worker in chosen:
+            await worker.until(lambda w: w.ended or w.removed)
+        self._awaiting.discard(uid)
+        now = (self._static or {}).get(uid) if is_static(pod) else self._informer.store.get(key_of(pod))
+        if now is not None and now['metadata']['uid'] == uid and not deleting(now):
+            self._admit(now)
 
     def _begin(self, checkpoint: Checkpoint) -> PodWorker:
         assert self._group is not None

@@ -11,11 +11,11 @@ from typing import Any
 
 from kclient.model import Obj
 from kcontrol.controllers.replicaset.plan import pod_from_template
-from kcontrol.controllers.tainteviction.plan import tolerates
 from kcontrol.kinds import DAEMONSETS
 from kcontrol.revisions import HASH_LABEL
 from kcontrol.scheduler.terms import parse_node_term
 from kcore.meta.objects import labels_of, name_of, owner_ref
+from kcore.meta.tolerations import tolerates
 
 GENERATION_LABEL = 'pod-template-generation'
 GENERATION_ANNOTATION = 'deprecated.daemonset.template.generation'

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from kclient.model import Obj
 from kcore.meta.times import format_micro, parse_time
+from kcore.meta.tolerations import tolerates
 
 Seen = dict[tuple[str, str], str]
 """(key, value) of a NoExecute taint → when it was first seen on its node."""
@@ -30,19 +31,6 @@ def dated(taints: Sequence[Obj], seen: Seen) -> list[Obj]:
     """The taints, each with a `timeAdded`."""
     times = [seen.get((str(t.get('key')), str(t.get('value') or ''))) for t in taints]
     return [{**({'timeAdded': at} if at else {}), **t} for t, at in zip(taints, times, strict=True)]
-
-
-def tolerates(toleration: Obj, taint: Obj) -> bool:
-    """Kubernetes' matching of one toleration and one taint."""
-    if toleration.get('effect') and toleration['effect'] != taint.get('effect'):
-        return False
-    if toleration.get('key') and toleration['key'] != taint.get('key'):
-        return False
-    if toleration.get('operator') == 'Exists':
-        return True
-    if not toleration.get('key'):
-        return False  # an empty key needs Exists
-    return (toleration.get('value') or '') == (taint.get('value') or '')
 
 
 def evict_in_s(pod: Obj, taints: Iterable[Obj], now: datetime) -> float | None:

@@ -1,0 +1,113 @@
+"""The node's pods in virtual time: room for critical pods, the order of a shutdown, times of restarts and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from knode.pods.model import Verdict
+from tests.knode.virtual_node import VirtualNode
+
+CRITICAL = {'priority': 2_000_000_000, 'priorityClassName': 'system-cluster-critical'}
+
+
+@pytest.fixture
+def node(tmp_path):
+    return VirtualNode(tmp_path)
+
+
+def asks(cpu):
+    return [{'name': 'c', 'image': 'busybox', 'resources': {'requests': {'cpu': cpu}}}]
+
+
+def test_a_critical_pod_waits_until_others_have_made_room(node):
+    async def script():
+        node.create('small', {'stop-for': '4'}, containers=asks('1'))
+        node.create('large', {'stop-for': '4'}, containers=asks('3'))
+        await asyncio.sleep(10)
+        node.create('critical', containers=asks('1'), **CRITICAL)
+        await asyncio.sleep(1)
+        assert [n for _, n, _ in node.told if n == 'critical'] == []
+        await asyncio.sleep(10)
+
+    node.run(script)
+    gone = node.status('small')
+    assert (gone['phase'], gone['reason'], gone['message']) == (
+        'Failed', 'Preempting', 'Preempted in order to admit critical pod',
+    )  # fmt: skip
+    told = next(c for c in gone['conditions'] if c['type'] == 'DisruptionTarget')
+    assert (told['reason'], told['message']) == (
+        'TerminationByKubelet', 'Pod was preempted by Kubelet to accommodate a critical pod.',
+    )  # fmt: skip
+    assert node.status('large')['phase'] == node.status('critical')['phase'] == 'Running'
+    assert next(at for at, n, s in node.told if n == 'critical' and s['phase'] == 'Running') == pytest.approx(14, abs=1)
+
+
+def test_a_critical_pod_that_is_deleted_while_it_waits_is_not_started(node):
+    async def script():
+        node.create('small', {'stop-for': '4'}, containers=asks('4'))
+        await asyncio.sleep(10)
+        node.create('critical', containers=asks('1'), **CRITICAL)
+        await asyncio.sleep(1)
+        node.delete('critical')
+        await asyncio.sleep(10)
+
+    node.run(script)
+    assert 'default/critical' not in node.pods
+    assert not node.heard('critical', 'Started')
+
+
+def test_a_critical_pod_that_no_room_can_be_made_for_is_refused(node):
+    async def script():
+        node.create('small', containers=asks('1'))
+        node.create('critical', containers=asks('5'), **CRITICAL)
+        await asyncio.sleep(10)
+
+    node.run(script)
+    refused = node.status('critical')
+    assert (refused['phase'], refused['reason']) == ('Failed', 'UnexpectedAdmissionError')
+    assert 'no set of running pods found to reclaim resources: [(res: cpu, q: 2000), ]' in refused['message']
+    assert node.status('small')['phase'] == 'Running'
+
+
+def test_a_shutdown_ends_critical_pods_after_the_others(node):
+    async def script():
+        node.create('critical', {'stop-for': '3'}, **CRITICAL)
+        node.create('deaf', {'stop-for': '1000'})
+        node.create('quick', {'stop-for': '1'})
+        await asyncio.sleep(10)
+        await node.manager.terminate(Verdict('Terminated', 'over', 30.0, 'TerminationByKubelet'), critical_s=10.0)
+        assert node.now == pytest.approx(33, abs=0.5)
+        node.create('late')
+        await asyncio.sleep(1)
+
+    node.run(script)
+    ended = {n: at for at, n, s in reversed(node.told) if s['phase'] == 'Failed'}
+    assert {n: round(at) for n, at in ended.items()} == {'quick': 11, 'deaf': 30, 'critical': 33, 'late': 33}
+    assert node.status('late')['reason'] == 'NodeShutdown'
+
+
+def test_pauses_between_restarts_double_to_five_minutes(node):
+    async def script():
+        node.create('p', {'run-for': '5', 'exit-code': '3'})
+        await asyncio.sleep(1500)
+
+    node.run(script)
+    starts = [at for at, _, _ in node.heard('p', 'Started')]
+    pauses = [round(b - a - 5) for a, b in itertools.pairwise(starts)]
+    assert pauses == [0, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert node.heard('p', 'BackOff')[0][2] == 'Back-off restarting failed container c in pod p_default(u1)'
+
+
+def test_a_pod_past_its_deadline_fails_and_its_containers_get_their_grace(node):
+    async def script():
+        node.create('p', {'stop-for': '1000'}, activeDeadlineSeconds=20)
+        await asyncio.sleep(100)
+
+    node.run(script)
+    gone = node.status('p')
+    assert (gone['phase'], gone['reason']) == ('Failed', 'DeadlineExceeded')
+    assert next(at for at, _, s in node.told if s['phase'] == 'Failed') == pytest.approx(50, abs=0.5)
+    assert gone['containerStatuses'][0]['state']['terminated']['exitCode'] == 137
