@@ -33,7 +33,7 @@ from knode.pods.host import Host
 from knode.pods.manager import PodManager
 from knode.pods.statuses import Statuses
 from knode.pods.watchdog import Watchdog
-from knode.runtime.registry import make_drivers
+from knode.runtime.registry import features, make_drivers
 from knode.server import NodeServer
 from knode.shutdown import shut_down
 from knode.static.mirrors import Mirrors
@@ -86,7 +86,7 @@ class Agent:
         self._pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')
         self._mirrors = Mirrors(client, env, self._pods, self._statuses, keeper.known_node)
         self._images = ImageStore(env, config.data_dir / 'images')
-        keeper.images = self._images.listed
+        keeper.images, keeper.features = self._images.listed, lambda: features(self._drivers)
         host = Host(
             env, config.name, keeper.address, self._drivers, pool, Checkpoints(env, config.data_dir), self._objects,
             self._mirrors, events, self._images, keeper.allocatable(), keeper.known_node,

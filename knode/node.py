@@ -34,6 +34,10 @@ CHECK_PERIOD_S = 10.0
 NOT_READY_TAINT = 'node.kubernetes.io/not-ready'
 CIDR_FILE = 'pod-cidr'
 """In the data directory: the node's podCIDR."""
+ESSENTIAL = (
+    'capacity', 'allocatable', 'addresses', 'daemonEndpoints', 'nodeInfo', 'images', 'runtimeHandlers', 'features',
+)  # fmt: skip
+"""What of a status does not change by itself."""
 SHUTTING_DOWN = 'node is shutting down'
 
 
@@ -44,6 +48,8 @@ class NodeKeeper:
         self.port = 0
         self.images: Callable[[], list[dict[str, Any]]] = list
         """What the node can run, as its status lists it."""
+        self.features: Callable[[], dict[str, Any]] = dict
+        """What its runtimes can do: fields of its status."""
         self.informer = Informer(client, NODES, field_selector=f'metadata.name={config.name}')
         self.informer.on_change(self._on_node)
         self.addressed = asyncio.Event()
@@ -147,7 +153,7 @@ class NodeKeeper:
         self._on_node(None, self._node)
 
     def _status(self, before: list[dict[str, Any]]) -> dict[str, Any]:
-        status = node_status(self._machine, self.address, self.port, self.images())
+        status = node_status(self._machine, self.address, self.port, self.images()) | self.features()
         ready = '' if self._pool.cidr else 'container runtime network not ready: the node has no podCIDR yet'
         if self._closing:
             ready = SHUTTING_DOWN
@@ -240,7 +246,7 @@ class NodeKeeper:
 
 def _essence(status: dict[str, Any]) -> dict[str, Any]:
     """A status without what changes by itself: times, free memory in messages, key order."""
-    keep = {k: status.get(k) for k in ('capacity', 'allocatable', 'addresses', 'daemonEndpoints', 'nodeInfo', 'images')}
+    keep = {k: status.get(k) for k in ESSENTIAL}
     keep['conditions'] = {
         c['type']: (c.get('status'), c.get('reason'))
         for c in status.get('conditions') or ()

@@ -67,7 +67,7 @@ class Judgement:
 def judge(pod: Obj, others: Iterable[Obj], allocatable: Mapping[str, str], node: Obj | None) -> Judgement:
     """others: the pods here that still hold resources. node: the Node object; None: not known yet."""
     others = list(others)
-    hopeless = forbidden_sysctl(pod) or _system(pod) or _groups(pod)
+    hopeless = forbidden_sysctl(pod) or _system(pod) or _groups(pod, node)
     if hopeless is not None:
         return Judgement(hopeless)
     shortages = tuple(_shortages(pod, others, allocatable))
@@ -87,9 +87,10 @@ def _system(pod: Obj) -> Verdict | None:
     return None
 
 
-def _groups(pod: Obj) -> Verdict | None:
-    """Strict needs an image with groups of its own to be strict about."""
-    if (pod['spec'].get('securityContext') or {}).get('supplementalGroupsPolicy') == 'Strict':
+def _groups(pod: Obj, node: Obj | None) -> Verdict | None:
+    wanted = (pod['spec'].get('securityContext') or {}).get('supplementalGroupsPolicy')
+    can = node is None or ((node.get('status') or {}).get('features') or {}).get('supplementalGroupsPolicy')
+    if wanted == 'Strict' and not can:
         text = 'SupplementalGroupsPolicy=Strict is not supported in this node'
         return Verdict('SupplementalGroupsPolicyNotSupported', PREFIX + text)
     return None

@@ -8,15 +8,16 @@ from typing import Any, Protocol
 
 from kclient.events import EventRecorder
 from kcore.env import Env
-from kcore.meta.gvk import CONFIGMAPS, SECRETS, Resource
+from kcore.meta.gvk import CONFIGMAPS, RUNTIMECLASSES, SECRETS, Resource
 from knode.addresses import AddressPool
+from knode.errors import ShimError
 from knode.images.store import ImageStore
 from knode.pods.checkpoint import Checkpoints
 from knode.pods.environment import Facts, Sources
 from knode.pods.model import Verdict
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import RuntimeDriver
-from knode.runtime.registry import unsupported
+from knode.runtime.registry import DEFAULT
 from knode.watches import Ref, Tell
 
 Obj = Mapping[str, Any]
@@ -69,10 +70,22 @@ class Host:
     pod_pids: int = 0
     """Most processes of one pod, where the kernel can count them; 0: any number."""
 
-    def driver_for(self, pod: Obj) -> RuntimeDriver:
-        """By RuntimeClass name; the default is `process`."""
-        name = pod['spec'].get('runtimeClassName') or 'process'
-        return self.drivers.get(name) or unsupported(self.env, name)
+    async def driver_for(self, pod: Obj) -> RuntimeDriver:
+        """The one that the pod's RuntimeClass names as its handler. Raises ShimError in the words of other runtimes."""
+        name = pod['spec'].get('runtimeClassName')
+        if not name:
+            return self.default_driver
+        found = await self.objects.read(RUNTIMECLASSES, name, '')
+        if found is None:
+            raise ShimError(f'runtimeclass.node.k8s.io "{name}" not found')
+        driver = self.drivers.get(found['handler'])
+        if driver is None:
+            raise ShimError(f'failed to get sandbox runtime: no runtime for "{found["handler"]}" is configured')
+        return driver
+
+    @property
+    def default_driver(self) -> RuntimeDriver:
+        return self.drivers[DEFAULT]
 
     def facts(self, pod_ip: str) -> Facts:
         return Facts(pod_ip, self.host_ip, self.node_name, self.allocatable)

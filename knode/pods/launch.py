@@ -18,7 +18,7 @@ from knode.pods.expand import expand
 from knode.pods.host import Host
 from knode.pods.model import Obj, Start
 from knode.pods.resources import limits_of, oom_score, rlimits
-from knode.runtime.driver import ContainerSpec
+from knode.runtime.driver import Capabilities, ContainerSpec
 from knode.runtime.shim.container import MARK
 
 TERMINATION_MESSAGE_BYTES_MAX = 4096
@@ -52,9 +52,16 @@ def spec_hash(container: Obj) -> str:
 
 
 def container_spec(
-    host: Host, pod: Obj, start: Start, image: Image, *, sources: Sources, place: tuple[Paths, str, str]
+    host: Host,
+    pod: Obj,
+    start: Start,
+    image: Image,
+    *,
+    sources: Sources,
+    place: tuple[Paths, str, str],
+    can: Capabilities,
 ) -> ContainerSpec:
-    """place: paths, pod IP, sandbox identity. Raises ContainerConfigError, RunError."""
+    """place: paths, pod IP, sandbox identity. can: the driver. Raises ContainerConfigError, RunError."""
     paths, pod_ip, sandbox = place
     c = start.container
     name = c['name']
@@ -62,7 +69,7 @@ def container_spec(
     env = {**host_environment(), **image.env, 'HOSTNAME': pod['metadata']['name'], 'HOME': str(paths.work(name))}
     env |= _surroundings(pod, c, paths, pod_ip, start.attempt) | wanted
     container_id = host.env.new_uid().replace('-', '') + host.env.new_uid().replace('-', '')
-    wishes, can = security.merged(pod, c), host.driver_for(pod).capabilities
+    wishes = security.merged(pod, c)
     security.check(wishes, can)
     uid, gid, groups = security.user(pod, c, wishes, can)
     keeps = security.bounding(wishes, can)
@@ -97,6 +104,7 @@ def container_spec(
             'uid': uid,
             'gid': gid,
             'groups': list(groups),
+            'user': security.identity(uid, gid, groups),
             'no_new_privs': no_new_privs,
             'capabilities': keeps,
         },

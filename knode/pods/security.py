@@ -9,7 +9,7 @@ Source: capabilities(7), containerd oci.WithDefaultSpec.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from knode.errors import ContainerConfigError, RunError
@@ -78,6 +78,16 @@ def user(pod: Obj, c: Obj, security: Obj, can: Capabilities) -> tuple[int | None
     if uid is None and gid is None and not groups:
         return None, None, ()
     return effective, gid if gid is not None else 0, tuple(int(g) for g in groups)
+
+
+def identity(uid: int | None, gid: int | None, groups: Sequence[int]) -> dict[str, Any]:
+    """Who a container's first process is, as its status says it. What is None is the agent's own."""
+    own = os.getgroups() if uid is None and gid is None else groups
+    group = os.getegid() if gid is None else gid
+    return {
+        'uid': os.geteuid() if uid is None else uid, 'gid': group,
+        'supplementalGroups': list(dict.fromkeys((group, *own))),
+    }  # fmt: skip
 
 
 def check(security: Obj, can: Capabilities) -> None:

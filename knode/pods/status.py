@@ -67,7 +67,7 @@ def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:
     ready = running and checks.started and checks.ready
     if kind == 'init':
         ready = latest is not None and bool(latest.finished_ns) and latest.exit_code == 0
-    return {
+    result = {
         'name': c['name'],
         'image': c['image'],
         'imageID': str(latest.meta.get('image_id', '')) if latest else '',
@@ -78,6 +78,24 @@ def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:
         'started': running and (kind == 'init' or checks.started),
         'restartCount': latest.attempt if latest else 0,
     }
+    if mounts := c.get('volumeMounts'):
+        result['volumeMounts'] = [_mount(m, latest) for m in mounts]
+    if latest is not None and kind != 'ephemeral':
+        result['resources'] = c.get('resources') or {}
+        if requests := (c.get('resources') or {}).get('requests'):
+            result['allocatedResources'] = requests
+    if latest is not None and (user := latest.meta.get('user')):
+        result['user'] = {'linux': user}
+    return result
+
+
+def _mount(m: Obj, latest: Record | None) -> dict[str, Any]:
+    found = {'name': m['name'], 'mountPath': m['mountPath']}
+    if not m.get('readOnly'):
+        return found
+    wish = m.get('recursiveReadOnly', 'Disabled')
+    deep = wish == 'Enabled' or (wish == 'IfPossible' and latest is not None and 'mounts' in latest.meta)
+    return {**found, 'readOnly': True, 'recursiveReadOnly': 'Enabled' if deep else 'Disabled'}
 
 
 def _states(

@@ -69,7 +69,9 @@ class PodWorker:
         self.retired = is_static(checkpoint.pod) and deleting(checkpoint.pod)
         """A static pod whose manifest is gone."""
         self.paths = Paths(host.checkpoints.directory(self.uid))
-        self.driver = host.driver_for(checkpoint.pod)
+        handle = checkpoint.handle
+        self.driver = (host.drivers.get(handle.driver) if handle else None) or host.default_driver
+        """Until there is a sandbox nobody knows which: the RuntimeClass is read when it opens."""
         self._wake = asyncio.Event()
         self._waits: dict[str, Wait] = {}
         self._pulls = Pulls(host, self._pulled)
@@ -80,7 +82,7 @@ class PodWorker:
         self._unsaved = False
         self._events: set[tuple[str, int, str]] = set()
         self._backoff = Backoff(0.2, 10.0, self._env.rng)
-        self.volumes = Volumes(host, self.paths, lambda: self.checkpoint.address)
+        self.volumes = Volumes(host, self.paths, lambda: self.checkpoint.address, lambda: self.driver.capabilities)
         self.lifecycle = Lifecycle(host, self)
         self.prober = Prober(host, self, self.wake)
         self.listeners: set[asyncio.Event] = set()
@@ -341,6 +343,7 @@ class PodWorker:
             # No checkpoint yet: a directory without one is a stranger's, whose shim the next agent kills.
             self.paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self.volumes.set_up(self.pod)
+            self.driver = await self._host.driver_for(self.pod)
             sandbox = Sandbox(
                 self.uid, meta['namespace'], meta['name'], str(self.paths.root), meta.get('annotations') or {},
                 self.volumes.memory(self.pod),
@@ -373,7 +376,8 @@ class PodWorker:
         try:
             sources = await self._host.sources(self.pod, *references(c))
             place = (self.paths, self.checkpoint.address, self.sandbox())
-            spec = container_spec(self._host, self.pod, action, image, sources=sources, place=place)
+            can = self.driver.capabilities
+            spec = container_spec(self._host, self.pod, action, image, sources=sources, place=place, can=can)
             spec = self.volumes.mount(self.pod, c, spec)
             self.paths.work(name).mkdir(mode=0o755, parents=True, exist_ok=True)
         except ClientError as e:

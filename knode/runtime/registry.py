@@ -1,30 +1,18 @@
-"""The drivers of a node, by RuntimeClass name. Adding one is its module and a line here."""
+"""The drivers of a node, by the handler that a RuntimeClass names. Adding one is its module and a line here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 from kcore.env import Env
-from knode.errors import ShimError
 from knode.runtime.cgroups import Cgroups
-from knode.runtime.driver import Handle, RuntimeDriver, Sandbox
+from knode.runtime.driver import RuntimeDriver
 from knode.runtime.process import ProcessDriver
 from knode.runtime.simulated import SimulatedDriver
 
-
-class _Unsupported(SimulatedDriver):
-    """Stands for a driver that this node does not have: its pods wait, and their events say for what."""
-
-    def __init__(self, env: Env, name: str) -> None:
-        super().__init__(env)
-        self.name = name
-
-    async def open(self, sandbox: Sandbox, changed: Callable[[], None]) -> Handle:
-        raise ShimError(f'no runtime for "{self.name}" is configured')
-
-
-def unsupported(env: Env, name: str) -> RuntimeDriver:
-    return _Unsupported(env, name)
+DEFAULT = 'process'
+"""Of pods without a RuntimeClass."""
 
 
 def make_drivers(env: Env, cgroup_root: str = '') -> dict[str, RuntimeDriver]:
@@ -32,3 +20,16 @@ def make_drivers(env: Env, cgroup_root: str = '') -> dict[str, RuntimeDriver]:
     cgroups = Cgroups.of_machine(env, cgroup_root) if cgroup_root else None
     drivers: list[RuntimeDriver] = [ProcessDriver(env, cgroups), SimulatedDriver(env)]
     return {d.name: d for d in drivers}
+
+
+def features(drivers: Mapping[str, RuntimeDriver]) -> dict[str, Any]:
+    """What the node's status says of its handlers, the nameless one first, and of itself."""
+    handlers = {'': drivers[DEFAULT], **drivers}
+    return {
+        'runtimeHandlers': [
+            {'name': n, 'features': {'recursiveReadOnlyMounts': d.capabilities.isolates_fs, 'userNamespaces': False}}
+            for n, d in handlers.items()
+        ],
+        # No image brings groups of its own; who cannot change groups cannot shed those of the agent either.
+        'features': {'supplementalGroupsPolicy': drivers[DEFAULT].capabilities.change_user},
+    }

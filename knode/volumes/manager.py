@@ -26,7 +26,7 @@ from knode.pods import security
 from knode.pods.environment import decode_secret, field_value, resource_value
 from knode.pods.expand import expand, names
 from knode.pods.model import Obj, containers_of
-from knode.runtime.driver import ContainerSpec, Mount
+from knode.runtime.driver import Capabilities, ContainerSpec, Mount
 from knode.runtime.shim.host import replace_file
 from knode.runtime.shim.mounts import MountError, open_beneath
 from knode.volumes import etc, payload
@@ -54,8 +54,9 @@ CONTENT_KINDS = ('configMap', 'secret', 'downwardAPI', 'projected')
 
 
 class Volumes:
-    def __init__(self, host: Host, paths: Paths, address: Callable[[], str]) -> None:
-        self._host, self._paths, self._address = host, paths, address
+    def __init__(self, host: Host, paths: Paths, address: Callable[[], str], can: Callable[[], Capabilities]) -> None:
+        """can:  what the pod's driver is able to do."""
+        self._host, self._paths, self._address, self._can = host, paths, address, can
         self.stale = asyncio.Event()
         """Set when what the volumes say about the pod has changed."""
         self._made = False
@@ -130,7 +131,7 @@ class Volumes:
 
     def memory(self, pod: Obj) -> dict[str, int]:
         """Directories of `emptyDir` volumes of medium Memory → most bytes; 0: no limit."""
-        if not self._host.driver_for(pod).capabilities.isolates_fs:
+        if not self._can().isolates_fs:
             return {}
         found = {}
         for volume in pod['spec'].get('volumes') or ():
@@ -214,7 +215,7 @@ class Volumes:
         known = {v['name']: v for v in pod['spec'].get('volumes') or ()}
         env: dict[str, str] = {}
         mounts = []
-        isolates = self._host.driver_for(pod).capabilities.isolates_fs
+        isolates = self._can().isolates_fs
         for m in c.get('volumeMounts') or ():
             if m['name'] not in known:
                 raise ContainerConfigError(f"volumeMount {m['name']} not found among the pod's volumes")

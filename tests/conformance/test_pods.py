@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from kclient.errors import Forbidden
-from kcore.meta.gvk import PODS, Resource
+from kcore.meta.gvk import PODS, RUNTIMECLASSES
 from kcore.meta.objects import get_condition, name_of
 from tests.conformance.workloads import (
     admin,
@@ -33,7 +33,6 @@ from tests.conformance.workloads import (
 
 pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
-RUNTIMECLASSES = Resource('node.k8s.io', 'v1', 'runtimeclasses', 'RuntimeClass', namespaced=False)
 
 
 @conformance('[sig-node] Pods should be updated [NodeConformance] [Conformance]')

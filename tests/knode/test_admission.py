@@ -97,6 +97,12 @@ def test_a_pod_for_another_operating_system_is_refused_by_its_label(make_pod):
     assert found.reason == 'PodOSSelectorNodeLabelDoesNotMatch'
 
 
+def test_a_node_that_changes_groups_takes_pods_that_are_strict_about_them(make_pod):
+    pod = make_pod(securityContext={'supplementalGroupsPolicy': 'Strict'})
+    able = {**NODE, 'status': {'features': {'supplementalGroupsPolicy': True}}}
+    assert judge(pod, [], ALLOCATABLE, able).verdict is None
+
+
 def test_a_static_pod_is_taken_whatever_the_taints(make_pod):
     pod = make_pod()
     pod['metadata']['annotations'] = {'kubernetes.io/config.source': 'file'}

@@ -12,7 +12,7 @@ from kcore.env import Env
 from knode.errors import ShimError
 from knode.runtime.driver import ContainerSpec, Handle, Record, RuntimeDriver, Sandbox
 from knode.runtime.process import ProcessDriver
-from knode.runtime.registry import unsupported
+from knode.runtime.registry import features, make_drivers
 from knode.runtime.shim.container import MARK
 from knode.runtime.simulated import PREFIX, SimulatedDriver
 
@@ -173,6 +173,15 @@ async def test_pods_do_not_see_each_other(subject):
     assert subject.record(one, r.id).running
 
 
-async def test_a_driver_that_a_node_does_not_have_says_so(env):
-    with pytest.raises(ShimError, match='no runtime for "gvisor" is configured'):
-        await unsupported(env, 'gvisor').open(Sandbox('u', 'd', 'p', '/'), lambda: None)
+async def test_a_node_tells_what_its_handlers_can_do(env):
+    drivers = make_drivers(env)
+    for driver in drivers.values():
+        await driver.prepare()
+    told = features(drivers)
+    can = drivers['process'].capabilities
+    assert {h['name']: h['features']['recursiveReadOnlyMounts'] for h in told['runtimeHandlers']} == {
+        '': can.isolates_fs, 'process': can.isolates_fs, 'simulated': False,
+    }  # fmt: skip
+    assert told['features'] == {'supplementalGroupsPolicy': can.change_user}
+    for driver in drivers.values():
+        await driver.close()

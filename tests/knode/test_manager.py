@@ -111,3 +111,27 @@ def test_a_pod_past_its_deadline_fails_and_its_containers_get_their_grace(node):
     assert (gone['phase'], gone['reason']) == ('Failed', 'DeadlineExceeded')
     assert next(at for at, _, s in node.told if s['phase'] == 'Failed') == pytest.approx(50, abs=0.5)
     assert gone['containerStatuses'][0]['state']['terminated']['exitCode'] == 137
+
+
+def test_a_runtime_class_names_the_driver_by_its_handler(node):
+    node.objects = {f'runtimeclasses//{n}': {'handler': h} for n, h in (('fast', 'other'), ('strange', 'gvisor'))}
+
+    async def script():
+        for name in ('fast', 'strange', 'absent'):
+            node.create(name, runtimeClassName=name)
+        node.create('plain')
+        await asyncio.sleep(5)
+        assert {w.key: w.driver.name for w in node.manager.workers.values() if w.sandbox()} == {
+            'default/fast': 'other', 'default/plain': 'simulated',
+        }  # fmt: skip
+        node.objects['runtimeclasses//absent'] = {'handler': 'process'}
+        await asyncio.sleep(20)
+
+    node.run(script)
+    phases = {n: node.status(n)['phase'] for n in ('fast', 'strange', 'absent', 'plain')}
+    assert phases == {'fast': 'Running', 'strange': 'Pending', 'absent': 'Running', 'plain': 'Running'}
+    said = {n: node.heard(n, 'FailedCreatePodSandBox')[0][2] for n in ('strange', 'absent')}
+    assert said == {
+        'strange': 'Failed to create pod sandbox: failed to get sandbox runtime: no runtime for "gvisor" is configured',
+        'absent': 'Failed to create pod sandbox: runtimeclass.node.k8s.io "absent" not found',
+    }

@@ -144,3 +144,25 @@ def test_the_status_told_last_outweighs_a_copy_in_the_api_that_lags(make_pod, ma
         status(make_view(lagging, record, verdict=verdict, now=1_800_000_200.0), place)['conditions']
         == told['conditions']
     )
+
+
+def test_a_container_says_what_it_mounts_what_it_was_given_and_who_it_is(make_pod, make_view, make_record):
+    mounts = [
+        {'name': 'a', 'mountPath': '/a'},
+        {'name': 'b', 'mountPath': '/b', 'readOnly': True},
+        {'name': 'c', 'mountPath': '/c', 'readOnly': True, 'recursiveReadOnly': 'IfPossible'},
+    ]
+    resources = {'requests': {'cpu': '1'}, 'limits': {'memory': '1Gi'}}
+    pod = make_pod(containers=[{'name': 'c', 'image': 'x', 'volumeMounts': mounts, 'resources': resources}])
+    waiting = status(make_view(pod), PLACE)['containerStatuses'][0]
+    assert waiting['volumeMounts'] == [
+        mounts[0],
+        {**mounts[1], 'recursiveReadOnly': 'Disabled'},
+        {**mounts[2], 'recursiveReadOnly': 'Disabled'},
+    ]
+    assert not {'resources', 'allocatedResources', 'user'} & waiting.keys()
+    user = {'uid': 1, 'gid': 2, 'supplementalGroups': [2, 3]}
+    got = status(make_view(pod, make_record(meta={'mounts': 3, 'user': user})), PLACE)['containerStatuses'][0]
+    assert got['volumeMounts'][2]['recursiveReadOnly'] == 'Enabled'
+    assert (got['resources'], got['allocatedResources']) == (resources, {'cpu': '1'})
+    assert got['user'] == {'linux': user}

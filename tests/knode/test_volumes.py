@@ -67,12 +67,11 @@ class Objects:
 @pytest.fixture
 def volumes(env, tmp_path):
     objects = Objects(one={'k': '1'}, two={'k': '1'})
-    driver = SimpleNamespace(capabilities=Capabilities())
     host = SimpleNamespace(
-        env=env, objects=objects, driver_for=lambda pod: driver, sync_frequency_s=60.0,
+        env=env, objects=objects, sync_frequency_s=60.0,
         facts=lambda address: Facts(address, '127.0.0.1', 'n1'),
     )  # fmt: skip
-    made = Volumes(host, Paths(tmp_path), lambda: '127.64.0.2')
+    made = Volumes(host, Paths(tmp_path), lambda: '127.64.0.2', Capabilities)
     made.objects = objects
     return made
 

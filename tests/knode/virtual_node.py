@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from kcore.meta.gvk import Resource
 from kcore.meta.objects import key_of
 from kcore.sim import World
 from kcore.tasks import start_detached, stop
@@ -35,8 +36,12 @@ class VirtualNode:
         self.events: list[tuple[float, str, str, str]] = []
         """(second, pod's name, reason, message)."""
         self.node: dict[str, Any] = {'metadata': {'name': 'n', 'labels': {}}, 'spec': {}, 'status': {}}
+        self.objects: dict[str, dict[str, Any]] = {}
+        """What pods refer to, by `plural/namespace/name`."""
         self._handlers: list[Callable[..., None]] = []
         self._serial = 0
+        self.drivers = {'process': SimulatedDriver(self.env), 'other': SimulatedDriver(self.env)}
+        self.drivers['other'].name = 'other'
         pool = AddressPool()
         pool.set_cidr('127.64.9.0/24')
         self.statuses = SimpleNamespace(push=self._push, finish_unknown=self._forget, sent=self._sent)
@@ -46,10 +51,10 @@ class VirtualNode:
         )  # fmt: skip
         mirrors = SimpleNamespace(keep=lambda pod: None, drop=lambda pod: None, settle=lambda: None)
         objects = SimpleNamespace(
-            read=_nothing, follow=lambda refs, tell: None, token=_nothing, services=lambda namespace: ()
+            read=self._read, follow=lambda refs, tell: None, token=_nothing, services=lambda namespace: ()
         )
         self.host = Host(
-            self.env, 'n', '127.0.0.1', {'process': SimulatedDriver(self.env)}, pool,
+            self.env, 'n', '127.0.0.1', self.drivers, pool,
             Checkpoints(self.env, root), objects, self.statuses, SimpleNamespace(event=self._event),
             ImageStore(self.env, root / 'images'), ALLOCATABLE, lambda: self.node,
         )  # type: ignore[arg-type] # fmt: skip
@@ -107,6 +112,9 @@ class VirtualNode:
             self.told.append((self.now, pod['metadata']['name'], status))
         if finished:
             self._forget(pod)
+
+    async def _read(self, resource: Resource, name: str, namespace: str) -> dict[str, Any] | None:
+        return self.objects.get(f'{resource.plural}/{namespace}/{name}')
 
     async def _sent(self, uids: Any) -> None:
         return None
