@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -26,6 +27,7 @@ from knode.config import NodeConfig
 from knode.errors import BadRequestError, NotFoundError, ProtocolRefused
 from knode.logs import LogOptions, read_log
 from knode.pods.manager import PodManager
+from knode.pods.model import containers_of
 from knode.pods.worker import PodWorker
 from knode.runtime.driver import Record
 from knode.stats.handlers import StatsHandlers
@@ -47,21 +49,29 @@ class NodeServer:
         config = self._config
         if config.healthz_listen:
             health = web.Application()
-            health.router.add_get('/healthz', self._healthz)
+            self._add_health(health)
             await self._listen(health, config.healthz_listen, None)
         if config.read_only_listen:
             await self._listen(self._reading(web.Application(middlewares=[_errors])), config.read_only_listen, None)
         app = self._reading(web.Application(middlewares=[self._guard, _errors]))
         app.router.add_get('/containerLogs/{namespace}/{pod}/{container}', self._logs)
+        app.router.add_get('/configz', self._stats.configz)
+        app.router.add_get('/runningpods/', self._running_pods)
+        app.router.add_get('/runningpods', self._running_pods)
+        app.router.add_post('/checkpoint/{namespace}/{pod}/{container}', self._checkpoint)
         StreamHandlers(self._manager).add_routes(app.router)
         self.port = await self._listen(app, config.listen, self._tls())
 
     def _reading(self, app: web.Application) -> web.Application:
         """What anybody may see where somebody has opened a read-only port."""
-        app.router.add_get('/healthz', self._healthz)
+        self._add_health(app)
         app.router.add_get('/pods', self._pods)
         self._stats.add_routes(app.router)
         return app
+
+    def _add_health(self, app: web.Application) -> None:
+        for path in ('/healthz', '/healthz/ping'):
+            app.router.add_get(path, self._healthz)
 
     async def _listen(self, app: web.Application, address: str, tls: ssl.SSLContext | None) -> int:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -91,8 +101,30 @@ class NodeServer:
         return web.Response(text='ok')
 
     async def _pods(self, request: web.Request) -> web.Response:
-        items = [dict(w.pod) for w in self._manager.workers.values()]
-        return web.json_response({'kind': 'PodList', 'apiVersion': 'v1', 'metadata': {}, 'items': items})
+        return _pod_list([{**w.pod, 'status': w.status} for w in self._manager.workers.values()])
+
+    async def _running_pods(self, request: web.Request) -> web.Response:
+        """What the runtime knows, whatever the API says."""
+        items = []
+        for worker in self._manager.workers.values():
+            running = [r for records in worker.records().values() for r in records if r.running]
+            meta = {k: worker.pod['metadata'][k] for k in ('name', 'namespace', 'uid')}
+            containers = [{'name': r.name, 'image': r.meta.get('image', ''), 'resources': {}} for r in running]
+            if containers:
+                items.append({'metadata': meta, 'spec': {'containers': containers}, 'status': {}})
+        return _pod_list(items)
+
+    async def _checkpoint(self, request: web.Request) -> web.Response:
+        """Processes of a host cannot be frozen to disk; the answer is that of a runtime without this ability."""
+        where = request.match_info
+        worker, container = self._manager.find(where['namespace'], where['pod']), where['container']
+        if worker is None:
+            raise NotFoundError('pod does not exist')
+        if container not in {c['name'] for c, _ in containers_of(worker.pod['spec'])}:
+            raise NotFoundError(f'container {container} does not exist')
+        why = 'rpc error: code = Unimplemented desc = method CheckpointContainer not implemented'
+        text = f'checkpointing of {where["namespace"]}/{where["pod"]}/{container} failed ({why})'
+        return web.Response(status=500, text=text)
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         where = request.match_info
@@ -115,6 +147,10 @@ class NodeServer:
         finally:
             worker.listeners.discard(changed)
         return response
+
+
+def _pod_list(items: Sequence[Mapping[str, Any]]) -> web.Response:
+    return web.json_response({'kind': 'PodList', 'apiVersion': 'v1', 'metadata': {}, 'items': items})
 
 
 @web.middleware

@@ -160,6 +160,11 @@ class PodWorker:
         return (self._told or {}).get('phase') in {'Succeeded', 'Failed'}
 
     @property
+    def status(self) -> Mapping[str, Any]:
+        """What the API was told last, or has, when it was told nothing yet."""
+        return self._told or self.pod.get('status') or {}
+
+    @property
     def pod(self) -> Obj:
         return self.checkpoint.pod
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as Exposed
 
+from knode.stats.disks import Found, PodSpace, Space
 from knode.stats.model import NS, Snapshot, Use
+from knode.stats.network import interfaces
 
 Latest = Callable[[], Snapshot | None]
 Family = CounterMetricFamily | GaugeMetricFamily
@@ -64,8 +66,10 @@ def _both(what: str, who: str, labels: Sequence[str], uses: Iterable[tuple[Seque
 class CadvisorMetrics(Exposed):
     """cAdvisor's view: the machine, each pod and each container as a path of the cgroup tree that it would have."""
 
-    def __init__(self, latest: Latest, cores: float, memory_bytes: int) -> None:
-        self._latest, self._cores, self._memory_bytes = latest, cores, memory_bytes
+    def __init__(
+        self, latest: Latest, cores: float, memory_bytes: int, *, disks: Callable[[], Found | None] = lambda: None
+    ) -> None:
+        self._latest, self._cores, self._memory_bytes, self._disks = latest, cores, memory_bytes, disks
 
     def collect(self) -> Iterable[Family]:
         cores = _gauge('machine_cpu_cores', 'Number of logical CPU cores.')
@@ -78,6 +82,9 @@ class CadvisorMetrics(Exposed):
         yield from (cores, memory, error)
         if snapshot is not None:
             yield from _cadvisor(list(_tree(snapshot)))
+            yield from _network(snapshot.node.at.timestamp())
+            if (found := self._disks()) is not None:
+                yield from _disk(snapshot, found)
 
 
 def _tree(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], Use, int]]:
@@ -112,6 +119,46 @@ def _cadvisor(rows: Sequence[tuple[tuple[str, ...], Use, int]]) -> Iterator[Fami
         if started_ns:
             started.add_metric(labels, started_ns / NS, timestamp=moment)
     yield from (cpu, usage, working, rss, processes, seen, started)
+
+
+_WAYS = (
+    ('bytes', 'bytes'), ('packets', 'packets'), ('errors', 'errors encountered while'),
+    ('packets_dropped', 'packets dropped while'),
+)  # fmt: skip
+
+
+def _network(moment: float) -> Iterator[Family]:
+    """Of the node alone: its pods have no network of their own."""
+    found = interfaces()
+    for way, short in (('receive', 'rx'), ('transmit', 'tx')):
+        for what, words in _WAYS:
+            text = f'Cumulative count of {words} {"received" if way == "receive" else "transmitted"}'
+            family = _counter(f'container_network_{way}_{what}', text, (*CADVISOR, 'interface'))
+            for i in found:
+                value = getattr(i, f'{short}_{what.removeprefix("packets_")}')
+                family.add_metric(('', '/', '', '', '', '', i.name), value, timestamp=moment)
+            yield family
+
+
+def _disk(snapshot: Snapshot, found: Found) -> Iterator[Family]:
+    labels = (*CADVISOR, 'device')
+    rows: list[tuple[tuple[str, ...], Space]] = [(('', '/', '', '', '', '', found.device), found.node)]
+    for pod in snapshot.pods:
+        parts = found.pods.get(pod.uid, PodSpace())
+        rows += [
+            ((c.name, f'/kubepods/pod{pod.uid}/{c.id}', c.image, c.id, pod.namespace, pod.name, found.device), part)
+            for c in pod.containers
+            if (part := parts.rootfs.get(c.name)) is not None
+        ]
+    usage = _gauge('container_fs_usage_bytes', 'Number of bytes consumed by the container on this filesystem.', labels)
+    limit = _gauge('container_fs_limit_bytes', 'Number of bytes that can be consumed on this filesystem.', labels)
+    total = _gauge('container_fs_inodes_total', 'Number of Inodes', labels)
+    free = _gauge('container_fs_inodes_free', 'Number of available Inodes', labels)
+    for key, part in rows:
+        values = ((usage, part.used), (limit, part.capacity), (total, part.inodes), (free, part.inodes_free))
+        for family, value in values:
+            family.add_metric(key, value, timestamp=found.at.timestamp())
+    yield from (usage, limit, total, free)
 
 
 class AgentMetrics(Exposed):

@@ -16,10 +16,12 @@ from knode.config import NodeConfig
 from knode.pods.manager import PodManager
 from knode.probes.metrics import ProbeMetrics
 from knode.stats.collector import Collector
+from knode.stats.disks import Disks
 from knode.stats.exposition import AgentMetrics, CadvisorMetrics, ResourceMetrics
 from knode.stats.summary import summary, with_disks
 
 Obj = dict[str, Any]
+CADVISOR = '/metrics/cadvisor'
 
 
 class StatsHandlers:
@@ -32,6 +34,7 @@ class StatsHandlers:
         def latest() -> Any:
             return collector.snapshot
 
+        self._disks = Disks(env, config.data_dir, manager.workers.values)
         agent = AgentMetrics(config.name, self._counts)
         self.registry = _registry(agent)
         ProcessCollector(registry=self.registry)
@@ -39,18 +42,21 @@ class StatsHandlers:
         self._registries = {
             '/metrics': self.registry,
             '/metrics/resource': _registry(ResourceMetrics(latest)),
-            '/metrics/cadvisor': _registry(CadvisorMetrics(latest, cores, collector.capacity_bytes)),
+            CADVISOR: _registry(
+                CadvisorMetrics(latest, cores, collector.capacity_bytes, disks=lambda: self._disks.latest)
+            ),
             '/metrics/probes': probes.registry,
         }
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get('/stats/summary', self._summary)
-        router.add_get('/configz', self._configz)
         for path in self._registries:
             router.add_get(path, self._metrics)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         await self._collector.sampled.wait()
+        if request.path == CADVISOR:
+            await self._disks.look()
         return web.Response(body=render(self._registries[request.path]), headers={'Content-Type': CONTENT_TYPE})
 
     async def _summary(self, request: web.Request) -> web.Response:
@@ -59,7 +65,7 @@ class StatsHandlers:
         assert snapshot is not None
         document = summary(snapshot, self._config.name, self._collector.capacity_bytes)
         if request.query.get('only_cpu_and_memory') != 'true':
-            document = await self._env.disk.offload(with_disks, document, self._config.data_dir, snapshot.node.at)
+            document = with_disks(document, await self._disks.look())
         return web.json_response(document)
 
     def _counts(self) -> tuple[int, int, int]:
@@ -70,7 +76,7 @@ class StatsHandlers:
         running = sum(1 for r in records if r.running)
         return alive, running, sum(1 for r in records if r.finished_ns)
 
-    async def _configz(self, request: web.Request) -> web.Response:
+    async def configz(self, request: web.Request) -> web.Response:
         return web.json_response({'kubeletconfig': configz(self._config)})
 
 
@@ -87,8 +93,29 @@ def configz(config: NodeConfig) -> Obj:
         'nodeStatusReportFrequency': f'{config.status_period_s:g}s',
         'nodeLeaseDurationSeconds': config.lease_duration_s,
         'shutdownGracePeriod': f'{config.shutdown_grace_period_s:g}s',
+        'shutdownGracePeriodCriticalPods': f'{config.shutdown_grace_period_critical_pods_s:g}s',
+        'readOnlyPort': _port(config.read_only_listen), 'healthzPort': _port(config.healthz_listen),
+        'authorization': {'mode': config.authorization_mode},
+        'staticPodPath': str(config.pod_manifest_path or ''),
+        'syncFrequency': f'{config.sync_frequency_s:g}s',
+        'podPidsLimit': config.pod_pids_limit or -1,
+        'evictionHard': _pairs(config.eviction_hard, '<'), 'evictionSoft': _pairs(config.eviction_soft, '<'),
+        'evictionSoftGracePeriod': _pairs(config.eviction_soft_grace_period, '='),
+        'evictionMinimumReclaim': _pairs(config.eviction_minimum_reclaim, '='),
+        'evictionMaxPodGracePeriod': config.eviction_max_pod_grace_period,
+        'evictionPressureTransitionPeriod': f'{config.eviction_pressure_transition_period_s:g}s',
         'logging': {'format': 'json'},
     }  # fmt: skip
+
+
+def _port(address: str | None) -> int:
+    """0: there is no such door."""
+    return int(address.rpartition(':')[2]) if address else 0
+
+
+def _pairs(text: str, between: str) -> dict[str, str]:
+    parts = (part.partition(between) for part in text.split(',') if part)
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def _registry(exposed: Exposed) -> CollectorRegistry:

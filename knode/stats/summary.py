@@ -5,17 +5,17 @@ One field is ours: `cpu.windowSeconds` says what `usageNanoCores` is the average
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psutil
 
 from kcore.meta.times import format_time
 from knode.runtime.shim import host
+from knode.stats.disks import Found, PodSpace, Space
 from knode.stats.model import NS, ContainerUse, PodUse, Snapshot, Use
+from knode.stats.network import Interface, interfaces
 
 Obj = dict[str, Any]
 
@@ -34,11 +34,32 @@ def summary(snapshot: Snapshot, node_name: str, capacity_bytes: int) -> Obj:
     }  # fmt: skip
 
 
-def with_disks(document: Obj, data_dir: Path, at: datetime) -> Obj:
-    """The document with file systems and process ids. Blocking."""
-    disk = _disk(data_dir, at)
-    node = {**document['node'], 'fs': disk, 'runtime': {'imageFs': disk}, 'rlimit': _processes(at)}
-    return {**document, 'node': node}
+def with_disks(document: Obj, found: Found) -> Obj:
+    """The document with file systems, network and process ids."""
+    disk = _space(found.node, found.at)
+    network = interfaces()
+    node = {
+        **document['node'], 'fs': disk, 'runtime': {'imageFs': disk, 'containerFs': disk},
+        'rlimit': _processes(found.at),
+    }  # fmt: skip
+    if network:
+        node['network'] = {
+            'time': format_time(found.at), **_interface(network[0]), 'interfaces': [_interface(i) for i in network],
+        }  # fmt: skip
+    return {**document, 'node': node, 'pods': [_on_disk(pod, found) for pod in document['pods']]}
+
+
+def _on_disk(pod: Obj, found: Found) -> Obj:
+    parts = found.pods.get(pod['podRef']['uid'], PodSpace())
+    containers = []
+    for c in pod['containers']:
+        kinds = {'rootfs': parts.rootfs.get(c['name']), 'logs': parts.logs.get(c['name'])}
+        containers.append({**c, **{k: _space(part, found.at) for k, part in kinds.items() if part is not None}})
+    volumes = [{**_space(part, found.at), 'name': name} for name, part in sorted(parts.volumes.items())]
+    own = [*parts.rootfs.values(), *parts.logs.values(), *(parts.volumes[name] for name in parts.on_disk)]
+    total = found.node.part(sum(part.used for part in own), sum(part.inodes_used for part in own))
+    more: Obj = {'volume': volumes} if volumes else {}
+    return {**pod, 'containers': containers, **more, 'ephemeral-storage': _space(total, found.at)}
 
 
 def _boot() -> str:
@@ -75,13 +96,16 @@ def _container(c: ContainerUse) -> Obj:
     return {'name': c.name, 'startTime': format_time(datetime.fromtimestamp(c.started_ns / NS, UTC)), **_use(c.use)}
 
 
-def _disk(data_dir: Path, at: datetime) -> Obj:
-    found = os.statvfs(data_dir)
+def _space(part: Space, at: datetime) -> Obj:
     return {
-        'time': format_time(at), 'availableBytes': found.f_bavail * found.f_frsize,
-        'capacityBytes': found.f_blocks * found.f_frsize,
-        'usedBytes': (found.f_blocks - found.f_bfree) * found.f_frsize,
-        'inodesFree': found.f_ffree, 'inodes': found.f_files, 'inodesUsed': found.f_files - found.f_ffree,
+        'time': format_time(at), 'availableBytes': part.available, 'capacityBytes': part.capacity,
+        'usedBytes': part.used, 'inodesFree': part.inodes_free, 'inodes': part.inodes, 'inodesUsed': part.inodes_used,
+    }  # fmt: skip
+
+
+def _interface(i: Interface) -> Obj:
+    return {
+        'name': i.name, 'rxBytes': i.rx_bytes, 'rxErrors': i.rx_errors, 'txBytes': i.tx_bytes, 'txErrors': i.tx_errors,
     }  # fmt: skip
 
 

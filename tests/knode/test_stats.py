@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 from datetime import UTC, datetime
@@ -17,7 +18,9 @@ from knode.config import NodeConfig
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import ContainerSpec, Sandbox
 from knode.runtime.simulated import PREFIX, SimulatedDriver
+from knode.stats import network
 from knode.stats.collector import Collector
+from knode.stats.disks import Disks
 from knode.stats.exposition import CadvisorMetrics, ResourceMetrics
 from knode.stats.model import NS, ContainerUse, Meter, PodUse, Reading, Snapshot, Use
 from knode.stats.summary import summary, with_disks
@@ -143,7 +146,7 @@ def snapshot() -> Snapshot:
 
 
 def test_the_summary_has_rates_and_their_window() -> None:
-    document = with_disks(summary(snapshot(), 'n', 8192), Path(), AT)
+    document = summary(snapshot(), 'n', 8192)
     found = document['pods'][0]['containers'][0]
     assert found['cpu'] == {
         'time': '2026-01-02T00:00:00Z', 'usageCoreNanoSeconds': 5 * NS, 'usageNanoCores': NS // 2,
@@ -151,8 +154,64 @@ def test_the_summary_has_rates_and_their_window() -> None:
     }  # fmt: skip
     assert found['memory']['workingSetBytes'] == 4096
     assert document['node']['memory']['availableBytes'] == 4096
-    assert document['node']['fs']['capacityBytes'] > 0
+
+
+async def test_the_summary_tells_what_pods_have_written_where(rig: Any, tmp_path: Path) -> None:
+    handle = await rig.open()
+    root = Path(handle.directory)
+    sizes = {'containers/c': 50_000, 'logs/c': 20_000, 'volumes/scratch': 90_000, 'volumes/config': 10}
+    for place, size in sizes.items():
+        (root / place).mkdir(parents=True)
+        (root / place / 'file').write_bytes(b'x' * size)
+    (root / 'volumes' / 'host').symlink_to('/usr')
+    seen = worker(rig, handle)
+    seen.paths, seen.volumes = SimpleNamespace(root=root), SimpleNamespace(memory=lambda pod: {})
+    kinds = {'scratch': 'emptyDir', 'config': 'configMap', 'host': 'hostPath'}
+    volumes = [{'name': n, kind: {}} for n, kind in kinds.items()]
+    seen.pod['spec'] = {'containers': [{'name': 'c'}], 'volumes': volumes}
+    disks = Disks(rig.env, tmp_path, lambda: [seen])
+    found = await disks.look()
+    use = snapshot()
+    use = Snapshot(use.node, use.agent, [dataclasses.replace(use.pods[0], uid=handle.uid)])
+    document = with_disks(summary(use, 'n', 8192), found)
+    pod = document['pods'][0]
+    assert pod['containers'][0]['rootfs']['usedBytes'] >= 50_000
+    assert 20_000 <= pod['containers'][0]['logs']['usedBytes'] < 50_000
+    assert {v['name']: v['usedBytes'] >= sizes[f'volumes/{v["name"]}'] for v in pod['volume']} == {
+        'config': True, 'scratch': True,
+    }  # fmt: skip
+    assert 160_010 <= pod['ephemeral-storage']['usedBytes'] < 300_000
+    assert document['node']['fs']['capacityBytes'] == pod['ephemeral-storage']['capacityBytes'] > 0
     assert document['node']['rlimit']['maxpid'] >= document['node']['rlimit']['curproc'] > 0
+    (root / 'logs' / 'c' / 'file').unlink()
+    assert await disks.look() is found, 'whoever asks soon again gets the same'
+    text = exposed(CadvisorMetrics(lambda: use, 2, 8192, disks=lambda: found))
+    lines = [x for x in text.splitlines() if x.startswith('container_fs_usage_bytes{') and 'container="c"' in x]
+    assert len(lines) == 1, text
+
+
+DEV = """Inter-|   Receive                                                |  Transmit
+ face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed
+    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0
+ wlan0: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0
+  eth0: 10 20 30 40 0 0 0 0 50 60 70 80 0 0 0 0
+"""
+ROUTES = 'Iface\tDestination\tGateway\neth0\t000200C0\t00000000\neth0\t00000000\t010200C0\n'
+
+
+def test_network_counters_are_those_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {'/proc/net/dev': DEV, '/proc/net/route': ROUTES}
+    monkeypatch.setattr('knode.stats.network.host.read_file', lambda path: files[path].encode())
+    assert network.interfaces() == [
+        network.Interface('eth0', 10, 20, 30, 40, 50, 60, 70, 80), network.Interface('wlan0', 1, 2, 3, 4, 5, 6, 7, 8),
+    ]  # fmt: skip
+    text = exposed(CadvisorMetrics(snapshot, 2, 8192))
+    where = 'container="",id="/",image="",interface="eth0",name="",namespace="",pod=""'
+    for name, value in (
+        ('receive_bytes', 10), ('receive_packets', 20), ('receive_errors', 30), ('receive_packets_dropped', 40),
+        ('transmit_bytes', 50), ('transmit_packets', 60), ('transmit_errors', 70), ('transmit_packets_dropped', 80),
+    ):  # fmt: skip
+        assert f'container_network_{name}_total{{{where}}} {value}.0' in text, text
 
 
 def exposed(collector: Any) -> str:
