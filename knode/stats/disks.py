@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kcore.env import Env
 from knode.eviction.disk import usage
 from knode.pods.model import containers_of
+from knode.runtime.shim import host
 
 if TYPE_CHECKING:
     from knode.pods.worker import PodWorker
@@ -108,7 +109,7 @@ def _look(at: datetime, data_dir: Path, targets: Iterable[_Target]) -> Found:
 
 def _device(number: str) -> str:
     """Of the mount table, by its major and minor number; empty: not there."""
-    lines = (line.split() for line in Path('/proc/self/mountinfo').read_text().splitlines())
+    lines = (line.split() for line in host.read_file('/proc/self/mountinfo').decode().splitlines())
     return next((row[row.index('-') + 2] for row in lines if row[2] == number), '')
 
 
