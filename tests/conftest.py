@@ -1,10 +1,28 @@
-"""For all rooms: examples are judged by what they show, never by how long a busy machine takes to make them."""
+"""For all rooms: examples are judged by what they show, never by how long a busy machine takes to make them; and what
+a run leaves behind shows no secret."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.hush import leaks
 
 settings.register_profile(
     'kubeling', deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 settings.load_profile('kubeling')
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """After the last test, where all workers' directories are: a secret in clear text fails the run."""
+    factory = getattr(session.config, '_tmp_path_factory', None)
+    if hasattr(session.config, 'workerinput') or factory is None or factory._basetemp is None:
+        return
+    if found := leaks(factory.getbasetemp()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin('terminalreporter')
+        reporter.write_line('')
+        for line in found:
+            reporter.write_line(f'SECRET IN CLEAR TEXT {line}', red=True)

@@ -19,6 +19,7 @@ from kclient.errors import Invalid
 from kcore.meta.gvk import CONFIGMAPS, NODES, PODS, SECRETS, SERVICES
 from tests.conformance.pods import WITHIN_S, Obj, World, condition, ended, first, open_world
 from tests.e2e.conftest import LocalCluster
+from tests.hush import hushed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 conformance = pytest.mark.conformance
@@ -58,18 +59,18 @@ async def test_a_whole_config_map_becomes_the_environment(world: World) -> None:
 
 @conformance('[sig-node] Secrets should be consumable from pods in env vars [NodeConformance] [Conformance]')
 async def test_an_environment_variable_comes_from_a_key_of_a_secret(world: World) -> None:
-    await world.make(SECRETS, 's', data={'k': base64.b64encode(b'hidden').decode()})
+    await world.make(SECRETS, 's', data={'k': base64.b64encode(hushed('hidden').encode()).decode()})
     env = [{'name': 'X', 'valueFrom': {'secretKeyRef': {'name': 's', 'key': 'k'}}}]
-    assert 'X=hidden\n' in await world.output('p', 'env', container={'env': env})
+    assert f'X={hushed("hidden")}\n' in await world.output('p', 'env', container={'env': env})
 
 
 @conformance('[sig-node] Secrets should be consumable via the environment [NodeConformance] [Conformance]')
 async def test_a_whole_secret_becomes_the_environment(world: World) -> None:
-    await world.make(SECRETS, 's', data={'k_1': base64.b64encode(b'v').decode()})
+    await world.make(SECRETS, 's', data={'k_1': base64.b64encode(hushed('v').encode()).decode()})
     sources = [{'secretRef': {'name': 's'}}, {'prefix': 'p_', 'secretRef': {'name': 's'}}]
     text = await world.output('p', 'env', container={'envFrom': sources})
-    assert 'k_1=v\n' in text
-    assert 'p_k_1=v\n' in text
+    assert f'k_1={hushed("v")}\n' in text
+    assert f'p_k_1={hushed("v")}\n' in text
 
 
 DOWNWARD = '[sig-node] Downward API should provide '

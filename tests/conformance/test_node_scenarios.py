@@ -15,6 +15,7 @@ from kcore.meta.gvk import CONFIGMAPS, ENDPOINTS, PODS, SECRETS, SERVICEACCOUNTS
 from tests.conformance.pods import WITHIN_S, Obj, World, condition, ended, first, says
 from tests.conformance.scenarios import Ends, Scenario, Scenarios
 from tests.e2e.conftest import LocalCluster
+from tests.hush import hushed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.xdist_group('node-volumes')]
 scenarios = Scenarios()
@@ -36,7 +37,8 @@ def changing(kind: str) -> Scenario:
         return {'projected': {'sources': [source]}} if projected else source
 
     resource = SECRETS if secret else CONFIGMAPS
-    coded = (lambda v: base64.b64encode(v.encode()).decode()) if secret else str
+    coded = (lambda v: base64.b64encode(hushed(v).encode()).decode()) if secret else str
+    shown = hushed if secret else str
 
     async def optional(world: World, name: str) -> None:
         for which in ('del', 'upd'):
@@ -46,16 +48,16 @@ def changing(kind: str) -> Scenario:
         volumes = [{'name': p, **volume(f'{name}-{p}', optional=True)} for p in parts]
         script = FOLLOW.format(' '.join(f'/v/{p}/data-1 /v/{p}/data-3' for p in parts))
         await world.create(name, 'sh', '-c', script, container={'volumeMounts': mounts}, volumes=volumes)
-        await says(world, name, '/v/del/data-1=value-1')
+        await says(world, name, f'/v/del/data-1={shown("value-1")}')
         await world.client.delete(resource, f'{name}-del', world.namespace)
         patch = {'data': {'data-1': None, 'data-3': coded('value-3')}}
         await world.client.patch(resource, f'{name}-upd', patch, world.namespace)
         await world.make(resource, f'{name}-new', data={'data-1': coded('value-1')})
         for text in (
             '/v/del/data-1 is gone',
-            '/v/upd/data-3=value-3',
+            f'/v/upd/data-3={shown("value-3")}',
             '/v/upd/data-1 is gone',
-            '/v/new/data-1=value-1',
+            f'/v/new/data-1={shown("value-1")}',
         ):
             await says(world, name, text)
 

@@ -18,6 +18,7 @@ import pytest
 from kcore.meta.gvk import CONFIGMAPS, SECRETS
 from tests.conformance.pods import Obj, World, first, open_world
 from tests.e2e.conftest import LocalCluster
+from tests.hush import MARK, hushed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.xdist_group('node-volumes')]
 conformance = pytest.mark.conformance
@@ -201,15 +202,15 @@ async def run_all(cluster: LocalCluster) -> dict[str, str | BaseException]:
             return await outcome(world, row, f'p{n}')
 
     async with open_world(cluster) as world, open_world(cluster) as other:
-        secret = {k: base64.b64encode(v.encode()).decode() for k, v in DATA.items()}
+        secret = {k: base64.b64encode(hushed(v).encode()).decode() for k, v in DATA.items()}
         await world.make(CONFIGMAPS, 'o', data=DATA)
         await world.make(SECRETS, 'o', data=secret)
         await world.make(CONFIGMAPS, 'binary', data={'text': 'value'}, binaryData={'dump.bin': '3sr+utD+/w=='})
-        await world.make(SECRETS, 'twin', stringData={'k': 'mine'})
-        await other.make(SECRETS, 'twin', stringData={'k': 'theirs'})
+        await world.make(SECRETS, 'twin', stringData={'k': hushed('mine')})
+        await other.make(SECRETS, 'twin', stringData={'k': hushed('theirs')})
         rows = [r for r in ROWS if not r.needs_root or os.geteuid() == 0]
         ends = await asyncio.gather(*(one(world, n, r) for n, r in enumerate(rows)), return_exceptions=True)
-        return {r.name: e.replace(f'p{n}', '{pod}') if isinstance(e, str) else e
+        return {r.name: e.replace(f'p{n}', '{pod}').replace(MARK, '') if isinstance(e, str) else e
                 for n, (r, e) in enumerate(zip(rows, ends, strict=True))}  # fmt: skip
 
 

@@ -56,7 +56,18 @@ class LocalCluster:
         home = self.data.parent / 'home'
         home.mkdir(exist_ok=True)
         path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
-        return {'PATH': path, 'HOME': str(home), 'KUBECONFIG': str(self.data / 'kubeconfig'), **self.settings}
+        return {
+            'PATH': path, 'HOME': str(home), 'KUBECONFIG': str(self.data / 'kubeconfig'),
+            'KAPI_AUDIT_LOG_PATH': str(self.data.parent / 'audit.log'), 'KAPI_AUDIT_POLICY_FILE': str(self._tell_all()),
+            **self.settings,
+        }  # fmt: skip
+
+    def _tell_all(self) -> Path:
+        """An audit policy that keeps what it may, so that the search for secrets after the run has much to read."""
+        policy = self.data.parent / 'audit-policy.yaml'
+        if not policy.exists():
+            policy.write_text('rules: [{level: RequestResponse}]')
+        return policy
 
     def run(self, *argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

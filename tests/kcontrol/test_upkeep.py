@@ -27,6 +27,7 @@ from kcontrol.kinds import (
 from kcore.meta.gvk import CONFIGMAPS, ENDPOINTS, NAMESPACES, NODES, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
 from kcore.meta.objects import annotations_of, get_path, labels_of, name_of
 from kcore.meta.times import format_time
+from tests.hush import MARK
 
 pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 VOLUMES = (
@@ -245,7 +246,7 @@ async def test_bootstrap_tokens_sign_the_cluster_and_expire(admin, controllers, 
     info = {'metadata': {'name': 'cluster-info', 'namespace': 'kube-public'}, 'data': {'kubeconfig': 'content'}}
     await admin.create(CONFIGMAPS, info)
     for number, left_s in (('aaaaaa', 3600), ('bbbbbb', -1)):
-        data = {'token-id': number, 'token-secret': 'x' * 16, 'usage-bootstrap-signing': 'true',
+        data = {'token-id': number, 'token-secret': f'{MARK}000000', 'usage-bootstrap-signing': 'true',
                 'expiration': format_time(datetime.now(UTC) + timedelta(seconds=left_s))}  # fmt: skip
         meta = {'name': f'bootstrap-token-{number}', 'namespace': 'kube-system'}
         await admin.create(SECRETS, {'metadata': meta, 'type': 'bootstrap.kubernetes.io/token', 'stringData': data})
@@ -253,7 +254,7 @@ async def test_bootstrap_tokens_sign_the_cluster_and_expire(admin, controllers, 
     async def signed() -> bool:
         data = (await admin.get(CONFIGMAPS, 'cluster-info', 'kube-public'))['data']
         keys = {k: v for k, v in data.items() if k.startswith('jws-')}
-        return keys == {'jws-kubeconfig-aaaaaa': detached_signature('content', 'aaaaaa', 'x' * 16)}
+        return keys == {'jws-kubeconfig-aaaaaa': detached_signature('content', 'aaaaaa', f'{MARK}000000')}
 
     async def cleared() -> bool:
         return await exists(admin, SECRETS, 'bootstrap-token-bbbbbb', 'kube-system') is None

@@ -16,6 +16,7 @@ from kclient.api import Client
 from kclient.errors import ClientError, NotFound
 from kcore.env import Env
 from kcore.meta.gvk import CONFIGMAPS, NODES, PODS, SECRETS
+from tests.hush import hushed
 from tests.knode import kills
 from tests.knode.agent_world import NODE, World, connected, pod
 
@@ -251,8 +252,8 @@ async def test_what_a_pod_has_mounted_follows_the_api_within_one_round(world, cl
     await client.patch(CONFIGMAPS, 'conf', {'data': {'k': '3'}}, 'default')
     await world.start_agent()
     await eventually(lambda: files() == {'k': '3'}, 45.0)
-    secret = {'metadata': {'name': 'later', 'namespace': 'default'}, 'stringData': {'s': 'x'}}
+    secret = {'metadata': {'name': 'later', 'namespace': 'default'}, 'stringData': {'s': hushed('x')}}
     await client.create(SECRETS, secret)
-    await eventually(lambda: files() == {'k': '3', 's': 'x'}, 30.0)
+    await eventually(lambda: files() == {'k': '3', 's': hushed('x')}, 30.0)
     await client.delete(PODS, 'reader', 'default')
     await wait_for(client, 'reader', lambda p: p is None)

@@ -18,6 +18,7 @@ import pytest
 from kclient.api import Client
 from kcore.env import Env
 from kcore.meta.gvk import CONFIGMAPS, EVENTS, PODS, SECRETS
+from tests.hush import hushed
 from tests.knode.agent_world import World, connected, pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.xdist_group('garbage')]
@@ -186,7 +187,9 @@ async def run(root: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]
             await client.create(CONFIGMAPS, {'metadata': {'name': 'm', 'namespace': 'default'}, 'data': {'k': 'v'}})
             huge = {f'k{n}': 'x' * 100_000 for n in range(10)}
             await client.create(CONFIGMAPS, {'metadata': {'name': 'huge', 'namespace': 'default'}, 'data': huge})
-            await client.create(SECRETS, {'metadata': {'name': 's', 'namespace': 'default'}, 'stringData': {'k': 'v'}})
+            await client.create(
+                SECRETS, {'metadata': {'name': 's', 'namespace': 'default'}, 'stringData': {'k': hushed('v')}}
+            )
             for row in able():
                 p = made(row)
                 for v in p['spec'].get('volumes') or ():

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kapi.authn.keys import verifier
 from kcore.env import Env
 from kctl.local.pki import Authority, Leaf
+from tests.hush import MARK
 
 Obj = dict[str, Any]
 REVIEW = '/apis/authentication.k8s.io/v1/selfsubjectreviews'
@@ -196,7 +197,7 @@ async def test_a_token_file_names_users_and_groups(serve: Any, tmp_path: Path):
 def join_token(**changes: str) -> Obj:
     data = {
         'token-id': 'abcdef',
-        'token-secret': '0123456789abcdef',
+        'token-secret': f'{MARK}abcdef',
         'usage-bootstrap-authentication': 'true',
         **changes,
     }
@@ -212,7 +213,7 @@ async def test_a_join_token_is_good_while_its_secret_says_so(world: Any, api: An
     assert (await api.post(SECRETS, join_token(**changes))).status == 201
     await api.get(SECRETS)
     nobody = await world.user()
-    found = await who(nobody, **bearer('abcdef.0123456789abcdef'))
+    found = await who(nobody, **bearer(f'abcdef.{MARK}abcdef'))
     if not good:
         assert found == 401
         return
@@ -221,9 +222,9 @@ async def test_a_join_token_is_good_while_its_secret_says_so(world: Any, api: An
     assert (found['username'], found['groups']) == (
         'system:bootstrap:abcdef', ['system:bootstrappers', *extra, 'system:authenticated'],
     )  # fmt: skip
-    assert await who(nobody, **bearer('abcdef.0123456789abcdee')) == 401
+    assert await who(nobody, **bearer(f'abcdef.{MARK}abcdee')) == 401
     await api.delete(f'{SECRETS}/bootstrap-token-abcdef')
-    assert await who(nobody, **bearer('abcdef.0123456789abcdef')) == 401
+    assert await who(nobody, **bearer(f'abcdef.{MARK}abcdef')) == 401
 
 
 async def test_a_front_proxy_speaks_for_others_and_nobody_else_does(serve: Any, authority: Any, tmp_path: Path):

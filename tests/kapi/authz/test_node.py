@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.hush import hushed
+
 CORE = '/api/v1/namespaces/default'
 
 
@@ -24,7 +26,7 @@ async def nodes(world: Any, api: Any) -> Any:
     """Two agents; pod `a` on node n1 uses secret `sa` and configmap `ca`, pod `b` on n2 uses secret `sb`."""
     await api.post(f'{CORE}/serviceaccounts', {'metadata': {'name': 'app'}})
     for name in ('sa', 'sb', 'free'):
-        await api.post(f'{CORE}/secrets', {'metadata': {'name': name}, 'stringData': {'k': 'v'}})
+        await api.post(f'{CORE}/secrets', {'metadata': {'name': name}, 'stringData': {'k': hushed('v')}})
     await api.post(f'{CORE}/configmaps', {'metadata': {'name': 'ca'}, 'data': {'k': 'v'}})
     env = [{'name': 'X', 'valueFrom': {'configMapKeyRef': {'name': 'ca', 'key': 'k'}}}]
     containers = [{'name': 'c', 'image': 'i', 'env': env}]

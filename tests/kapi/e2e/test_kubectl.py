@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import kubectls
+from tests.hush import hushed
 
 VERSIONS = ('1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33')
 pytestmark = pytest.mark.e2e
@@ -111,7 +112,7 @@ def test_create_scale_set_and_rollout(kubectl: Callable[..., str]) -> None:
 
 def test_create_label_annotate_patch_and_delete(kubectl: Callable[..., str]) -> None:
     kubectl('create', 'configmap', 'c', '--from-literal=a=b')
-    kubectl('create', 'secret', 'generic', 's', '--from-literal=p=q')
+    kubectl('create', 'secret', 'generic', 's', f'--from-literal=p={hushed("q")}')
     kubectl('create', 'serviceaccount', 'sa')
     kubectl('label', 'cm', 'c', 'k=v')
     kubectl('annotate', 'cm', 'c', 'n=1')

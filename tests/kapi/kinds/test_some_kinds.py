@@ -1,11 +1,13 @@
 """Single rules, defaults and cells of kinds other than Pod."""
 
+import base64
 import copy
 from datetime import UTC, datetime
 
 import pytest
 
 from kapi.kinds import GOVERNING, KINDS
+from tests.hush import MARK
 
 NOW = datetime(2026, 1, 1, 1, tzinfo=UTC)
 BY_PLURAL = {k.resource.plural: k for k in (*KINDS, *GOVERNING) if k.alias is None}
@@ -75,8 +77,8 @@ def test_a_job_says_how_far_it_is():
 
 
 def test_a_secret_folds_string_data_in():
-    secret = made('secrets', stringData={'a': 'b'}, data={'a': 'x', 'c': 'YQ=='})
-    assert secret['data'] == {'a': 'Yg==', 'c': 'YQ=='}
+    secret = made('secrets', stringData={'a': MARK}, data={'a': 'x', 'c': 'YQ=='})
+    assert secret['data'] == {'a': base64.b64encode(MARK.encode()).decode(), 'c': 'YQ=='}
     assert secret['type'] == 'Opaque'
     assert 'stringData' not in secret
 
