@@ -60,6 +60,8 @@ class ApiConfig(Config):
     encryption_key_file: Path | None = Field(None, description='Keys that encrypt Secrets at rest; none: clear text.')
     audit_policy_file: Path | None = Field(None, description='Audit policy (YAML).')
     audit_log_path: Path | None = Field(None, description='File for audit events, one JSON object a line.')
+    audit_log_maxsize: int = Field(100, ge=1, description='MiB after which the audit log is renamed to <name>.1.')
+    audit_log_maxbackup: int = Field(1, ge=0, le=1000, description='Renamed audit logs that are kept.')
     event_ttl_s: int = Field(3600, ge=10, description='Seconds that Events are kept.')
     max_requests_inflight: int = Field(400, ge=1, description='Concurrent reads before 429.')
     max_mutating_requests_inflight: int = Field(200, ge=1, description='Concurrent writes before 429.')

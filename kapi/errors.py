@@ -55,6 +55,14 @@ class Forbidden(ApiError):
         return cls(f'{subject} is forbidden: {why}', details=_details(resource, name, **extra))
 
 
+class Denied(ApiError):
+    """A refusal in the words of somebody else (a webhook), with their code, reason and details."""
+
+    def __init__(self, message: str, *, reason: str, details: Mapping[str, Any], code: int) -> None:
+        super().__init__(message, details=details, code=code)
+        self.reason = reason
+
+
 class NotFound(ApiError):
     @classmethod
     def of(cls, resource: Resource, name: str) -> NotFound:
@@ -189,6 +197,7 @@ STATUS: Mapping[type[BaseException], tuple[int, str]] = {
     Unauthorized: (401, status.UNAUTHORIZED),
     Forbidden: (403, status.FORBIDDEN),
     NotFound: (404, status.NOT_FOUND),
+    Denied: (400, status.BAD_REQUEST),
     UnknownPath: (404, status.NOT_FOUND),
     MethodNotAllowed: (405, status.METHOD_NOT_ALLOWED),
     NotAcceptable: (406, status.NOT_ACCEPTABLE),
@@ -240,6 +249,10 @@ def to_status(exc: BaseException) -> Obj:
     override = getattr(e, 'code', None)
     text = str(e) or reason
     body = status.status(reason, text, details=getattr(e, 'details', None), code=override or code)
+    if isinstance(e, Denied):
+        body['reason'] = e.reason
+        if not e.reason:
+            del body['reason']
     if isinstance(e, Expired) and e.continue_:
         body['metadata'] = {'continue': e.continue_}
     return body

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from kapi.admission.celauthz import VARIABLE, Decisions, Undecided
+
 if TYPE_CHECKING:
     from cel import Program
 
@@ -53,19 +55,26 @@ class Expressions:
         self._programs[text] = program
         return program
 
-    def evaluate(self, text: str, variables: Mapping[str, Any]) -> Any:
-        """Raises CelError."""
+    def evaluate(self, text: str, variables: Mapping[str, Any], decisions: Decisions | None = None) -> Any:
+        """`decisions` answers what the expression asks of `authorizer`. Raises CelError, Undecided."""
         program = self.compile(text)
         library, functions = _library()
+        names = dict(variables)
+        asks = decisions is not None and VARIABLE in program.variables()
+        if asks:
+            assert decisions is not None
+            names[VARIABLE], functions = decisions.value, {**functions, **decisions.functions}
         try:
-            return program.execute(library.Context(variables=dict(variables), functions=functions))
+            return program.execute(library.Context(variables=names, functions=functions))
         except Exception as e:
+            if asks and decisions is not None and decisions.pending is not None:
+                raise Undecided from None
             missing = f'no such key: {e.args[0]}' if isinstance(e, KeyError) and e.args else str(e)
             raise CelError(f"expression '{text}' resulted in error: {missing}") from None
 
-    def truth(self, text: str, variables: Mapping[str, Any]) -> bool:
-        """Raises CelError, also for what is not a boolean."""
-        found = self.evaluate(text, variables)
+    def truth(self, text: str, variables: Mapping[str, Any], decisions: Decisions | None = None) -> bool:
+        """Raises CelError, also for what is not a boolean; Undecided."""
+        found = self.evaluate(text, variables, decisions)
         if not isinstance(found, bool):
             raise CelError(f"expression '{text}' must evaluate to bool")
         return found

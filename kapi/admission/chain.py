@@ -15,6 +15,7 @@ import structlog
 from kapi.authn.user import User
 from kapi.registry.kind import Kind
 from kapi.storage.base import StorageError
+from kcore.meta.gvk import Resource
 
 Obj = dict[str, Any]
 log = structlog.get_logger('kapi.admission')
@@ -33,6 +34,8 @@ class Attributes:
     old: Obj | None
     user: User
     subresource: str = ''
+    shown: Resource | None = None
+    """Group, version and kind of the request's own body where it is none of `kind`'s: a Scale, an Eviction."""
     dry_run: bool = False
     options: Obj = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -49,6 +52,11 @@ class Attributes:
                 await undo()
             except StorageError as e:
                 log.warning('a reservation was not given back; it ends by itself', err=str(e), name=self.name)
+
+    @property
+    def body(self) -> Resource:
+        """What `obj` is."""
+        return self.shown or self.kind.resource
 
     def is_for(self, group: str, plural: str, subresource: str = '') -> bool:
         r = self.kind.resource

@@ -105,8 +105,8 @@ def _object(a: Attributes, selector: Obj | None) -> bool:
 
 def cel_request(a: Attributes) -> Obj:
     """The `request` variable of expressions, and the body of an AdmissionRequest but for the objects."""
-    r = a.kind.resource
-    kind = {'group': r.group, 'version': r.version, 'kind': r.kind}
+    r, body = a.kind.resource, a.body
+    kind = {'group': body.group, 'version': body.version, 'kind': body.kind}
     resource = {'group': r.group, 'version': r.version, 'resource': r.plural}
     return {
         'kind': kind, 'resource': resource, 'subResource': a.subresource, 'requestKind': kind,

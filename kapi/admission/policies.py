@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kapi.admission.cel import CelError, Expressions
+from kapi.admission.celauthz import Decisions
 from kapi.admission.chain import Attributes
 from kapi.admission.matching import CONFIGURATION_GROUP, Selection, cel_request
 from kapi.admission.plugins.owner_references import Find
@@ -73,13 +74,13 @@ class Policies:
             ):
                 yield Bound(self._kind, found.obj, entry.obj)
 
-    def scopes(self, a: Attributes, bound: Bound) -> Iterator[Scope]:
-        """One for each set of parameters whose conditions hold. Raises CelError."""
+    def scopes(self, a: Attributes, bound: Bound, decisions: Decisions) -> Iterator[Scope]:
+        """One for each set of parameters whose conditions hold. Raises CelError, Undecided."""
         for params in self._params(a, bound.rules.get('paramKind'), bound.spec.get('paramRef')):
             scope = Scope(self._expressions, bound.rules, {
                 'object': a.obj, 'oldObject': a.old, 'request': cel_request(a), 'params': params,
                 'namespaceObject': self._selection.namespace(a.namespace), 'jsonpatch': {},
-            })  # fmt: skip
+            }, decisions)  # fmt: skip
             if all(scope.truth(c.get('expression') or '') for c in bound.rules.get('matchConditions') or ()):
                 yield scope
 
@@ -111,7 +112,8 @@ class Policies:
 class Scope:
     """The names of one evaluation; `variables` are computed when an expression first asks for them."""
 
-    def __init__(self, expressions: Expressions, rules: Obj, names: Mapping[str, Any]) -> None:
+    def __init__(self, expressions: Expressions, rules: Obj, names: Mapping[str, Any], decisions: Decisions) -> None:
+        self._decisions = decisions
         self._expressions = expressions
         self._texts = {v['name']: v['expression'] for v in rules.get('variables') or ()}
         self._names = dict(names)
@@ -123,7 +125,7 @@ class Scope:
             if name in self._texts and name not in self._values:
                 own = self._texts.pop(name)  # taken out first, so that a circle ends as an unknown name
                 self._values[name] = self.value(own)
-        return self._expressions.evaluate(text, {**self._names, 'variables': self._values})
+        return self._expressions.evaluate(text, {**self._names, 'variables': self._values}, self._decisions)
 
     def truth(self, text: str) -> bool:
         found = self.value(text)

@@ -77,6 +77,25 @@ def write_options(query: Query, kind: str, user_agent: str) -> WriteOptions:
     )
 
 
+def admission_options(operation: str, options: WriteOptions | DeleteOptions) -> dict[str, Any]:
+    """The object that admission is shown of them: CreateOptions, UpdateOptions or DeleteOptions."""
+    shown: dict[str, Any] = {'kind': f'{operation.capitalize()}Options', 'apiVersion': 'meta.k8s.io/v1'}
+    if options.dry_run:
+        shown['dryRun'] = ['All']
+    if isinstance(options, WriteOptions):
+        shown['fieldManager'] = options.field_manager
+        shown['fieldValidation'] = options.field_validation
+        return {k: v for k, v in shown.items() if v}
+    given = {'uid': options.uid, 'resourceVersion': options.resource_version}
+    if preconditions := {k: v for k, v in given.items() if v}:
+        shown['preconditions'] = preconditions
+    if options.grace_period_s is not None:
+        shown['gracePeriodSeconds'] = options.grace_period_s
+    if options.propagation:
+        shown['propagationPolicy'] = options.propagation
+    return shown
+
+
 def _dry_run(values: Sequence[str]) -> Iterator[Invalid]:
     for value in values:
         if value != 'All':

@@ -20,7 +20,7 @@ from kapi.errors import AlreadyExists, BadRequest, Conflict, InvalidObject, NotF
 from kapi.registry import deletion, metadata
 from kapi.registry.catalog import key_prefix
 from kapi.registry.kind import Kind
-from kapi.registry.options import DeleteOptions, WriteOptions
+from kapi.registry.options import DeleteOptions, WriteOptions, admission_options
 from kapi.registry.ownership import Ownership
 from kapi.registry.strategy import Invalid
 from kapi.storage.base import KeyExists, KeyMissing, RevisionConflict, Versioned
@@ -48,9 +48,13 @@ class Write:
     user: User
     options: WriteOptions = field(default_factory=WriteOptions)
     warnings: list[str] = field(default_factory=list)
+    annotations: dict[str, str] = field(default_factory=dict)
+    """Of admission, for the audit log."""
     subresource: str = ''
     operation: str = 'Update'
     """Of managed fields: Update or Apply."""
+    admitted: bool = False
+    """The handler has let admission judge the request's own body (a Scale, an Eviction) instead of the object."""
     direct: bool = False
     """The handler itself decides what may change (binding, finalize): the kind's update rules do not apply."""
 
@@ -254,7 +258,8 @@ class Registry:
         strategy = kind.strategy
         strategy.default(new)
         attributes = self._attributes('UPDATE', kind, namespace, write, obj=new, old=old)
-        await self.admission.mutate(attributes)
+        if not write.admitted:
+            await self.admission.mutate(attributes)
         strategy.default(new)
         broken = list(metadata.validate_change(new, old))
         if write.subresource in STATUS_LIKE:
@@ -267,7 +272,8 @@ class Registry:
             strategy.observe(new)
             broken += strategy.validate(new, old)
         self._refuse(kind, new, broken)
-        await self.admission.validate(attributes)
+        if not write.admitted:
+            await self.admission.validate(attributes)
         write.warnings[:] = [*dict.fromkeys([*write.warnings, *strategy.warnings(new, old)])]
         self.ownership.record(kind, new, old, write)
         return new
@@ -318,10 +324,11 @@ class Registry:
         old = stored_obj if kind.conversion is None else await self._decoded(kind, current)
         deletion.check_preconditions(kind, old, options)
         meta = old['metadata']
-        attributes = self._attributes('DELETE', kind, meta.get('namespace', ''), write, obj=None, old=old)
-        attributes.name = meta['name']
-        await self.admission.mutate(attributes)
-        await self.admission.validate(attributes)
+        if not write.admitted:
+            attributes = self._attributes('DELETE', kind, meta.get('namespace', ''), write, obj=None, old=old)
+            attributes.options = admission_options('DELETE', options)
+            await self.admission.mutate(attributes)
+            await self.admission.validate(attributes)
         marked = deletion.mark(kind, stored_obj, options, self.env.clock.wall())
         if marked is None:
             if options.dry_run:
@@ -353,6 +360,7 @@ class Registry:
         return Attributes(
             operation, kind, namespace, name, obj, old, write.user,
             subresource=write.subresource, dry_run=write.options.dry_run, warnings=write.warnings,
+            annotations=write.annotations, options=admission_options(operation, write.options),
         )  # fmt: skip
 
     @staticmethod

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from aiohttp import web
 
-from kapi.audit.audit import secret
+from kapi.audit.audit import PATCH_ANNOTATION, secret
+from kapi.authn.user import User
 from kapi.errors import ApiError
 from kapi.server.bodies import parse_yaml
 from kapi.server.context import Context, Reply
@@ -23,34 +24,78 @@ TRUNCATED = {'audit.k8s.io/truncated': 'true'}
 _APPLY = 'application/apply-patch+yaml'
 
 
+NOBODY = User('')
+"""Whose credentials are no good; no rule for users or groups is about them."""
+Stage = Literal['RequestReceived', 'ResponseStarted', 'ResponseComplete', 'Panic']
+
+
 async def audit(ctx: Context) -> None:
     """After authentication: choose the level, and tell of the arrival."""
-    audit_log = ctx.server.audit_log
-    if audit_log is None:
-        return
-    ctx.audit = audit_log.policy.decide(ctx.info, ctx.user)
-    if ctx.audit.level == 'None':
-        return
-    ctx.audit_event = _event(ctx)
-    if 'RequestReceived' not in ctx.audit.omitted:
-        audit_log.write('RequestReceived', ctx.audit_event)
+    if _begin(ctx, ctx.user):
+        _write(ctx, 'RequestReceived')
 
 
-def answered(ctx: Context, reply: Reply | web.StreamResponse) -> None:
-    audit_log, event, code = ctx.server.audit_log, ctx.audit_event, reply.status
-    if audit_log is None or event is None or 'ResponseComplete' in ctx.audit.omitted:
+def unauthenticated(ctx: Context) -> None:
+    """Bad credentials end a request before it has a user; upstream tells of them as of a response that has begun."""
+    if _begin(ctx, NOBODY):
+        assert ctx.audit_event is not None
+        ctx.audit_event['user'] = {}
+        status = {'metadata': {}, 'code': HTTPStatus.UNAUTHORIZED, 'message': 'Authentication failed'}
+        _write(ctx, 'ResponseStarted', {'responseStatus': status})
+        ctx.audit_event = None
+
+
+def started(ctx: Context, code: int) -> None:
+    """The head of an answer that goes on for long is about to be sent."""
+    if ctx.info.long_running:
+        _write(ctx, 'ResponseStarted', {'responseStatus': {'metadata': {}, 'code': code}})
+
+
+def left(ctx: Context) -> None:
+    """The client closed the connection before it was answered."""
+    status = {'metadata': {}, 'code': HTTPStatus.OK, 'status': 'Success', 'message': 'Connection closed early'}
+    _write(ctx, 'ResponseComplete', {'responseStatus': status, 'annotations': _annotations(ctx)})
+
+
+def answered(ctx: Context, reply: Reply | web.StreamResponse, *, crashed: bool = False) -> None:
+    event = ctx.audit_event
+    stage: Stage = 'Panic' if crashed else 'ResponseComplete'
+    if event is None or stage in ctx.audit.omitted:
         return
-    allowed = {} if code in {401, 403} else {'authorization.k8s.io/decision': 'allow'}
-    if ctx.user.name != event['user'].get('username'):
-        event['impersonatedUser'] = ctx.user.info()
-    event |= {'responseStatus': _status(ctx, reply), 'annotations': {**allowed, **ctx.annotations}}
+    event |= {'responseStatus': _status(ctx, reply), 'annotations': _annotations(ctx)}
     for field, body, media in _bodies(ctx, reply):
         shown = b'' if body is None or len(body) > BODY_BYTES_MAX else _shown(ctx, body, media)
         if body is None or max(len(body), len(shown)) > BODY_BYTES_MAX:
             event['annotations'] |= TRUNCATED
         elif shown:
             event[field] = orjson.Fragment(shown)
-    audit_log.write('ResponseComplete', event)
+    _write(ctx, stage)
+
+
+def _begin(ctx: Context, user: User) -> bool:
+    """Whether the request is told of at all."""
+    audit_log = ctx.server.audit_log
+    if audit_log is None:
+        return False
+    ctx.audit = audit_log.policy.decide(ctx.info, user)
+    if ctx.audit.level != 'None':
+        ctx.audit_event = _event(ctx)
+    return ctx.audit_event is not None
+
+
+def _write(ctx: Context, stage: Stage, more: Mapping[str, Any] | None = None) -> None:
+    audit_log, event = ctx.server.audit_log, ctx.audit_event
+    if audit_log is None or event is None or stage in ctx.audit.omitted:
+        return
+    if stage != 'RequestReceived' and ctx.user.name != event['user'].get('username', ctx.user.name):
+        event['impersonatedUser'] = ctx.user.info()
+    audit_log.write(stage, {**event, **(more or {})})
+
+
+def _annotations(ctx: Context) -> dict[str, str]:
+    """A webhook's patch is part of the body, and kept where that is."""
+    kept = ctx.audit.request_body
+    return {k: v for k, v in ctx.annotations.items() if kept or not k.startswith(PATCH_ANNOTATION)}
 
 
 def _status(ctx: Context, reply: Reply | web.StreamResponse) -> Obj:

@@ -88,5 +88,5 @@ async def _subresource(ctx: Context, kind: Kind) -> None:
         handler = connect.HANDLERS.get((kind.resource.plural, found.name))
         if handler is None:
             raise UnknownPath(info.path)
-        await connect.admit(ctx, kind)
+        await connect.admit_connection(ctx, kind)
         ctx.reply = await handler(ctx, kind)

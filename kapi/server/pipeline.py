@@ -14,8 +14,8 @@ import structlog
 from aiohttp import web
 
 from kapi.authn.user import AUTHENTICATED, User
-from kapi.authz.union import Attributes
-from kapi.errors import ApiError, BadRequest, DeadlineExceeded, Forbidden, UnknownPath, known
+from kapi.authz.union import Attributes, Decision
+from kapi.errors import ApiError, BadRequest, DeadlineExceeded, Forbidden, Unauthorized, UnknownPath, known
 from kapi.registry.options import text
 from kapi.server import audit, flow, negotiation, requestinfo
 from kapi.server.context import Context, Reply
@@ -63,7 +63,11 @@ def go_duration(value: str) -> float:
 
 async def authenticate(ctx: Context) -> None:
     """Client certificate, then tokens; nobody known is anonymous. Raises Unauthorized."""
-    ctx.user = await ctx.server.authn.authenticate(ctx.raw)
+    try:
+        ctx.user = await ctx.server.authn.authenticate(ctx.raw)
+    except Unauthorized:
+        audit.unauthenticated(ctx)
+        raise
 
 
 async def in_flight_limit(ctx: Context) -> None:
@@ -136,6 +140,7 @@ async def authorize(ctx: Context) -> None:
     info, user = ctx.info, ctx.user
     if not info.is_resource:
         decision = await ctx.server.authz.decide(Attributes(user, info.verb, path=info.path))
+        _note(ctx, decision)
         if decision.verdict != 'allow':
             raise Forbidden(f'forbidden: User "{user.name}" cannot {info.verb} path "{info.path}"', details={})
         return
@@ -144,8 +149,15 @@ async def authorize(ctx: Context) -> None:
         field_selector=text(info.query, 'fieldSelector'),
     )  # fmt: skip
     decision = await ctx.server.authz.decide(question)
+    _note(ctx, decision)
     if decision.verdict != 'allow':
         raise forbidden(question, decision.reason)
+
+
+def _note(ctx: Context, decision: Decision) -> None:
+    """For the audit log."""
+    ctx.annotations['authorization.k8s.io/decision'] = 'allow' if decision.verdict == 'allow' else 'forbid'
+    ctx.annotations['authorization.k8s.io/reason'] = decision.reason
 
 
 def _named(info: requestinfo.RequestInfo) -> str:
@@ -206,6 +218,7 @@ async def serve(ctx: Context) -> web.StreamResponse:
     """Answer one request, whatever happens."""
     clock = ctx.server.env.clock
     begun = clock.monotonic()
+    crashed = False
     try:
         await run_stages(ctx)
         reply = ctx.reply
@@ -215,14 +228,16 @@ async def serve(ctx: Context) -> web.StreamResponse:
     except ApiError as e:
         reply = error_reply(e)
     except (ConnectionResetError, asyncio.CancelledError):
+        audit.left(ctx)
         raise  # the client left
     except Exception as e:
-        if not known(e):
+        crashed = not known(e)
+        if crashed:
             log.error('request crashed', path=ctx.info.path, method=ctx.raw.method, exc_info=e)
         reply = error_reply(e)
     took = clock.monotonic() - begun
     _account(ctx, reply, took)
-    audit.answered(ctx, reply)
+    audit.answered(ctx, reply, crashed=crashed)
     return await finish(ctx, reply) if isinstance(reply, Reply) else reply
 
 

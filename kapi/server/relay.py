@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
+from kapi.server import audit
 from kapi.server.websockets import Sink
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ async def pass_back(
 
 async def pour(ctx: Context, answer: aiohttp.ClientResponse, sink: Sink) -> None:
     """Pass the body on as it comes; where the other side broke off, so that the client sees that it is not whole."""
+    audit.started(ctx, sink.status)
     await sink.prepare(ctx.raw)
     try:
         async for chunk in answer.content.iter_any():

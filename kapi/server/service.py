@@ -13,7 +13,7 @@ from kapi.admission.webhooks.client import WebhookClient
 from kapi.aggregation.aggregator import Aggregator
 from kapi.aggregation.controller import ApiServices
 from kapi.aggregation.endpoints import Resolver, Transport
-from kapi.audit.audit import audit_log
+from kapi.audit.audit import Rotation, audit_log
 from kapi.authn.build import build as authentication
 from kapi.authn.remote import from_kubeconfig
 from kapi.authz.components import Components
@@ -66,8 +66,7 @@ class ApiServer:
         needs = plugins.Needs(
             self.cache, env, self.authz, self.rbac, self.tokens, self.catalog.by_kind,
             lambda: env.disk.read(config.client_ca), self.webhooks,
-            lambda kind, obj: self.schemas.conform(kind.resource, obj, 'Ignore')[0],
-            lambda kind: self.schemas.node(kind.resource), config.admission_modules,
+            lambda body, obj: self.schemas.conform(body, obj, 'Ignore')[0], self.schemas.node, config.admission_modules,
         )  # fmt: skip
         self.admission = plugins.chain(needs)
         self.registry = Registry(self.cache, env, self.admission, self.schemas.node)
@@ -78,7 +77,8 @@ class ApiServer:
         self.deadlines = Deadlines()
         self.in_flight = flow.InFlight(config.max_requests_inflight, config.max_mutating_requests_inflight)
         self.fairness = Fairness(self.cache, config.max_requests_inflight + config.max_mutating_requests_inflight)
-        self.audit_log = audit_log(config.audit_policy_file, config.audit_log_path, env)
+        rotation = Rotation(config.audit_log_maxsize * 2**20, config.audit_log_maxbackup)
+        self.audit_log = audit_log(config.audit_policy_file, config.audit_log_path, env, rotation)
         self.metrics = Metrics()
         self.streams = 0
         """Upgraded connections passed on at this moment."""

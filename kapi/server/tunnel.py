@@ -11,6 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 from kapi.errors import TooManyRequests
+from kapi.server import audit
 from kapi.server.context import Context
 from kapi.server.relay import HOP_BY_HOP
 from kcore import upgrade
@@ -68,6 +69,7 @@ async def _pass_on(
     try:
         if answer.status != 101:
             return await _refusal(answer)
+        audit.started(ctx, answer.status)
         client = await upgrade.take_over(ctx.raw, answer.headers.items())
         await upgrade.join(client, answer.connection)
     finally:

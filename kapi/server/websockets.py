@@ -40,7 +40,7 @@ class Messages:
         self.socket = web.WebSocketResponse(
             protocols=(protocol,) if protocol else (), compress=False, max_msg_size=CLIENT_MESSAGE_BYTES_MAX
         )
-        self.headers = self.socket.headers
+        self.headers, self.status = self.socket.headers, self.socket.status
         self._raw = raw
         self._on_left = on_left
         self._reader: asyncio.Task[None] | None = None

@@ -30,9 +30,9 @@ from kapi.admission.webhooks.client import WebhookClient
 from kapi.authn.tokens import Tokens
 from kapi.authz.rbac import Rbac
 from kapi.authz.union import Union
-from kapi.registry.kind import Kind
 from kapi.storage.cache import Cache
 from kcore.env import Env
+from kcore.meta.gvk import Resource
 from kcore.meta.schema import Node
 
 
@@ -51,8 +51,8 @@ class Needs:
     webhooks: WebhookClient
     conform: Conform
     """An object as its schema wants it, after a webhook changed it. Raises BadRequest."""
-    node: Callable[[Kind], Node]
-    """The structural schema of a kind, by which apply configurations of policies merge."""
+    node: Callable[[Resource], Node]
+    """The structural schema of a type, by which apply configurations of policies merge."""
     modules: tuple[str, ...] = ()
     """Python modules with plugins of the operator's own."""
 
@@ -76,9 +76,9 @@ def chain(needs: Needs) -> Chain:
         RbacEscalation(authz, needs.rbac),
         OwnerReferences(authz, needs.find_kind),
         InProcess.load(needs.modules),
-        MutatingPolicies(cache, expressions, needs.find_kind, conform=needs.conform, node=needs.node),
-        MutatingWebhooks(cache, needs.env, needs.webhooks, expressions, needs.conform),
-        ValidatingPolicies(cache, expressions, needs.find_kind),
-        ValidatingWebhooks(cache, needs.env, needs.webhooks, expressions),
+        MutatingPolicies(cache, expressions, needs.find_kind, authz, conform=needs.conform, node=needs.node),
+        MutatingWebhooks(cache, needs.env, needs.webhooks, expressions, authz, conform=needs.conform),
+        ValidatingPolicies(cache, expressions, needs.find_kind, authz),
+        ValidatingWebhooks(cache, needs.env, needs.webhooks, expressions, authz),
         ResourceQuota(cache, needs.env),
     ))  # fmt: skip

@@ -7,20 +7,23 @@ changed the object. Source: apiserver pkg/admission/plugin/policy/mutating.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kapi.admission.cel import CelError, Expressions
+from kapi.admission.celauthz import Decisions, Undecided
 from kapi.admission.celobjects import plain
 from kapi.admission.chain import Attributes, Operation
 from kapi.admission.matching import exempt
 from kapi.admission.plugins.owner_references import Find
 from kapi.admission.plugins.webhooks import Conform
 from kapi.admission.policies import Bound, Policies, Scope, denial
+from kapi.authz.union import Union
 from kapi.errors import ApiError
-from kapi.registry.kind import Kind
 from kapi.storage.cache import Cache
 from kapi.storage.codec import clone
 from kcore.meta import fields, patch
+from kcore.meta.gvk import Resource
 from kcore.meta.schema import Node
 
 Obj = dict[str, Any]
@@ -35,8 +38,10 @@ class MutatingPolicies:
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'CONNECT'})
 
     def __init__(
-        self, cache: Cache, expressions: Expressions, find: Find, *, conform: Conform, node: Callable[[Kind], Node]
-    ) -> None:
+        self, cache: Cache, expressions: Expressions, find: Find, authz: Union, *, conform: Conform,
+        node: Callable[[Resource], Node],
+    ) -> None:  # fmt: skip
+        self._authz = authz
         self._policies = Policies(cache, expressions, find, self.name)
         self._conform = conform
         self._node = node
@@ -47,28 +52,31 @@ class MutatingPolicies:
         again: list[Bound] = []
         """Asked for another turn, and something changed since their own."""
         ran: list[Bound] = []
+        decisions = Decisions(self._authz, a)
         for bound in self._policies.bound(a):
-            if self._run(a, bound):
+            if await decisions.during(partial(self._run, a, bound, decisions)):
                 again += [b for b in ran if b not in again]
             if bound.rules.get('reinvocationPolicy') == 'IfNeeded':
                 ran.append(bound)
         for bound in again:
-            self._run(a, bound)
+            await decisions.during(partial(self._run, a, bound, decisions))
 
     async def validate(self, a: Attributes) -> None:
         """Judging is the other plugin's."""
 
-    def _run(self, a: Attributes, bound: Bound) -> bool:
+    def _run(self, a: Attributes, bound: Bound, decisions: Decisions) -> bool:
         """Whether the object changed."""
         assert a.obj is not None
         before = clone(a.obj)
         try:
-            for scope in self._policies.scopes(a, bound):
+            for scope in self._policies.scopes(a, bound, decisions):
                 for mutation in bound.rules.get('mutations') or ():
                     self._mutate(a, mutation, scope)
-        except (CelError, NotApplicable) as e:
+        except (CelError, NotApplicable, Undecided) as e:
             a.obj.clear()
             a.obj.update(before)
+            if isinstance(e, Undecided):
+                raise
             if bound.rules.get('failurePolicy') == 'Ignore':
                 return False
             raise denial(a, f"policy '{bound.name}' with binding '{bound.binding['metadata']['name']}' "
@@ -85,9 +93,9 @@ class MutatingPolicies:
             wanted = scope.value(plain((mutation.get('applyConfiguration') or {}).get('expression') or ''))
             changed = self._applied(a, wanted)
         try:
-            changed = self._conform(a.kind, changed)
+            changed = self._conform(a.body, changed)
         except ApiError as e:
-            raise NotApplicable(f'the mutation makes no {a.kind.resource.kind}: {e}') from None
+            raise NotApplicable(f'the mutation makes no {a.body.kind}: {e}') from None
         a.obj.clear()
         a.obj.update(changed)
 
@@ -96,7 +104,7 @@ class MutatingPolicies:
             raise NotApplicable('ApplyConfiguration must be an object')
         if any(k in wanted for k in ('apiVersion', 'kind')):
             raise NotApplicable('invalid ApplyConfiguration: may not set apiVersion or kind')
-        node = self._node(a.kind)
+        node = self._node(a.body)
         if place := _atomic(wanted, node, ''):
             raise NotApplicable(f'invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {place}')
         try:

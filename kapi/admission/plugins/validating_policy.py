@@ -6,14 +6,17 @@ Source: apiserver pkg/admission/plugin/policy/validating.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from kapi.admission.cel import CelError, Expressions
+from kapi.admission.celauthz import Decisions
 from kapi.admission.celobjects import plain
 from kapi.admission.chain import Attributes, Operation
 from kapi.admission.matching import CONFIGURATION_GROUP, exempt
 from kapi.admission.plugins.owner_references import Find
 from kapi.admission.policies import Bound, Policies, Scope, denial
+from kapi.authz.union import Union
 from kapi.errors import InvalidObject
 from kapi.registry.strategy import Invalid
 from kapi.storage.cache import Cache
@@ -25,7 +28,8 @@ class ValidatingPolicies:
     name = 'ValidatingAdmissionPolicy'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'DELETE', 'CONNECT'})
 
-    def __init__(self, cache: Cache, expressions: Expressions, find: Find) -> None:
+    def __init__(self, cache: Cache, expressions: Expressions, find: Find, authz: Union) -> None:
+        self._authz = authz
         self._expressions = expressions
         self._policies = Policies(cache, expressions, find, self.name)
 
@@ -38,14 +42,18 @@ class ValidatingPolicies:
             self._check_syntax(a.kind.resource.kind, a.obj)
         if exempt(a):
             return
+        decisions = Decisions(self._authz, a)
         for bound in self._policies.bound(a):
-            actions = bound.spec.get('validationActions') or ()
-            try:
-                for scope in self._policies.scopes(a, bound):
-                    self._judge(a, bound, scope, actions)
-            except CelError as e:
-                if bound.rules.get('failurePolicy') != 'Ignore':
-                    self._act(a, actions, f'{bound.title} denied request: {e}', 'Invalid')
+            await decisions.during(partial(self._apply, a, bound, decisions))
+
+    def _apply(self, a: Attributes, bound: Bound, decisions: Decisions) -> None:
+        actions = bound.spec.get('validationActions') or ()
+        try:
+            for scope in self._policies.scopes(a, bound, decisions):
+                self._judge(a, bound, scope, actions)
+        except CelError as e:
+            if bound.rules.get('failurePolicy') != 'Ignore':
+                self._act(a, actions, f'{bound.title} denied request: {e}', 'Invalid')
 
     def _check_syntax(self, kind: str, obj: Obj) -> None:
         """Raises InvalidObject for expressions that do not compile."""

@@ -8,30 +8,50 @@ Source: apiserver pkg/admission/plugin/webhook/{mutating,validating}/dispatcher.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 import structlog
 
 from kapi.admission.cel import CelError, Expressions
+from kapi.admission.celauthz import Decisions
 from kapi.admission.chain import Attributes, Operation
 from kapi.admission.matching import CONFIGURATION_GROUP, Selection, cel_request, exempt, rule_matches
 from kapi.admission.webhooks.client import CallFailed, WebhookClient
-from kapi.errors import ApiError, Forbidden, InternalError
-from kapi.registry.kind import Kind
+from kapi.audit.audit import PATCH_ANNOTATION
+from kapi.authz.union import Union
+from kapi.errors import ApiError, Denied, Forbidden, InternalError
 from kapi.storage.cache import Cache
 from kapi.storage.codec import clone
 from kcore.env import Env
 from kcore.meta import patch as patches
+from kcore.meta.gvk import Resource
 from kcore.meta.selectors import SelectorError
 
 Obj = dict[str, Any]
-Conform = Callable[[Kind, Obj], Obj]
+Conform = Callable[[Resource, Obj], Obj]
 log = structlog.get_logger('kapi.admission.webhook')
 EVERY: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'DELETE', 'CONNECT'})
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One webhook, and where it stands among all of its kind."""
+
+    spec: Obj
+    configuration: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        return str(self.spec.get('name', ''))
+
+    @property
+    def may_fail(self) -> bool:
+        return self.spec.get('failurePolicy') == 'Ignore'
 
 
 class _Webhooks:
@@ -39,121 +59,164 @@ class _Webhooks:
 
     operations = EVERY
     plural = ''
+    kind = ''
+    """As annotations name it."""
 
-    def __init__(self, cache: Cache, env: Env, client: WebhookClient, expressions: Expressions) -> None:
+    def __init__(self, cache: Cache, env: Env, client: WebhookClient, expressions: Expressions, authz: Union) -> None:
         self._cache = cache
         self._env = env
         self._client = client
         self._expressions = expressions
         self._selection = Selection(cache)
+        self._authz = authz
 
-    def concerned(self, a: Attributes) -> Iterator[Obj]:
-        """Webhooks in order. Raises Forbidden or InternalError when it cannot be told and the webhook insists."""
+    def hooks(self, a: Attributes) -> Iterator[Hook]:
+        """All of them in order; none where none may judge."""
         prefix = f'/registry/{CONFIGURATION_GROUP}/{self.plural}/'
         configurations = self._cache.resource(prefix)
         if not configurations.keys or exempt(a):
             return
+        index = 0
         for entry in configurations.select(prefix):
-            for hook in entry.obj.get('webhooks') or ():
-                if self._concerns(hook, a):
-                    yield hook
+            for spec in entry.obj.get('webhooks') or ():
+                yield Hook(spec, entry.obj['metadata']['name'], index)
+                index += 1
 
-    def _concerns(self, hook: Obj, a: Attributes) -> bool:
-        equivalent = hook.get('matchPolicy', 'Equivalent') == 'Equivalent'
-        if not any(rule_matches(r, a, equivalent=equivalent) for r in hook.get('rules') or ()):
+    async def concerns(self, hook: Hook, a: Attributes, decisions: Decisions) -> bool:
+        """Raises Forbidden or InternalError when it cannot be told and the webhook insists."""
+        equivalent = hook.spec.get('matchPolicy', 'Equivalent') == 'Equivalent'
+        if not any(rule_matches(r, a, equivalent=equivalent) for r in hook.spec.get('rules') or ()):
             return False
         try:
-            return self._selection.selected(a, hook) and self._conditions(hook, a)
+            selected = self._selection.selected(a, hook.spec)
         except SelectorError as e:
-            raise InternalError(f'failed calling webhook "{hook.get("name")}": {e}') from None
+            raise InternalError(f'failed calling webhook "{hook.name}": {e}') from None
+        if not selected or not hook.spec.get('matchConditions'):
+            return selected
+        return await decisions.during(partial(self._conditions, hook, a, decisions))
 
-    def _conditions(self, hook: Obj, a: Attributes) -> bool:
+    def _conditions(self, hook: Hook, a: Attributes, decisions: Decisions) -> bool:
         """All must hold; one that is false wins over one that fails."""
         failed: CelError | None = None
-        conditions = hook.get('matchConditions') or ()
-        variables = {'object': a.obj, 'oldObject': a.old, 'request': cel_request(a)} if conditions else {}
-        for condition in conditions:
+        variables = {'object': a.obj, 'oldObject': a.old, 'request': cel_request(a)}
+        for condition in hook.spec['matchConditions']:
             try:
-                if not self._expressions.truth(condition.get('expression') or '', variables):
+                if not self._expressions.truth(condition.get('expression') or '', variables, decisions):
                     return False
             except CelError as e:
                 failed = failed or e
         if failed is not None:
-            if hook.get('failurePolicy') == 'Ignore':
+            if hook.may_fail:
                 return False
-            raise Forbidden.on(a.kind.resource, a.name, f'webhook "{hook.get("name")}": match condition: {failed}')
+            raise Forbidden.on(a.kind.resource, a.name, f'webhook "{hook.name}": match condition: {failed}')
         return True
 
-    async def ask(self, hook: Obj, a: Attributes) -> Obj | None:
+    async def ask(self, hook: Hook, a: Attributes, round_: int = 0) -> Obj | None:
         """The response of a webhook that allows; None when it failed and may. Raises what refuses."""
-        name = hook.get('name', '')
         request = {'uid': self._env.new_uid(), **cel_request(a), 'object': a.obj, 'oldObject': a.old}
-        review = {'apiVersion': 'admission.k8s.io/v1', 'kind': 'AdmissionReview', 'request': request}
         try:
-            response = await self._client.call(hook, review)
+            response = await self._client.call(hook.spec, request)
         except CallFailed as e:
-            if hook.get('failurePolicy') == 'Ignore':
-                log.warning('webhook failed and was passed over', webhook=name, err=str(e))
-                return None
-            raise InternalError(f'failed calling webhook "{name}": {e}') from None
+            self.passed_over(hook, a, round_, e)
+            return None
         a.warnings.extend(str(w) for w in response.get('warnings') or ())
         for key, value in (response.get('auditAnnotations') or {}).items():
-            a.annotations[f'{name}/{key}'] = str(value)
+            a.annotations[f'{hook.name}/{key}'] = str(value)
         if not response.get('allowed'):
-            raise _denial(name, response.get('status') or {})
+            raise _denial(hook.name, response.get('status') or {})
         return response
 
+    def passed_over(self, hook: Hook, a: Attributes, round_: int, why: CallFailed) -> None:
+        """A webhook did not do its work. Raises InternalError unless it may fail."""
+        if not hook.may_fail:
+            raise InternalError(f'failed calling webhook "{hook.name}": {why}') from None
+        log.warning('webhook failed and was passed over', webhook=hook.name, err=str(why))
+        key = f'failed-open.{self.kind}.webhook.admission.k8s.io/round_{round_}_index_{hook.index}'
+        a.annotations[key] = hook.name
 
-def _denial(name: str, status: Obj) -> ApiError:
-    why = status.get('message') or status.get('reason') or ''
-    text = f'admission webhook "{name}" denied the request' + (f': {why}' if why else ' without explanation')
-    code = status.get('code')
-    good = isinstance(code, int) and 400 <= code < 600
-    return Forbidden(text, details={}, code=code if good else 403)
+
+def _denial(webhook: str, told: Obj) -> Denied:
+    """A webhook's no, with its own code, reason and details. Source: webhook/errors/statuserror.go."""
+    code = told.get('code')
+    good = isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
+    why = told.get('message') or told.get('reason') or ''
+    text = f'admission webhook "{webhook}" denied the request' + (f': {why}' if why else ' without explanation')
+    details = told.get('details')
+    return Denied(
+        text, reason=str(told.get('reason') or ''), details=details if isinstance(details, dict) else {},
+        code=int(code or 0) if good else 400,
+    )  # fmt: skip
 
 
 class MutatingWebhooks(_Webhooks):
     name = 'MutatingAdmissionWebhook'
     plural = 'mutatingwebhookconfigurations'
+    kind = 'mutation'
 
     def __init__(
-        self, cache: Cache, env: Env, client: WebhookClient, expressions: Expressions, conform: Conform
-    ) -> None:
-        super().__init__(cache, env, client, expressions)
+        self, cache: Cache, env: Env, client: WebhookClient, expressions: Expressions, authz: Union, *,
+        conform: Conform,
+    ) -> None:  # fmt: skip
+        super().__init__(cache, env, client, expressions, authz)
         self._conform = conform
 
     async def mutate(self, a: Attributes) -> None:
-        again: list[Obj] = []
+        again: list[Hook] = []
         """Asked for another turn, and something changed since their own."""
-        ran: list[Obj] = []
-        for hook in self.concerned(a):
-            if await self._apply(hook, a):
+        ran: list[Hook] = []
+        decisions = Decisions(self._authz, a)
+        for hook in self.hooks(a):
+            if not await self.concerns(hook, a, decisions):
+                continue
+            if await self._apply(hook, a, 0):
                 again += [h for h in ran if h not in again]
-            if hook.get('reinvocationPolicy') == 'IfNeeded':
+            if hook.spec.get('reinvocationPolicy') == 'IfNeeded':
                 ran.append(hook)
         for hook in again:
-            if self._concerns(hook, a):
-                await self._apply(hook, a)
+            if await self.concerns(hook, a, decisions):
+                await self._apply(hook, a, 1)
 
-    async def _apply(self, hook: Obj, a: Attributes) -> bool:
+    async def _apply(self, hook: Hook, a: Attributes, round_: int) -> bool:
         """Whether the object changed."""
-        response = await self.ask(hook, a)
-        encoded = (response or {}).get('patch')
-        if not encoded or a.obj is None:
-            return False
-        name = hook.get('name', '')
+        changed = False
+        place = f'round_{round_}_index_{hook.index}'
+        about = {'configuration': hook.configuration, 'webhook': hook.name}
         try:
-            if (response or {}).get('patchType') != 'JSONPatch':
-                raise ValueError('patchType must be JSONPatch')
-            changed = patches.json_patch(clone(a.obj), orjson.loads(base64.b64decode(encoded, validate=True)))
+            response = await self.ask(hook, a, round_)
+            operations = self._operations(hook, a, round_, response) if response is not None else None
+            if operations:
+                changed = self._patch(hook, a, operations)
+                patch = {**about, 'patch': operations, 'patchType': 'JSONPatch'}
+                a.annotations[f'{PATCH_ANNOTATION}{place}'] = orjson.dumps(patch).decode()
+        finally:
+            value = orjson.dumps({**about, 'mutated': changed}).decode()
+            a.annotations[f'mutation.webhook.admission.k8s.io/{place}'] = value
+        return changed
+
+    def _operations(self, hook: Hook, a: Attributes, round_: int, response: Obj) -> list[Any] | None:
+        """The patch of an answer; None where there is none or it cannot be read and need not be."""
+        patch: bytes = response.get('patch') or b''
+        try:
+            operations = orjson.loads(patch) if patch else None
+            if operations is not None and not isinstance(operations, list):
+                raise ValueError('a JSON patch is a list')
+        except ValueError as e:
+            self.passed_over(hook, a, round_, CallFailed(f'received undecodable patch in webhook response: {e}'))
+            return None
+        return operations
+
+    def _patch(self, hook: Hook, a: Attributes, operations: list[Any]) -> bool:
+        """Whether the object changed. Raises InternalError, also for a webhook that may fail: it has answered."""
+        if a.obj is None:
+            why = 'attempted to modify the object, which is not supported for this operation'
+            raise InternalError(f'admission webhook "{hook.name}" {why}')
+        try:
+            changed = patches.json_patch(clone(a.obj), operations)
             if not isinstance(changed, dict):
                 raise TypeError('the patch leaves no object')
-            changed = self._conform(a.kind, changed)
-        except (ValueError, TypeError, binascii.Error, patches.PatchError, ApiError) as e:
-            if hook.get('failurePolicy') == 'Ignore':
-                log.warning('patch of a webhook was passed over', webhook=name, err=str(e))
-                return False
-            raise InternalError(f'failed calling webhook "{name}": the patch cannot be applied: {e}') from None
+            changed = self._conform(a.body, changed)
+        except (ValueError, TypeError, patches.PatchError, ApiError) as e:
+            raise InternalError(f'admission webhook "{hook.name}": the patch cannot be applied: {e}') from None
         if changed == a.obj:
             return False
         a.obj.clear()
@@ -167,12 +230,14 @@ class MutatingWebhooks(_Webhooks):
 class ValidatingWebhooks(_Webhooks):
     name = 'ValidatingAdmissionWebhook'
     plural = 'validatingwebhookconfigurations'
+    kind = 'validating'
 
     async def mutate(self, a: Attributes) -> None:
         """Changes nothing."""
 
     async def validate(self, a: Attributes) -> None:
-        hooks = list(self.concerned(a))
+        decisions = Decisions(self._authz, a)
+        hooks = [h for h in self.hooks(a) if await self.concerns(h, a, decisions)]
         if not hooks:
             return
         outcomes = await asyncio.gather(*(self.ask(h, a) for h in hooks), return_exceptions=True)

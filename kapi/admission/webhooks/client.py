@@ -6,6 +6,7 @@ A Service is reached at one of its ready endpoints; the certificate must still b
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import ssl
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from kcore.env import Env
 
 Obj = dict[str, Any]
 TIMEOUT_S = 10
+VERSIONS = ('v1', 'v1beta1')
+"""Of AdmissionReview; a webhook gets the first of its list that is one of them."""
 ANSWER_BYTES_MAX = 3 * 1024 * 1024
 """A longer answer is a failure of the webhook."""
 CONNECTIONS_MAX = 100
@@ -51,10 +54,12 @@ class WebhookClient:
         if self._session is not None:
             await self._session.close()
 
-    async def call(self, hook: Obj, review: Obj) -> Obj:
-        """The answer's `response`. Raises CallFailed with upstream's sentence."""
+    async def call(self, hook: Obj, request: Obj) -> Obj:
+        """The answer's `response`, its patch decoded to bytes. Raises CallFailed with upstream's sentence."""
         config = hook.get('clientConfig') or {}
         timeout_s = hook.get('timeoutSeconds') or TIMEOUT_S
+        version = next((v for v in hook.get('admissionReviewVersions') or () if v in VERSIONS), 'v1')
+        review = {'apiVersion': f'admission.k8s.io/{version}', 'kind': 'AdmissionReview', 'request': request}
         shown = shown_url(config, timeout_s)
         try:
             target = self._target(config, timeout_s)
@@ -63,7 +68,10 @@ class WebhookClient:
             raise CallFailed(f'failed to call webhook: Post "{shown}": context deadline exceeded') from None
         except (aiohttp.ClientError, OSError, ssl.SSLError, CallFailed) as e:
             raise CallFailed(f'failed to call webhook: Post "{shown}": {e}') from None
-        return _response(answer, review['request']['uid'])
+        try:
+            return verified(answer, version, request['uid'])
+        except ValueError as e:
+            raise CallFailed(f'received invalid webhook response: {e}') from None
 
     def _target(self, config: Obj, timeout_s: int) -> Target:
         shown = shown_url(config, timeout_s)
@@ -140,13 +148,33 @@ def shown_url(config: Obj, timeout_s: int) -> str:
     return f'{url}{"&" if "?" in url else "?"}timeout={timeout_s}s'
 
 
-def _response(answer: bytes, uid: str) -> Obj:
+def verified(answer: bytes, version: str, uid: str) -> Obj:
+    """The `response` of a review, as its version wants it. Raises ValueError.
+
+    v1 echoes uid and type and names the patch's type; v1beta1 need not. Source: webhook/request/admissionreview.go.
+    """
     try:
         review = orjson.loads(answer)
-        response = review['response']
+        response: Obj = dict(review['response'])
+    except (ValueError, TypeError, KeyError):
+        raise ValueError('the answer is no AdmissionReview with a response') from None
+    if version == 'v1':
         if response.get('uid') != uid:
-            raise CallFailed(f'expected response.uid="{uid}", got "{response.get("uid")}"')
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise CallFailed('the answer is no AdmissionReview with a response') from None
-    found: Obj = response
-    return found
+            raise ValueError(f'expected response.uid="{uid}", got "{response.get("uid") or ""}"')
+        told = f'{review.get("apiVersion", "")}, Kind={review.get("kind", "")}'
+        if told != 'admission.k8s.io/v1, Kind=AdmissionReview':
+            raise ValueError(f'expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got {told}')
+    given, kind = response.get('patch'), response.get('patchType')
+    if not given:
+        if version == 'v1' and kind:
+            raise ValueError('webhook returned response.patchType but not response.patch')
+        return response
+    if version == 'v1' and not kind:
+        raise ValueError('webhook returned response.patch but not response.patchType')
+    if version == 'v1' and kind != 'JSONPatch':
+        raise ValueError(f'webhook returned invalid response.patchType of "{kind}"')
+    try:
+        response['patch'] = base64.b64decode(given, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise ValueError('response.patch is not base64') from None
+    return response

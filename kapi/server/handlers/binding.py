@@ -12,6 +12,7 @@ from kapi.registry.options import write_options
 from kapi.registry.store import Write
 from kapi.server.context import Context, Reply
 from kapi.server.decoding import read_object
+from kapi.server.handlers.admit import admit
 from kcore.meta.gvk import PODS, Resource
 from kcore.meta.objects import set_condition
 
@@ -29,6 +30,9 @@ async def bind(ctx: Context, kind: Kind) -> Reply:
         raise BadRequest('name must be provided')
     if not target.get('name') or target.get('kind', 'Node') not in {'', 'Node'}:
         raise InvalidObject.single('Binding', '', 'target.name', 'Required value', 'FieldValueRequired')
+    binding['metadata'].setdefault('name', name)
+    binding = await admit(ctx, kind, BINDINGS.resource, binding, name=name, options=options)
+    target = binding.get('target') or {}
     pods = ctx.server.catalog.find('', 'v1', 'pods')
     assert pods is not None
     now = ctx.server.env.clock.wall()
@@ -42,7 +46,7 @@ async def bind(ctx: Context, kind: Kind) -> Reply:
         set_condition(pod, 'PodScheduled', 'True', now)
         return pod
 
-    write = Write(ctx.user, options, ctx.warnings, subresource='binding', direct=True)
+    write = Write(ctx.user, options, ctx.warnings, subresource='binding', direct=True, admitted=True)
     await ctx.server.registry.update(pods, ctx.info.namespace, name, transform, write)
     done = {'kind': 'Status', 'apiVersion': 'v1', 'metadata': {}, 'status': 'Success', 'code': 201}
     return Reply(orjson.dumps(done), 201)

@@ -16,6 +16,7 @@ from kapi.registry.options import WriteOptions, delete_options, write_options
 from kapi.registry.store import Write
 from kapi.server.context import Context, Reply
 from kapi.server.decoding import read_object
+from kapi.server.handlers.admit import admit
 from kcore.meta.gvk import Resource
 from kcore.meta.objects import is_pod_finished
 from kcore.meta.selectors import from_label_selector
@@ -33,6 +34,7 @@ async def evict(ctx: Context, kind: Kind) -> Reply:
     name, namespace = ctx.info.name, ctx.info.namespace
     if (given := eviction['metadata'].get('name')) and given != name:
         raise BadRequest(f'name in URL does not match name in Eviction object: {given} != {name}')
+    eviction = await admit(ctx, kind, EVICTIONS.resource, eviction, options=options)
     wanted = delete_options({}, eviction.get('deleteOptions') or {'dryRun': ['All'] if options.dry_run else []})
     pod = (await ctx.server.registry.get(kind, namespace, name)).obj
     free = (
@@ -45,7 +47,11 @@ async def evict(ctx: Context, kind: Kind) -> Reply:
     if not wanted.dry_run:
         await _mark(ctx, kind)
     await ctx.server.registry.delete(
-        kind, namespace, name, wanted, Write(ctx.user, WriteOptions(dry_run=wanted.dry_run))
+        kind,
+        namespace,
+        name,
+        wanted,
+        Write(ctx.user, WriteOptions(dry_run=wanted.dry_run), ctx.warnings, ctx.annotations, admitted=True),
     )
     done = {'kind': 'Status', 'apiVersion': 'v1', 'metadata': {}, 'status': 'Success', 'code': 201}
     return Reply(orjson.dumps(done), 201)
@@ -65,7 +71,7 @@ async def _mark(ctx: Context, kind: Kind) -> None:
         status['conditions'] = [*others, condition]
         return pod
 
-    write = Write(ctx.user, WriteOptions(), subresource='status')
+    write = Write(ctx.user, WriteOptions(), ctx.warnings, subresource='status', admitted=True)
     await ctx.server.registry.update(kind, ctx.info.namespace, ctx.info.name, transform, write)
 
 
@@ -103,5 +109,5 @@ async def _take_permission(ctx: Context, namespace: str, pod: Obj, options: Writ
         status.setdefault('disruptedPods', {})[pod_name] = now
         return budget
 
-    write = Write(ctx.user, options, subresource='status')
+    write = Write(ctx.user, options, ctx.warnings, subresource='status', admitted=True)
     await ctx.server.registry.update(budgets, namespace, name, transform, write)

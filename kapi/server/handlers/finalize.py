@@ -25,6 +25,6 @@ async def finalize(ctx: Context, kind: Kind) -> Reply:
         old.setdefault('spec', {})['finalizers'] = list((wanted.get('spec') or {}).get('finalizers') or ())
         return old
 
-    write = Write(ctx.user, options, ctx.warnings, subresource='finalize', direct=True)
+    write = Write(ctx.user, options, ctx.warnings, ctx.annotations, subresource='finalize', direct=True)
     entry = await ctx.server.registry.update(kind, '', ctx.info.name, transform, write)
     return entry_reply(ctx, kind, entry)

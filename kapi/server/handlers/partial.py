@@ -67,7 +67,7 @@ async def _write_part(ctx: Context, kind: Kind, take: Take) -> Reply:
         old['metadata']['generation'] = int(old['metadata'].get('generation') or 0) + 1
         return old
 
-    write = Write(ctx.user, options, ctx.warnings, subresource=ctx.info.subresource, direct=True)
+    write = Write(ctx.user, options, ctx.warnings, ctx.annotations, subresource=ctx.info.subresource, direct=True)
     entry = await ctx.server.registry.update(kind, ctx.info.namespace, ctx.info.name, transform, write)
     return entry_reply(ctx, kind, entry)
 

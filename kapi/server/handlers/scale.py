@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from kapi.registry.kind import Kind, Scale
-from kapi.registry.options import write_options
+from kapi.registry.options import WriteOptions, write_options
 from kapi.registry.scale import SCALES, apply_scale, scale_of
 from kapi.registry.store import Write
 from kapi.server.context import Context, Reply
 from kapi.server.decoding import read_object
+from kapi.server.handlers.admit import admit
 from kapi.server.handlers.get import namespace_of
 from kapi.server.handlers.patch import read_patch
 from kapi.server.respond import obj_reply, served_obj
+from kapi.storage.codec import clone
 from kapi.storage.entries import Entry
 
 Obj = dict[str, Any]
@@ -32,11 +34,16 @@ async def update(ctx: Context, kind: Kind, scale: Scale) -> Reply:
     wanted = await read_object(ctx, kind, options, what=SCALES)
 
     async def transform(old: Obj) -> Obj:
-        return apply_scale(scale, wanted, old)
+        return apply_scale(scale, await _admitted(ctx, kind, wanted, scale_of(kind, scale, old), options), old)
 
-    write = Write(ctx.user, options, ctx.warnings)
+    write = Write(ctx.user, options, ctx.warnings, admitted=True)
     entry = await ctx.server.registry.update(kind, namespace_of(ctx, kind), ctx.info.name, transform, write)
     return _reply(ctx, kind, scale, entry)
+
+
+async def _admitted(ctx: Context, kind: Kind, wanted: Obj, before: Obj, options: WriteOptions) -> Obj:
+    """A copy, because a transformation may run again."""
+    return await admit(ctx, kind, SCALES.resource, clone(wanted), old=before, operation='UPDATE', options=options)
 
 
 async def patch(ctx: Context, kind: Kind, scale: Scale) -> Reply:
@@ -44,8 +51,9 @@ async def patch(ctx: Context, kind: Kind, scale: Scale) -> Reply:
     change = await read_patch(ctx, kind)
 
     async def transform(old: Obj) -> Obj:
-        return apply_scale(scale, change(scale_of(kind, scale, old)), old)
+        before = scale_of(kind, scale, old)
+        return apply_scale(scale, await _admitted(ctx, kind, change(clone(before)), before, options), old)
 
-    write = Write(ctx.user, options, ctx.warnings)
+    write = Write(ctx.user, options, ctx.warnings, admitted=True)
     entry = await ctx.server.registry.update(kind, namespace_of(ctx, kind), ctx.info.name, transform, write)
     return _reply(ctx, kind, scale, entry)

@@ -7,14 +7,14 @@ from typing import Any
 
 import orjson
 
-from kapi.admission.chain import Attributes
 from kapi.authn.tokens import Bound
 from kapi.errors import BadRequest, Conflict, InvalidObject
 from kapi.registry.kind import Kind
-from kapi.registry.options import WriteOptions, write_options
+from kapi.registry.options import write_options
 from kapi.registry.strategy import Invalid
 from kapi.server.context import Context, Reply
 from kapi.server.decoding import read_object
+from kapi.server.handlers.admit import admit
 from kcore.meta.gvk import NODES, PODS, SECRETS, Resource
 from kcore.meta.times import format_time
 
@@ -40,7 +40,7 @@ async def token(ctx: Context, kind: Kind) -> Reply:
     lifetime_s = spec['expirationSeconds'] = spec.get('expirationSeconds') or LIFETIME_S
     _check_lifetime(name, lifetime_s)
     spec['audiences'] = spec.get('audiences') or list(ctx.server.tokens.audiences)
-    await _admit(ctx, kind, request, options)
+    await admit(ctx, kind, TOKEN_REQUESTS.resource, request, options=options)
     bound = await _bound(ctx, namespace, name, spec.get('boundObjectRef'))
     expires = ctx.server.env.clock.wall() + timedelta(seconds=lifetime_s)
     created = format_time(ctx.server.env.clock.wall())
@@ -51,15 +51,6 @@ async def token(ctx: Context, kind: Kind) -> Reply:
         made = ctx.server.tokens.issue(account, spec['audiences'], lifetime_s, bound)
         request['status'] = {'token': made, 'expirationTimestamp': format_time(expires)}
     return Reply(orjson.dumps(request), 201)
-
-
-async def _admit(ctx: Context, kind: Kind, request: Obj, options: WriteOptions) -> None:
-    asked = Attributes(
-        'CREATE', kind, ctx.info.namespace, ctx.info.name, request, None, ctx.user, subresource='token',
-        dry_run=options.dry_run, warnings=ctx.warnings,
-    )  # fmt: skip
-    await ctx.server.admission.mutate(asked)
-    await ctx.server.admission.validate(asked)
 
 
 def _check_lifetime(name: str, lifetime_s: int) -> None:

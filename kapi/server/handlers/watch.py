@@ -22,7 +22,7 @@ from kapi.registry.kind import Kind
 from kapi.registry.listing import scope_of, settle
 from kapi.registry.options import ListOptions, list_options, text
 from kapi.registry.selection import Selection, select
-from kapi.server import websockets
+from kapi.server import audit, websockets
 from kapi.server.context import Context
 from kapi.server.handlers.get import namespace_of
 from kapi.server.negotiation import PARTIAL, Form
@@ -84,6 +84,7 @@ async def watch(ctx: Context, kind: Kind) -> web.StreamResponse:
     gauge = ctx.server.metrics.longrunning.labels('WATCH', kind.resource.plural)
     gauge.inc()
     try:
+        audit.started(ctx, response.status)
         await response.prepare(ctx.raw)
         if failure is not None or watcher is None:
             await response.write(failure or b'')

@@ -147,7 +147,7 @@ async def test_selectors_and_match_conditions_choose(api: Any, authority: Any, h
     assert (await api.post(f'{CORE}/configmaps', configmap('a'))).status == 201
     assert (await api.post(f'{CORE}/configmaps', configmap('b', labels={'a': 'b'}))).status == 201
     bad = {**configmap('c', labels={'a': 'b'}), 'data': {'k': 'bad'}}
-    assert (await api.post(f'{CORE}/configmaps', bad)).status == 403
+    assert (await api.post(f'{CORE}/configmaps', bad)).status == 400
     await api.patch('/api/v1/namespaces/default', {'metadata': {'labels': {'skip': '1'}}})
     await api.get('/api/v1/namespaces/default')
     assert (await api.post(f'{CORE}/configmaps', bad)).status == 201
@@ -159,7 +159,7 @@ async def test_configurations_themselves_are_never_judged_and_bad_conditions_ref
     hook.answer = lambda _: {'allowed': False}
     everything = {'operations': ['*'], 'apiGroups': ['*'], 'apiVersions': ['*'], 'resources': ['*/*']}
     await install(api, 'validating', configuration(authority, hook.port, rules=[everything]))
-    assert (await api.post(f'{CORE}/configmaps', configmap())).status == 403
+    assert (await api.post(f'{CORE}/configmaps', configmap())).status == 400
     bad = configuration(authority, hook.port, 'bad', matchConditions=[{'name': 'x', 'expression': 'object.('}])
     refused = await api.post(f'{GROUP}/validatingwebhookconfigurations', bad)
     assert refused.status == 422
@@ -225,3 +225,201 @@ async def test_an_expression_that_fails_follows_the_failure_policy(api: Any) -> 
     broken = await api.post(f'{GROUP}/validatingadmissionpolicies', {**policy(validations=[{'expression': '1 +'}])})
     assert broken.status == 422
     assert 'compilation failed' in broken.json['message']
+
+
+@pytest.mark.parametrize(('told', 'expected'), [
+    (None, (400, None, ' without explanation')), ({'code': 200}, (400, None, ' without explanation')),
+    ({'reason': 'Conflict', 'code': 409}, (409, 'Conflict', ': Conflict')),
+    ({'message': 'no', 'details': {'name': 'x'}}, (400, None, ': no')),
+])  # fmt: skip
+async def test_a_denial_is_told_as_the_webhook_says_it(
+    api: Any, authority: Any, hook: Hook, told: Any, expected: tuple[int, Any, str]
+) -> None:
+    status, reason, message = expected
+    hook.answer = lambda _: {'allowed': False, 'status': told}
+    await install(api, 'validating', configuration(authority, hook.port))
+    refused = await api.post(f'{CORE}/configmaps', configmap())
+    assert (refused.status, refused.json.get('reason')) == (status, reason)
+    assert refused.json['message'] == f'admission webhook "w.example.com" denied the request{message}'
+    assert refused.json.get('details') == (told or {}).get('details')
+
+
+def raw(patch: Any, **more: Any) -> dict[str, Any]:
+    return {'allowed': True, 'patchType': 'JSONPatch', 'patch': base64.b64encode(patch).decode(), **more}
+
+
+@pytest.mark.parametrize('row', [
+    (raw(b'nonsense'), 201, 'received undecodable patch in webhook response'),
+    (raw(b'[]', patchType=''), 201, 'received invalid webhook response: webhook returned response.patch but not'),
+    (raw(b'[]', patchType='Merge'), 201, 'webhook returned invalid response.patchType of "Merge"'),
+    (raw(b'[]', uid='other'), 201, 'received invalid webhook response: expected response.uid='),
+    ({'allowed': True, 'patch': '!', 'patchType': 'JSONPatch'}, 201, 'response.patch is not base64'),
+    (raw(b'[{"op": "remove", "path": "/data/none"}]'), 500, 'cannot be applied'),
+    (raw(b'[{"op": "replace", "path": "", "value": 1}]'), 500, 'cannot be applied'),
+    (raw(b'[{"op": "add", "path": "/data/n", "value": 7}]'), 500, 'cannot be applied'),
+])  # fmt: skip
+async def test_a_bad_answer_is_a_failure_and_a_bad_patch_an_error_that_nobody_may_pass_over(
+    api: Any, authority: Any, hook: Hook, row: tuple[Any, int, str]
+) -> None:
+    answer, fails, why = row
+    hook.answer = lambda _: answer
+    await install(api, 'mutating', configuration(authority, hook.port))
+    refused = await api.post(f'{CORE}/configmaps', configmap())
+    assert refused.status == 500
+    assert why in refused.json['message']
+    path = f'{GROUP}/mutatingwebhookconfigurations/w'
+    await api.patch(path, [{'op': 'replace', 'path': '/webhooks/0/failurePolicy', 'value': 'Ignore'}], 'json-patch')
+    await api.get(path)
+    assert (await api.post(f'{CORE}/configmaps', configmap())).status == fails
+
+
+async def test_a_webhook_of_v1beta1_gets_and_gives_that_version(api: Any, authority: Any, hook: Hook) -> None:
+    answer = patch({'op': 'add', 'path': '/data/x', 'value': 'y'})
+    del answer['patchType']
+    hook.answer = lambda _: {**answer, 'uid': ''}
+    await install(api, 'mutating', configuration(authority, hook.port, admissionReviewVersions=['v9', 'v1beta1', 'v1']))
+    assert (await api.post(f'{CORE}/configmaps', configmap())).json['data'] == {'k': 'v', 'x': 'y'}
+
+
+async def test_a_patch_of_a_deletion_is_refused(api: Any, authority: Any, hook: Hook) -> None:
+    await api.post(f'{CORE}/configmaps', configmap())
+    hook.answer = lambda _: patch({'op': 'add', 'path': '/data/x', 'value': 'y'})
+    await install(api, 'mutating', configuration(authority, hook.port))
+    refused = await api.delete(f'{CORE}/configmaps/c?propagationPolicy=Foreground&gracePeriodSeconds=3')
+    assert (refused.status, 'not supported for this operation' in refused.json['message']) == (500, True)
+    assert hook.seen[0]['options'] == {
+        'kind': 'DeleteOptions', 'apiVersion': 'meta.k8s.io/v1', 'propagationPolicy': 'Foreground',
+        'gracePeriodSeconds': 3,
+    }  # fmt: skip
+
+
+TOKENS = 'authentication.k8s.io'
+EVERYTHING = {'operations': ['*'], 'apiGroups': ['*'], 'apiVersions': ['*'], 'resources': ['*/*']}
+POD = {'metadata': {'name': 'p'}, 'spec': {'containers': [{'name': 'c', 'image': 'i'}]}}
+
+
+async def test_a_subresource_shows_the_body_of_the_request_and_not_the_object(
+    api: Any, authority: Any, hook: Hook
+) -> None:
+    apps = '/apis/apps/v1/namespaces/default/deployments'
+    template = {'metadata': {'labels': {'a': 'b'}}, 'spec': POD['spec']}
+    spec = {'replicas': 0, 'selector': {'matchLabels': {'a': 'b'}}, 'template': template}
+    await api.post(apps, {'metadata': {'name': 'd'}, 'spec': spec})
+    await api.post(f'{CORE}/serviceaccounts', {'metadata': {'name': 's'}})
+    await api.post(f'{CORE}/pods', POD)
+    only = {**EVERYTHING, 'resources': ['*/scale', '*/token', '*/binding', '*/eviction', 'pods', 'deployments']}
+    await install(api, 'validating', configuration(authority, hook.port, rules=[only]))
+    assert (await api.patch(f'{apps}/d/scale', {'spec': {'replicas': 2}})).status == 200
+    assert (await api.post(f'{CORE}/serviceaccounts/s/token?fieldManager=m', {'spec': {}})).status == 201
+    assert (await api.post(f'{CORE}/pods/p/binding', {'metadata': {}, 'target': {'name': 'n'}})).status == 201
+    assert (await api.post(f'{CORE}/pods/p/eviction', {'metadata': {'name': 'p'}})).status == 201
+    shown = [(r['operation'], r['resource']['resource'], r['subResource'], r['kind']['group'], r['kind']['kind'],
+              r['object']['kind'], r['options']['kind']) for r in hook.seen]  # fmt: skip
+    assert shown == [
+        ('UPDATE', 'deployments', 'scale', 'autoscaling', 'Scale', 'Scale', 'UpdateOptions'),
+        ('CREATE', 'serviceaccounts', 'token', TOKENS, 'TokenRequest', 'TokenRequest', 'CreateOptions'),
+        ('CREATE', 'pods', 'binding', '', 'Binding', 'Binding', 'CreateOptions'),
+        ('CREATE', 'pods', 'eviction', 'policy', 'Eviction', 'Eviction', 'CreateOptions'),
+    ]  # fmt: skip
+    assert (hook.seen[0]['object']['spec'], hook.seen[0]['oldObject']['spec']) == ({'replicas': 2}, {'replicas': 0})
+    assert hook.seen[1]['options']['fieldManager'] == 'm'
+
+
+@pytest.mark.parametrize('row', [
+    ('pods/p/exec?command=ls&command=-l&stdin=1&container=c', 'PodExecOptions',
+     {'command': ['ls', '-l'], 'stdin': True, 'stdout': True, 'stderr': True, 'container': 'c'}),
+    ('pods/p/attach?tty=true', 'PodAttachOptions', {'tty': True, 'stdout': True, 'stderr': True}),
+    ('pods/p/portforward?ports=80,81', 'PodPortForwardOptions', {'ports': [80, 81]}),
+    ('pods/p/proxy/a/b', 'PodProxyOptions', {'path': '/a/b'}),
+    ('services/s/proxy/', 'ServiceProxyOptions', {}),
+])  # fmt: skip
+async def test_a_connection_shows_its_options_and_warnings_reach_the_client(
+    api: Any, authority: Any, hook: Hook, row: tuple[str, str, Any]
+) -> None:
+    path, kind, options = row
+    await api.post(f'{CORE}/pods', POD)
+    hook.answer = lambda _: {'allowed': False, 'status': {'message': 'no'}, 'warnings': ['mind the gap']}
+    rule = {**EVERYTHING, 'operations': ['CONNECT']}
+    await install(api, 'validating', configuration(authority, hook.port, rules=[rule]))
+    refused = await api.get(f'{CORE}/{path}', headers={'Upgrade': 'SPDY/3.1', 'Connection': 'Upgrade'})
+    assert (refused.status, 'mind the gap' in refused.headers['Warning']) == (400, True)
+    request = hook.seen[0]
+    assert (request['kind'], request['operation']) == ({'group': '', 'version': 'v1', 'kind': kind}, 'CONNECT')
+    assert request['object'] == {'apiVersion': 'v1', 'kind': kind, **options}
+
+
+AUTHORIZER = [
+    ("authorizer.group('').resource('pods').namespace('default').check('list').allowed()", True),
+    ("authorizer.group('').resource('pods').namespace('other').check('list').allowed()", False),
+    ("authorizer.group('').resource('secrets').namespace('default').check('get').allowed()", False),
+    ("authorizer.group('').resource('pods').subresource('log').namespace('default').check('get').allowed()", True),
+    ("authorizer.group('').resource('configmaps').name('only').namespace('default').check('get').allowed()", True),
+    ("authorizer.group('').resource('configmaps').name('else').namespace('default').check('get').allowed()", False),
+    ("authorizer.path('/healthz').check('get').allowed()", True),
+    ("authorizer.path('/metrics').check('get').allowed()", False),
+    ("authorizer.requestResource.check('create').allowed()", True),
+    ("authorizer.requestResource.check('delete').allowed() || authorizer.path('/apis').check('get').allowed()", True),
+    ("authorizer.serviceAccount('default', 'robot').group('').resource('pods').namespace('default')"
+     ".check('list').allowed()", False),
+    ("authorizer.serviceAccount('default', 'robot').path('/apis').check('get').allowed()", True),
+    ("authorizer.group('').resource('secrets').check('get').reason() == ''", True),
+    ("authorizer.path('/x').check('get').errored()", False),
+    ("authorizer.path('/x').check('get').error() == ''", True),
+]  # fmt: skip
+
+
+async def allow_eve(api: Any) -> None:
+    rbac = '/apis/rbac.authorization.k8s.io/v1/namespaces/default'
+    rules = [
+        {'apiGroups': [''], 'resources': ['pods', 'pods/log'], 'verbs': ['get', 'list']},
+        {'apiGroups': [''], 'resources': ['configmaps'], 'verbs': ['create', 'update']},
+        {'apiGroups': [''], 'resources': ['configmaps'], 'resourceNames': ['only'], 'verbs': ['get']},
+    ]
+    await api.post(f'{rbac}/roles', {'metadata': {'name': 'r'}, 'rules': rules})
+    ref = {'apiGroup': 'rbac.authorization.k8s.io', 'kind': 'Role', 'name': 'r'}
+    subjects = [{'apiGroup': 'rbac.authorization.k8s.io', 'kind': 'User', 'name': 'eve'}]
+    await api.post(f'{rbac}/rolebindings', {'metadata': {'name': 'b'}, 'roleRef': ref, 'subjects': subjects})
+    await api.get(f'{rbac}/rolebindings')
+
+
+async def test_a_policy_asks_what_the_requester_may_do(world: Any, api: Any) -> None:
+    await allow_eve(api)
+    eve = await world.user('eve')
+    rules = [{'expression': f'variables.v{n} == {str(v).lower()}'} for n, (_, v) in enumerate(AUTHORIZER)]
+    variables = [{'name': f'v{n}', 'expression': text} for n, (text, _) in enumerate(AUTHORIZER)]
+    await enforce(api, policy(validations=rules, variables=variables), binding('Deny', 'Audit'))
+    made = await eve.post(f'{CORE}/configmaps', configmap())
+    assert made.status == 201, made.text
+    assert (await api.post(f'{CORE}/configmaps', configmap('d'))).status == 422  # who may do all of it
+
+
+async def test_match_conditions_ask_the_authorizer_too(world: Any, api: Any, authority: Any, hook: Hook) -> None:
+    await allow_eve(api)
+    eve = await world.user('eve')
+    breakglass = {'name': 'x', 'expression': "!authorizer.group('').resource('secrets').check('get').allowed()"}
+    hook.answer = lambda _: {'allowed': False}
+    await install(api, 'validating', configuration(authority, hook.port, matchConditions=[breakglass]))
+    assert (await eve.post(f'{CORE}/configmaps', configmap('a'))).status == 400
+    assert (await api.post(f'{CORE}/configmaps', configmap('b'))).status == 201
+
+
+async def test_what_webhooks_did_is_in_the_audit_log(serve: Any, authority: Any, hook: Hook, tmp_path: Any) -> None:
+    log, rules = tmp_path / 'audit.log', tmp_path / 'policy.yaml'
+    rules.write_text('rules: [{level: Request, resources: [{resources: [configmaps]}]}, {level: Metadata}]')
+    hook.answer = lambda _: patch({'op': 'add', 'path': '/metadata/labels', 'value': {'a': 'b'}})
+    async with serve(audit_log_path=log, audit_policy_file=rules) as world:
+        api = await world.user('admin', 'system:masters')
+        resources = [{**RULE, 'resources': ['configmaps', 'serviceaccounts']}]
+        await install(api, 'mutating', configuration(authority, hook.port, rules=resources))
+        await install(api, 'validating', configuration(authority, 1, failurePolicy='Ignore', rules=resources))
+        await api.post(f'{CORE}/configmaps', configmap())
+        await api.post(f'{CORE}/serviceaccounts', {'metadata': {'name': 's'}})
+    config, account = (orjson.loads(line)['annotations'] for line in log.read_bytes().splitlines()[-3::2])
+    where, place = {'configuration': 'w', 'webhook': 'w.example.com'}, 'round_0_index_0'
+    for notes in (config, account):
+        assert orjson.loads(notes[f'mutation.webhook.admission.k8s.io/{place}']) == {**where, 'mutated': True}
+        assert notes[f'failed-open.validating.webhook.admission.k8s.io/{place}'] == 'w.example.com'
+    told = orjson.loads(config[f'patch.webhook.admission.k8s.io/{place}'])
+    assert told == {**where, 'patchType': 'JSONPatch',
+                    'patch': [{'op': 'add', 'path': '/metadata/labels', 'value': {'a': 'b'}}]}  # fmt: skip
+    assert f'patch.webhook.admission.k8s.io/{place}' not in account
