@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from kcore.config import split_address
 from kcore.metrics import CONTENT_TYPE, CollectorRegistry, render
+from kstore import __version__
+from kstore.durations import Durations
 from kstore.errors import StoreError
 
 if TYPE_CHECKING:
@@ -44,6 +46,14 @@ class MemberCollector:
             'etcd_debugging_mvcc_current_revision': ('Revision of the store', status['revision']),
             'etcd_debugging_mvcc_compact_revision': ('Oldest readable revision', status['compacted']),
             'etcd_debugging_mvcc_watcher_total': ('Watches', status['watches']),
+            'etcd_debugging_mvcc_watch_stream_total': (
+                'Connections with watches',
+                sum(len(c.watches) > 0 for c in self._member.connections),
+            ),
+            'etcd_debugging_mvcc_slow_watcher_total': (
+                'Watches that still read history',
+                sum(c.watches.slow for c in self._member.connections),
+            ),
             'etcd_server_quota_backend_bytes': ('Quota of the state, 0 for none', status['quota_bytes']),
             'etcd_server_is_learner': ('1 on a learner', int(status['member'] in status['learners'])),
             'etcd_server_id': ('Member id', status['member']),
@@ -56,15 +66,42 @@ class MemberCollector:
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value)
-        yield CounterMetricFamily(
-            'kstore_hash_checks', 'Comparisons without a difference', self._member.verifier.checks
+        version = GaugeMetricFamily('etcd_server_version', 'What runs here', labels=['server_version'])
+        version.add_metric([__version__], 1)
+        yield version
+        yield from self._counters()
+        yield _histogram(
+            'etcd_disk_wal_fsync_duration_seconds', 'Writing and syncing a batch of the log', self._member.node.syncs
         )
-        yield CounterMetricFamily('etcd_debugging_mvcc_events', 'Events given to watches', self._member.hub.events)
+        yield _histogram(
+            'etcd_disk_backend_commit_duration_seconds', 'Bringing the state to the disk', self._member.commits
+        )
+        yield from self._peers(status)
         yield from self._by_prefix()
         yield from self._phases()
-        yield CounterMetricFamily(
-            'etcd_server_leader_changes_seen', 'Changes of leader seen', self._member.leader_changes
-        )
+
+    def _counters(self) -> Iterable[Metric]:
+        member, proposals = self._member, self._member.proposals
+        counters = {
+            'kstore_hash_checks': ('Comparisons without a difference', member.verifier.checks),
+            'etcd_debugging_mvcc_events': ('Events given to watches', member.hub.events),
+            'etcd_server_leader_changes_seen': ('Changes of leader seen', member.leader_changes),
+            'etcd_server_proposals_failed': (
+                'Requests given up for want of a leader or of its answer',
+                proposals.failed,
+            ),
+            'etcd_server_read_indexes_failed': ('Linearizable reads given up', proposals.failed_reads),
+        }
+        for name, (text, value) in counters.items():
+            yield CounterMetricFamily(name, text, value)
+
+    def _peers(self, status: dict[str, Any]) -> Iterable[Metric]:
+        active = GaugeMetricFamily('etcd_network_active_peers', '1 while linked', labels=['Local', 'Remote'])
+        sent = CounterMetricFamily('etcd_network_peer_sent_bytes', 'Bytes sent to each peer', labels=['To'])
+        for peer in sorted(self._member.peers.addresses):
+            active.add_metric([str(status['member']), str(peer)], self._member.peers.up(peer))
+            sent.add_metric([str(peer)], self._member.peers.sent_bytes(peer))
+        return active, sent
 
     def _by_prefix(self) -> Iterable[Metric]:
         keys = GaugeMetricFamily('kstore_prefix_keys', 'Live keys of the biggest prefixes', labels=['prefix'])
@@ -84,6 +121,10 @@ class MemberCollector:
             seconds.add_metric([phase], total)
         yield seconds
         yield CounterMetricFamily('kstore_writes_traced', 'Writes that this is the time of', tracer.requests)
+
+
+def _histogram(name: str, text: str, durations: Durations) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=list(durations.cumulative()), sum_value=durations.total_s)
 
 
 class Probes:

@@ -4,8 +4,8 @@ Two halves. `LeaseBook` is replicated state: which leases exist, their TTL, the 
 the keys that hang on each; it knows no clock. `LeaseClock` lives on the leader only: deadlines by the monotonic clock,
 one heap, renewals lazy (stale heap items are skipped). A new leader starts each lease at its checkpointed remaining
 time, so a change of leader may lengthen a lease by at most the time since its last checkpoint, and never shortens it.
-A renewal is not replicated, except that a lease which has a checkpoint on record must first have it withdrawn: else a
-later leader would count from the old, shorter figure.
+A renewal is not replicated, except that a lease which has a checkpoint on record, or on its way there, must first have
+it withdrawn: else a later leader would count from the old, shorter figure.
 
 Source: etcd server/lease/lessor.go; differs: etcd restarts TTLs in full unless checkpoints are switched on.
 """
@@ -82,6 +82,8 @@ class LeaseClock:
         self._book = book
         self._deadlines: dict[int, float] = {}
         self._heap: list[tuple[float, int]] = []
+        self.on_the_way: set[int] = set()
+        """Leases whose checkpoint is proposed and not yet on record."""
 
     def promote(self, book: LeaseBook, now: float) -> None:
         """This member leads now: every lease has its remaining time ahead of it."""
@@ -151,8 +153,8 @@ class LeaseClock:
 
     def needs_withdrawal(self, lease_ids: Sequence[int]) -> list[tuple[int, int]]:
         """Of these, the leases whose checkpoint must be withdrawn before a renewal is answered, as `(lease, TTL)`."""
-        found = (self._book.get(lease_id) for lease_id in lease_ids)
-        return [(lease.id, lease.ttl_s) for lease in found if lease is not None and lease.remaining_s < lease.ttl_s]
+        found = [lease for lease in map(self._book.get, lease_ids) if lease is not None]
+        return [(e.id, e.ttl_s) for e in found if e.remaining_s < e.ttl_s or e.id in self.on_the_way]
 
     def _set(self, lease_id: int, deadline: float) -> None:
         self._deadlines[lease_id] = deadline

@@ -34,6 +34,8 @@ class LeaseKeeper:
         self._proposals = proposals
         self._clock = env.clock
         self._leases = LeaseClock(fsm.store.leases)
+        self._leading = 0
+        """The term that this member leads; `_term` once its clocks run, both 0 when it does not lead."""
         self._term = 0
         self._proposed = False
         fsm.on_granted = self._granted
@@ -41,12 +43,25 @@ class LeaseKeeper:
 
     def leadership(self, leader: int, term: int, member: int) -> None:
         """A change of leader."""
-        if leader != member:
+        if leader != member or self._leading != term:
             self._leases.demote()
-            self._term = 0
-        elif self._term != term:
+            self._term, self._leading = 0, term if leader == member else 0
+            if self._leading:
+                self._start_clocks(term)
+
+    def _start_clocks(self, term: int) -> None:
+        """Once all that earlier leaders committed is applied here: the last of it may withdraw a checkpoint."""
+
+        def ready(error: StoreError | None) -> None:
+            if self._leading != term:
+                return
+            if error is not None:
+                self._start_clocks(term)
+                return
             self._term = term
             self._leases.promote(self._fsm.store.leases, self._clock.monotonic())
+
+        self._proposals.read(ready)
 
     def serve(self, ticket: Ticket) -> None:
         """KEEPALIVE and LEASE_TTL at the leader."""
@@ -78,7 +93,7 @@ class LeaseKeeper:
 
         def done(result: Any) -> None:
             if isinstance(result, bytes):
-                self._answer(ticket)
+                self._renew(ticket)  # looks again: another checkpoint may be on its way behind the withdrawal
             else:
                 self._proposals.retry(ticket, uncertain=False)
 
@@ -118,10 +133,12 @@ class LeaseKeeper:
         due = self._leases.due_checkpoints(self._clock.monotonic())
         if due:
             self._proposed = True
+            self._leases.on_the_way = {lease_id for lease_id, _ in due}
             self._propose(Command.CHECKPOINT, due)
 
     def _propose(self, command: Command, arguments: Sequence[Any]) -> None:
         def done(_: Any) -> None:
+            self._leases.on_the_way = set()
             self._proposed = False  # applied, or leadership moved: either way look again
 
         self._node.propose(encode(0, 0, 0, False, command, arguments), done)

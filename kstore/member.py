@@ -22,6 +22,7 @@ from kstore.admin import Admin
 from kstore.config import StoreConfig
 from kstore.connection import Connection
 from kstore.contention import Contention
+from kstore.durations import Durations
 from kstore.engine.layers import Engine
 from kstore.errors import BadRequest, ProtocolError, Refused, Stopped, StoreError, TooLarge
 from kstore.fsm import COMMAND_BYTES_MAX, Command, StoreFsm, encode
@@ -89,6 +90,8 @@ class Member:
         self.leases = LeaseKeeper(self.fsm, self.node, self.proposals, env)
         self.connections: dict[Connection, None] = {}  # in order of arrival: a simulation replays it
         self.leader_changes = 0
+        self.commits = Durations()
+        """Of bringing the state to the disk."""
         self._flush_now = asyncio.Event()
         self._samples: deque[tuple[float, int]] = deque()
         self.fsm.on_changes = self._changed
@@ -366,6 +369,7 @@ class Member:
 
     async def _flush_once(self) -> None:
         if self.fsm.applied_index > self.fsm.durable_index or self.fsm.engine.dirty or self.space.disk_full:
+            began = self._env.clock.monotonic()
             try:
                 await self.fsm.flush()
             except OSError as e:
@@ -374,6 +378,7 @@ class Member:
                 self.space.refused(e)
                 await asyncio.sleep(RETRY_S)
             else:
+                self.commits.add(self._env.clock.monotonic() - began)
                 self.space.flushed(self.fsm.engine.backend.used_bytes)
 
     async def _defrag_now(self) -> None:

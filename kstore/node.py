@@ -26,6 +26,7 @@ import structlog
 
 from kcore import tasks
 from kcore.env import Env, is_full
+from kstore.durations import Durations
 from kstore.ports import Done, Fsm, NodeConfig, NodeStatus, PeerStatus, Transport
 from kstore.raft.confchange import ConfChange
 from kstore.raft.core import RaftConfig, RaftCore, Ready, Stored
@@ -78,6 +79,8 @@ class Node:
         self._dirty = asyncio.Event()
         self._full = False
         self._writing_since: float | None = None
+        self.syncs = Durations()
+        """Of writing and syncing a batch of the log."""
         self._compacted: SnapshotMeta | None = None
         self._taking_over = False
         """A complete snapshot waits for `drive`: its files must stay."""
@@ -441,10 +444,12 @@ class Node:
 
     async def _write(self, core: RaftCore, batch: Batch) -> None:
         """Bring the batch to disk, however long there is no room. Raises OSError when the disk fails."""
+        now = self._env.clock.monotonic
         while True:
-            self._writing_since = self._env.clock.monotonic()
+            self._writing_since = began = now()
             try:
                 await self._env.disk.sync_soon(self._wal.write, batch)
+                self.syncs.add(now() - began)
             except DiskFull as e:
                 if not self._full:
                     log.error('log disk full', dir=str(self.config.data_dir), err=str(e))

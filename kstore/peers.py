@@ -42,6 +42,7 @@ class PeerLink(asyncio.Protocol):
         self._forwards: list[Any] = []
         self._answers: list[Any] = []
         self._scheduled = False
+        self.sent_bytes = 0
         self.ready: asyncio.Future[None] = self._loop.create_future()
         """Done once the peer has said a fitting hello."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -114,7 +115,9 @@ class PeerLink(asyncio.Protocol):
                 setattr(self, name, [])
                 pieces.append(frame(pack([int(kind), items])))
         if self._transport is not None and pieces:
-            self._transport.write(b''.join(pieces))
+            data = b''.join(pieces)
+            self.sent_bytes += len(data)
+            self._transport.write(data)
 
 
 class Peers:
@@ -126,6 +129,8 @@ class Peers:
         """Of the other members; see `update`."""
         self._env = env
         self._links: dict[int, PeerLink] = {}
+        self._sent_bytes: dict[int, int] = {}
+        """To each peer, on links that are gone."""
         self._changed = asyncio.Event()
         self.on_down: Callable[[int], None] = lambda peer: None
         """Called when the link to a peer breaks."""
@@ -145,6 +150,11 @@ class Peers:
     def up(self, peer: int) -> bool:
         link = self._links.get(peer)
         return link is not None and link.up
+
+    def sent_bytes(self, peer: int) -> int:
+        """Of all that was sent to `peer` since the start, but for what greets it."""
+        link = self._links.get(peer)
+        return self._sent_bytes.get(peer, 0) + (link.sent_bytes if link is not None else 0)
 
     def forward(self, peer: int, item: Any) -> bool:
         """Send `[id, op, body, guard]`; False when there is no link now."""
@@ -206,7 +216,8 @@ class Peers:
             finally:
                 if link is not None:
                     link.close()
-                if self._links.pop(peer, None) is not None:
+                if link is not None and self._links.pop(peer, None) is not None:
+                    self._sent_bytes[peer] = self._sent_bytes.get(peer, 0) + link.sent_bytes
                     self.on_down(peer)
             await asyncio.sleep(backoff.next())
 

@@ -67,6 +67,8 @@ class Proposals:
         self._read_scheduled = False
         self._reading = False
         self.inflight = 0
+        self.failed = self.failed_reads = 0
+        """Requests and linearizable reads that were given up, for metrics."""
         self.lead: Callable[[Ticket], None] = self.propose
         """Does a ticket at the leader."""
 
@@ -191,15 +193,18 @@ class Proposals:
         late = [number for number, (_, ticket) in self._forwarded.items() if ticket.deadline <= now]
         for number in late:
             ticket = self._forwarded.pop(number)[1]
+            self.failed += 1
             self.finish(ticket, failure(Timeout('the leader did not answer in time')))
         overdue = [r for r in self._readers if r.deadline <= now]
         if overdue:
             self._readers = [r for r in self._readers if r.deadline > now]
+            self.failed_reads += len(overdue)
             for reader in overdue:
                 reader.ready(NoLeader('no leader confirmed the read in time'))
         self._start_round()
 
     def _overdue(self, ticket: Ticket) -> StoreError:
+        self.failed += 1
         if ticket.uncertain:
             return Timeout('the write was not confirmed in time; retrying the same request is safe')
         return NoLeader('no leader was elected in time')

@@ -67,6 +67,11 @@ class Watches:
     def __len__(self) -> int:
         return len(self._catching_up) + len(self._fed)
 
+    @property
+    def slow(self) -> int:
+        """How many are not in the present."""
+        return len(self._catching_up) + sum(len(s.watches) for s in self._subscriptions.values() if s.behind)
+
     def add(self, watch_id: int, scope: Scope, start: int) -> int:
         """Begin a watch at revision `start`, or after the present when it is 0; returns the revision it starts at.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -356,6 +357,13 @@ async def test_health_and_metrics_are_served(stores: Stores):
         async with http.get(f'{url}/metrics') as reply:
             text = await reply.text()
         assert 'etcd_debugging_mvcc_current_revision 2.0' in text
+        assert 'etcd_debugging_mvcc_slow_watcher_total 0.0' in text
+        assert re.search(r'etcd_disk_wal_fsync_duration_seconds_bucket\{le="0.001"\} \d', text)
+        syncs = re.search(r'etcd_disk_wal_fsync_duration_seconds_count (\d+)', text)
+        assert syncs is not None
+        assert int(syncs[1]) > 0
+        assert 'etcd_disk_backend_commit_duration_seconds_sum' in text
+        assert 'etcd_server_proposals_failed_total 0.0' in text
         assert 'kstore_write_phase_seconds_total{phase="fsync"}' in text
         while 'kstore_prefix_keys{prefix="/"} 1.0' not in text:  # counted in the background after the first scrape
             async with http.get(f'{url}/metrics') as reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kstore.errors import LeaseNotFound
 from tests.sim.kstore import linear
@@ -14,6 +14,20 @@ from tests.sim.kstore.raft_world import Violation
 
 SLACK_S = 2.0
 """What the end of a lease may be late by without a change of leader: a tick, a read round, a commit, a busy disk."""
+DARK_S = 0.5
+"""How often the world looks whether anything was committed since it last looked."""
+
+
+class Dark(NamedTuple):
+    """When nobody could commit anything."""
+
+    moments: Sequence[float] = ()
+    """Ends of spans of DARK_S without a commit, in virtual seconds."""
+    always_s: float = 0.0
+    """What slow disks add to any commit, wherever it falls."""
+
+    def between(self, start: float, end: float) -> float:
+        return self.always_s + DARK_S * sum(start < m and m - DARK_S < end for m in self.moments)
 
 
 # --- key-values -------------------------------------------------------------------------------------------------------
@@ -201,16 +215,21 @@ def previous_values(history: History, ledger: Ledger, compacted: int) -> None:
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 
-def lease_safety(history: History, ledger: Ledger, changes: Sequence[float], dark_s: float, finish_s: float) -> None:
+def lease_safety(history: History, ledger: Ledger, changes: Sequence[float], dark: Dark, finish_s: float) -> None:
     """No lease ends before its time, none lives for ever, and a new leader does not start the time again.
 
-    changes: moments (s) at which a leader took over; dark_s: how long nobody could commit anything.
+    changes: moments (s) at which a leader took over.
     """
     for lease in history.leases.values():
         ended = ledger.ended.get(lease.id)
         if ended is not None and not lease.revoked:
             not_early(lease, ended)
-        _not_late(lease, ended, changes, dark_s, finish_s)
+        if lease.confirmed:
+            at = finish_s if ended is None else ended.at_s
+            took_over = sorted(c for c in changes if lease.last_asked <= c <= at)
+            _not_late(lease, at, took_over, dark)
+            if took_over:
+                _goes_on(lease, at, took_over[-1], ledger.checkpoints.get(lease.id, ()), dark)
 
 
 def not_early(lease: LeaseRun, ended: Ended) -> None:
@@ -222,18 +241,28 @@ def not_early(lease: LeaseRun, ended: Ended) -> None:
             )
 
 
-def _not_late(lease: LeaseRun, ended: Ended | None, changes: Sequence[float], dark_s: float, finish_s: float) -> None:
-    at = finish_s if ended is None else ended.at_s
-    if not lease.confirmed:
-        return
-    bound, last, taken_over = lease.last_asked + lease.ttl_s, lease.last_asked, 0
-    for change in sorted(c for c in changes if lease.last_asked <= c <= at):
+def _not_late(lease: LeaseRun, at: float, took_over: Sequence[float], dark: Dark) -> None:
+    bound, last = lease.last_asked + lease.ttl_s, lease.last_asked
+    for change in took_over:
         # A new leader gives back what passed since the last checkpoint, and no more than what passed at all.
         bound += min(change - last, max(5.0, lease.ttl_s / 10)) + SLACK_S
-        last, taken_over = change, taken_over + 1
-    bound += dark_s + SLACK_S
+        last = change
+    bound += dark.between(lease.last_asked, at) + SLACK_S
     if at > bound:
         raise Violation(
             f'lease {lease.id} of {lease.ttl_s} s, last asked for at {lease.last_asked:.3f}, lives at {at:.3f}; '
-            f'{taken_over} changes of leader explain no more than {bound:.3f}'
+            f'{len(took_over)} changes of leader explain no more than {bound:.3f}'
+        )
+
+
+def _goes_on(lease: LeaseRun, at: float, change: float, records: Sequence[tuple[float, int]], dark: Dark) -> None:
+    """The last leader gave the lease no more time than was on record of it."""
+    before = [remaining_s for moment, remaining_s in records if moment <= change][-1:] or [lease.ttl_s]
+    after = [remaining_s for moment, remaining_s in records if moment > change]  # a withdrawal may still arrive
+    on_record = max(before + after)
+    bound = change + on_record + dark.between(change, at) + SLACK_S
+    if at > bound:
+        raise Violation(
+            f'lease {lease.id} of {lease.ttl_s} s, last asked for at {lease.last_asked:.3f}, had {on_record} s on '
+            f'record when a leader took over at {change:.3f}; it lives at {at:.3f}, after {bound:.3f}'
         )

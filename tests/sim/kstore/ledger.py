@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from kstore.engine.layers import Table
-from kstore.fsm import StoreFsm
+from kstore.fsm import Command, StoreFsm
 from kstore.raft.messages import Entry
 from tests.sim.kstore.raft_world import Violation
 
@@ -43,6 +43,8 @@ class Ledger:
     """Log index → revision after it, where a batch of some member ended."""
     events: dict[int, tuple[LogEvent, ...]] = field(default_factory=dict)
     ended: dict[int, Ended] = field(default_factory=dict)
+    checkpoints: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
+    """Lease → what was put on record of its remaining seconds, and when the first member knew it."""
     leaders: dict[int, int] = field(default_factory=dict)
     revision: int = 1
 
@@ -53,6 +55,8 @@ class Ledger:
         def applied(entries: Sequence[Entry]) -> list[bytes | None]:
             results = apply(entries)
             for e, result in zip(entries, results, strict=True):
+                if e.index not in self.entries:
+                    self._checkpoints(e)
                 told = (e.term, hashlib.sha256(e.data).digest(), result)
                 if self.entries.setdefault(e.index, told) != told:
                     raise Violation(
@@ -70,6 +74,14 @@ class Ledger:
             revoked(lease)
 
         fsm.apply, fsm.on_changes, fsm.on_revoked = applied, on_changes, on_revoked  # type: ignore[method-assign]
+
+    def _checkpoints(self, entry: Entry) -> None:
+        if entry.kind or not entry.data:
+            return
+        _, _, _, _, what, *arguments = msgpack.unpackb(entry.data, strict_map_key=False)
+        if what == Command.CHECKPOINT:
+            for lease, remaining_s in arguments[0]:
+                self.checkpoints.setdefault(lease, []).append((self.clock(), remaining_s))
 
     def _events(self, member: int, changes: Sequence[Any]) -> None:
         by_revision: dict[int, list[LogEvent]] = {}

@@ -99,12 +99,12 @@ class StoreWorld:
         for machine in self.machines:
             machine.keep_entries = rng.choice([10, 40, 1000])
         self.lease_workers, self.chunk_bytes, self.history_records = 1, SNAPSHOT_CHUNK_BYTES, HISTORY_RECORDS
-        self.stretch = 1.0
+        self.stretch, self.contended = 1.0, False
         if seed % 2 and faults is None:
             self._be_nasty(random.Random(f'nasty {seed}'))
         self.clients = 0
         self.changes: list[float] = []
-        self.dark_s = 0.0
+        self.dark: list[float] = []
         self.healed = False
         self.deaths: list[str] = []
         self.done: dict[str, int] = {}
@@ -114,8 +114,14 @@ class StoreWorld:
         """More leases than one, faults that strike where it hurts, now and then a time long enough for checkpoints."""
         self.faults += rng.sample(NASTY, 2)
         self.lease_workers, self.chunk_bytes, self.history_records = 3, rng.choice([200, 2000]), rng.choice([2, 20])
-        if rng.random() < 0.3:
-            self.stretch, self.ttls, self.pace = 3.0, (7, 12), 0.3
+        theme = rng.random()
+        if theme < 0.3:
+            self.stretch, self.ttls, self.pace = 3.0, rng.choice([(7, 12), (12, 18)]), 0.3
+            if rng.random() < 0.5:  # leaders change, and commits go on: no darkness to excuse a lease that lives on
+                self.faults, self.fault_every_s = ['transfer', 'kill', rng.choice(['zombie', 'slow disk'])], 3.0
+        elif theme < 0.6:
+            self.contended = True
+            self.faults += ['zombie', 'split brain']
 
     # --- members ----------------------------------------------------------------------------------------------------
 
@@ -295,7 +301,7 @@ class StoreWorld:
         for machine in self.machines:
             self.start(machine)
         until = loop.time() + seconds
-        work = self.work = Workload(self.history, self.rng, until, self.pace)
+        work = self.work = Workload(self.history, self.rng, until, self.pace, contended=self.contended)
         async with contextlib.AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(self.client(follow=n % 3 != 2)) for n in range(CLIENTS)]
             async with asyncio.TaskGroup() as group:
@@ -316,12 +322,12 @@ class StoreWorld:
         self.judge()
 
     async def _watch_the_dark(self) -> None:
-        """Add up the time in which nothing was committed although there was work, or before all was healed."""
+        """Note the time in which nothing was committed although there was work, or before all was healed."""
         while not self.healed:
             index = max(self.ledger.entries, default=0)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(judges.DARK_S)
             if max(self.ledger.entries, default=0) == index:
-                self.dark_s += 0.5
+                self.dark.append(self.world.clock.monotonic())
 
     async def settle(self, workers: list[asyncio.Task[None]]) -> None:
         """Heal everything; before long all members and watches agree."""
@@ -398,8 +404,8 @@ class StoreWorld:
         judges.glimpses(history, ledger)
         judges.watch_guarantees(history, ledger)
         judges.previous_values(history, ledger, dumps[1]['compacted'])
-        slow_s = self.dark_s + 2 * SLOWEST_S * ('slow disk' in self.faults)
-        judges.lease_safety(history, ledger, self.changes, slow_s, self.world.clock.monotonic())
+        dark = judges.Dark(self.dark, 2 * SLOWEST_S * ('slow disk' in self.faults))
+        judges.lease_safety(history, ledger, self.changes, dark, self.world.clock.monotonic())
 
 
 def simulate(seed: int, seconds: float = 8.0, **options: Any) -> StoreWorld:

@@ -107,21 +107,37 @@ def lease(ended_at: float | None, *confirmed: tuple[float, float]) -> tuple[Hist
 
 
 def test_a_lease_that_ends_too_early_is_found() -> None:
-    judges.lease_safety(*lease(20.2, (0, 0.1), (10, 10.1)), [], 0, 30)
+    judges.lease_safety(*lease(20.2, (0, 0.1), (10, 10.1)), [], judges.Dark(), 30)
     with pytest.raises(Violation, match='but ended'):
-        judges.lease_safety(*lease(19.9, (0, 0.1), (10, 10.1)), [], 0, 30)
+        judges.lease_safety(*lease(19.9, (0, 0.1), (10, 10.1)), [], judges.Dark(), 30)
 
 
 @pytest.mark.parametrize('ended_at', [13.0, None])
 def test_a_lease_that_lives_too_long_is_found(ended_at: float | None) -> None:
     with pytest.raises(Violation, match='lives'):
-        judges.lease_safety(*lease(ended_at, (0, 0.1)), [], 0, 30)
-    judges.lease_safety(*lease(ended_at, (0, 0.1)), [5.0, 12.0, 18.0, 24.0], 0, 30)
+        judges.lease_safety(*lease(ended_at, (0, 0.1)), [], judges.Dark(), 30)
+    judges.lease_safety(*lease(ended_at, (0, 0.1)), [5.0, 12.0, 18.0, 24.0], judges.Dark(), 30)
 
 
 def test_changes_of_leader_in_quick_succession_lengthen_a_lease_by_little() -> None:
     with pytest.raises(Violation, match='3 changes'):
-        judges.lease_safety(*lease(None, (0, 0.1)), [1.0, 2.0, 3.0], 0, 30)
+        judges.lease_safety(*lease(None, (0, 0.1)), [1.0, 2.0, 3.0], judges.Dark(), 30)
+
+
+def test_a_leader_that_gives_a_lease_more_than_was_on_record_of_it_is_found() -> None:
+    history, book = lease(13.5, (0, 0.1))
+    book.checkpoints[7] = [(5.0, 5)]
+    judges.lease_safety(history, book, [8.0], judges.Dark(), 30)
+    history, book = lease(15.5, (0, 0.1))
+    book.checkpoints[7] = [(5.0, 5)]
+    with pytest.raises(Violation, match='had 5 s on record'):
+        judges.lease_safety(history, book, [8.0], judges.Dark(), 30)
+    judges.lease_safety(history, book, [8.0], judges.Dark([9.0]), 30)
+    judges.lease_safety(history, book, [8.0], judges.Dark(always_s=1.0), 30)
+    with pytest.raises(Violation, match='on record'):
+        judges.lease_safety(history, book, [8.0], judges.Dark([7.0, 16.5]), 30)
+    book.checkpoints[7] += [(8.1, 10)]  # withdrawn: the renewal was under way
+    judges.lease_safety(history, book, [8.0], judges.Dark(), 30)
 
 
 def test_members_that_differ_and_events_that_do_not_add_up_are_found() -> None:

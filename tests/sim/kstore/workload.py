@@ -25,12 +25,16 @@ LEASED = [b'/l/%d' % n for n in range(4)]
 class Workload:
     """The clients of one seed. Everything runs until `until` (loop time)."""
 
-    def __init__(self, history: History, rng: random.Random, until: float, pace: float) -> None:
+    def __init__(
+        self, history: History, rng: random.Random, until: float, pace: float, *, contended: bool = False
+    ) -> None:
         self.history = history
         self.rng = rng
         self.until = until
         self.pace = pace
         """Mean seconds between two requests of one client."""
+        self.contended = contended
+        """Everyone swaps two keys most of the time."""
         self.stop_watching = asyncio.Event()
         self._written = 0
         self._known: dict[bytes, int] = {}
@@ -62,9 +66,11 @@ class Workload:
         """Gets, puts, deletes, swaps and transactions on a few keys that everyone fights for."""
         rng = self.rng
         actions = [self._get, self._put, self._put, self._delete, self._cas, self._txn, self._glimpse]
+        if self.contended:
+            actions += [self._cas] * 14
         while not self._over():
             await asyncio.sleep(rng.expovariate(1 / self.pace))
-            await rng.choice(actions)(name, client, rng.choice(KEYS))
+            await rng.choice(actions)(name, client, rng.choice(KEYS[:2] if self.contended else KEYS))
 
     def _saw(self, key: bytes, revision: int) -> None:
         self._known[key] = revision
