@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from kcore.env import Env
 from kstore import wire
+from kstore.datadir import hold
 from kstore.engine.disk import LmdbBackend
 from kstore.engine.layers import Engine, Table
 from kstore.errors import BadRequest, Corrupt, ProtocolError
@@ -126,10 +127,16 @@ async def _pieces(data: bytes) -> AsyncIterator[bytes]:
 async def recover(data_dir: Path, member: int, address: str, env: Env) -> Summary:
     """Make `member`, whose data this is, the only member; the old log stays as `wal.before-recover`.
 
-    Everything in its log is kept, even what no majority had confirmed. Raises LogCorrupt, BadRequest, OSError.
+    Everything in its log is kept, even what no majority had confirmed. Raises LogCorrupt, BadRequest, OSError; Refused
+    while the member runs.
     """
     if not env.disk.listdir(data_dir / 'wal'):
         raise BadRequest(f'{data_dir} is no data directory of a member')
+    with hold(data_dir):
+        return await _recover(data_dir, member, address, env)
+
+
+async def _recover(data_dir: Path, member: int, address: str, env: Env) -> Summary:
     old = data_dir / 'wal.before-recover'
     if env.disk.exists(old):
         raise BadRequest(f'{old} exists: this directory was recovered before; move it away to do it again')

@@ -32,7 +32,8 @@ async def each(args: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
                 found.append({'endpoint': f'{host}:{port}', **await one.status()})
         except StoreError as e:
             code = 1
-            print(f'kstore: {host}:{port}: {e}', file=sys.stderr)
+            where = f'{host}:{port}'
+            print(f'kstore: {e}' if where in str(e) else f'kstore: {where}: {e}', file=sys.stderr)
     return found, code
 
 
@@ -166,22 +167,39 @@ def add_verbs(verb: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     verb('alarm', alarm, 'what is wrong now').add_argument('action', nargs='?', default='list', choices=('list',))
     sub = verb('move-leader', move_leader, 'hand leadership to a member')
     sub.add_argument('member', type=int, metavar='ID')
-    sub = verb('snapshot-save', snapshot_save, 'write a consistent backup while serving')
-    sub.add_argument('file', type=Path)
-    verb('snapshot-status', snapshot_status, 'check a backup').add_argument('file', type=Path)
-    sub = verb('snapshot-restore', snapshot_restore, 'make a data directory from a backup, for a new cluster')
-    sub.add_argument('file', type=Path)
-    sub.add_argument('--data-dir', type=Path, required=True)
-    sub.add_argument('--members', type=_ids, default=(1,), metavar='1,2,3', help='ids of all members to be')
-    sub.add_argument('--bump-revision', type=int, default=0, metavar='N', help='make old watchers start over')
     sub = verb('recover', recover, 'after a lost majority: make this stopped member the only one')
     sub.add_argument('--data-dir', type=Path, required=True)
     sub.add_argument('--id', type=int, required=True)
     sub.add_argument('--listen', required=True, metavar='HOST:PORT')
 
 
+def add_snapshots(verbs: Any, common: argparse.ArgumentParser) -> None:
+    text = 'write a backup, check one, or make a data directory from one'
+    actions = verbs.add_parser('snapshot', help=text, description=text, allow_abbrev=False).add_subparsers(
+        dest='action', required=True, metavar='ACTION'
+    )
+
+    def action(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = actions.add_parser(
+            name, parents=[common], help=text, description=text, allow_abbrev=False
+        )
+        sub.set_defaults(run=run)
+        sub.add_argument('file', type=Path, help='the backup')
+        return sub
+
+    action('save', snapshot_save, 'write a consistent backup while serving')
+    action('status', snapshot_status, 'check a backup')
+    sub = action('restore', snapshot_restore, 'make a data directory from a backup, for a new cluster')
+    sub.add_argument('--data-dir', type=Path, required=True, help='to be made; empty or missing')
+    sub.add_argument('--members', type=_ids, default=(1,), metavar='1,2,3', help='ids of all members to be')
+    sub.add_argument('--bump-revision', type=int, default=0, metavar='N', help='make old watchers start over')
+
+
 def _ids(text: str) -> tuple[int, ...]:
     try:
-        return tuple(sorted({int(part) for part in text.split(',')}))
+        found = tuple(sorted({int(part) for part in text.split(',')}))
     except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r}: wants ID,ID,ID') from None
+        found = ()
+    if not found or not all(0 < member < 1 << 31 for member in found):
+        raise argparse.ArgumentTypeError(f'{text!r}: wants ID,ID,ID, each from 1 to 2^31-1')
+    return found

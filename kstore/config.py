@@ -12,7 +12,7 @@ from kcore.config import Address, Config
 
 
 class StoreConfig(Config):
-    """Run one member of the replicated store."""
+    """Run one member of the replicated store; `python -m kstore help` lists the verbs that talk to running ones."""
 
     model_config = SettingsConfigDict(
         env_prefix='KSTORE_', frozen=True, extra='forbid', nested_model_default_partial_update=False

@@ -12,6 +12,7 @@ from kcore.process import Ready
 from kcore.tasks import start_essential
 from kcore.tls import Identity
 from kstore.config import StoreConfig
+from kstore.datadir import hold
 from kstore.engine.disk import LmdbBackend
 from kstore.engine.layers import Engine
 from kstore.member import Member
@@ -20,8 +21,16 @@ log = structlog.get_logger('kstore.server')
 
 
 async def run(config: StoreConfig, env: Env, ready: Ready) -> None:
-    """Serve until cancelled; `ready` is called once a leader is known. Raises OSError when the address is taken."""
+    """Serve until cancelled; `ready` is called once a leader is known.
+
+    Raises OSError when the address is taken, Refused when another process holds the data directory.
+    """
     env.disk.mkdir(config.data_dir)
+    with hold(config.data_dir):
+        await _serve(config, env, ready)
+
+
+async def _serve(config: StoreConfig, env: Env, ready: Ready) -> None:
     member = Member(config, env, Engine(LmdbBackend(config.data_dir / 'state')))
     host, port = split_address(config.listen)
     identity = tls_identity(config, env)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kstore.cli import _compare, _operation
+from kstore.cli import _compare, _operation, main
 from kstore.output import UsageError
 
 Stores = Callable[..., Awaitable[Any]]
@@ -38,6 +38,8 @@ async def test_what_is_put_is_shown_and_deleted(stores: Stores):
         store, 'txn', '--if', '/a', 'value', '=', '1', '--then', 'put', '/b', '2', '--then', 'get', '/a'
     )
     assert (code, rows[0]['succeeded']) == (0, True)
+    assert [list(result) for result in rows[0]['results']] == [['put'], ['kvs']]
+    assert rows[0]['results'][1]['kvs'][0]['value'] == '1'
     code, rows, _ = await kstore(store, 'status')
     assert (code, rows[0]['role'], rows[0]['revision']) == (0, 'leader', 3)
     assert (await kstore(store, 'del', '/', '--prefix'))[1] == [{'deleted': 2, 'revision': 4}]
@@ -48,6 +50,72 @@ async def test_a_failure_is_one_line_and_exit_code_one(stores: Stores):
     code, rows, err = await kstore(await stores(1), 'compact', '99')
     assert (code, rows) == (1, [])
     assert err == 'kstore: revision 99 is in the future: the store is at 1\n'
+
+
+@pytest.mark.parametrize(
+    ('argv', 'text'),
+    [
+        (
+            ['put', 'k', '1', '--lease', '99999999999999999999'],
+            "argument --lease: '99999999999999999999': wants a number",
+        ),
+        (['get', 'k', '--rev', '-3'], "argument --rev: '-3': wants a number from 0"),
+        (['get', 'k', '--limit', 'x'], "argument --limit: 'x': wants a whole number"),
+        (['get', 'k', '--timeout', '0'], "argument --timeout: '0': wants seconds"),
+        (['get', 'k', '--endpoints', '127.0.0.1:99999'], 'wants HOST:PORT,HOST:PORT'),
+        (['get', 'k', '--endpoints', 'somewhere'], 'wants HOST:PORT,HOST:PORT'),
+        (['get', 'k', 'z', '--prefix'], '--prefix and the end of a range'),
+        (['get', 'k', '--tls-cert', 'c.pem'], '--tls-cert, --tls-key and --tls-ca go together'),
+        (['lease', 'grant'], 'lease grant wants a TTL in seconds'),
+        (['lease', 'revoke'], 'lease revoke wants a lease id'),
+        (['txn'], 'txn wants --then or --else'),
+        (['members', 'add', '4'], 'members add wants ID HOST:PORT'),
+        (['snapshot'], 'the following arguments are required: ACTION'),
+        (['snapshot', 'restore', 'f', '--data-dir', 'd', '--members', '0'], "argument --members: '0': wants ID,ID,ID"),
+        (['frobnicate'], "invalid choice: 'frobnicate'"),
+    ],
+)
+def test_wrong_usage_names_the_argument_and_is_exit_code_two(
+    argv: list[str], text: str, capsys: pytest.CaptureFixture[str]
+):
+    try:
+        code: Any = main(argv)
+    except SystemExit as e:
+        code = e.code
+    assert code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_every_verb_explains_itself_and_help_lists_them(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(['help'])
+    listed = capsys.readouterr().out
+    for verb in ('status', 'members', 'get', 'put', 'del', 'watch', 'txn', 'lease', 'compact', 'defrag', 'snapshot',
+                 'move-leader', 'alarm', 'recover', 'usage', 'hash'):  # fmt: skip
+        assert f'    {verb}' in listed
+        with pytest.raises(SystemExit) as done:
+            main([verb, '--help'])
+        assert done.value.code == 0
+
+
+async def test_a_value_is_shown_whole_and_cannot_harm_the_terminal(stores: Stores):
+    store = await stores(1)
+    value = b'[/x] \xff \x1b[31m ' + b'long ' * 40
+    await (await store.client()).put(b'[bold]', value)
+    where = ','.join(f'{host}:{port}' for host, port in store.endpoints)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, '-m', 'kstore', 'get', '[bold]', '--endpoints', where, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await child.communicate()
+    assert child.returncode == 0
+    assert b'[bold]  [/x] \\xff \\x1b[31m ' + b'long ' * 40 in out
+
+
+async def test_what_is_not_there_is_exit_code_one_and_says_so(stores: Stores):
+    store = await stores(1)
+    assert await kstore(store, 'get', 'nope') == (1, [], "kstore: there is no key 'nope'\n")
+    code, _, err = await kstore(store, 'lease', 'ttl', '5')
+    assert (code, err) == (1, 'kstore: there is no lease 5, or none any more\n')
 
 
 def test_malformed_transactions_name_what_is_wrong():
