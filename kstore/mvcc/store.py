@@ -26,6 +26,10 @@ from kstore.wire import pack
 
 RANGE_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of key-values in one answer; a longer one is cut there, and the client fetches on at the same revision."""
+RANGE_KEYS_MAX = 100_000
+"""Key-values in one answer, likewise; fewer than a frame may have items (`wire.ITEMS_MAX`)."""
+PAGES_REMEMBERED = 1_000
+"""Lists under way of which the number of remaining keys is known."""
 COMPACT_STEP_RECORDS = 512
 """Log records looked at in one slice of a compaction."""
 
@@ -96,6 +100,8 @@ class Store:
         """Of the newest write; an empty store is at 1."""
         self.compacted = self._counter(b'compacted', 0)
         """Reads below this revision fail."""
+        self._rest: dict[tuple[bytes, bytes | None, int], int] = {}
+        """Key and end of a page to come, and its revision → keys from there on: see `_remember`."""
         self._swept = self._counter(b'swept', 0)
         self._swept_for = self._swept
         self.leases = LeaseBook()
@@ -140,37 +146,50 @@ class Store:
         if 0 < revision < self.compacted:
             raise Compacted(f'revision {revision} has been compacted', self.compacted)
 
-    def range(self, query: RangeQuery, bytes_max: int = RANGE_BYTES_MAX) -> RangeResult:
-        """Raises FutureRevision, Compacted; BadRequest for an unknown sort."""
+    def range(self, query: RangeQuery, bytes_max: int = RANGE_BYTES_MAX, *, written: bool = False) -> RangeResult:
+        """Raises FutureRevision, Compacted; BadRequest for an unknown sort.
+
+        written: from within a transaction that has already written something, at the revision after the present one.
+        """
         self.check_revision(query.revision)
-        past = 0 < query.revision < self.revision
+        past = 0 < query.revision < self.revision + written
         if query.end is None and not past and not select.is_special(query):
             return self._one(query)
         found = self._past(query) if past else self._now(query)
-        if select.is_special(query):
-            total, kept = select.apply(query, ((log_key, self._record(log_key)[_HEAD:]) for log_key in found))
-            found = iter(kept)
-        else:
-            total = -1
-        kvs: list[bytes] = []
-        count = size = 0
-        more = cut = False
+        if query.flags & RangeFlag.COUNT_ONLY and not select.is_special(query):
+            return RangeResult(self.revision, sum(1 for _ in found), False, [], False)
+        if not select.is_special(query):
+            return self._listed(query, found, bytes_max, 0 if written else query.revision or self.revision)
+        total, kept = select.apply(query, ((log_key, self._record(log_key)[_HEAD:]) for log_key in found))
         if query.flags & RangeFlag.COUNT_ONLY:
-            count = sum(1 for _ in found)
+            return RangeResult(self.revision, total, False, [], False)
+        return self._listed(query, iter(kept), bytes_max, 0)._replace(total=total)
+
+    def _listed(self, query: RangeQuery, found: Iterator[bytes], bytes_max: int, at: int) -> RangeResult:
+        """at: the revision that `found` is true at, by which the number of keys may be known already; 0: it is not."""
+        kvs: list[bytes] = []
+        size = 0
+        keys_only, limit = query.flags & RangeFlag.KEYS_ONLY, query.limit if query.limit > 0 else 1 << 62
+        kv = b''
+        for log_key in found:
+            if len(kvs) >= limit or size >= bytes_max or len(kvs) == RANGE_KEYS_MAX:
+                break
+            kv = self._record(log_key)[_HEAD:]
+            kvs.append(select.without_value(kv) if keys_only else kv)
+            size += len(kv)
         else:
-            keys_only, limit = query.flags & RangeFlag.KEYS_ONLY, query.limit if query.limit > 0 else 1 << 62
-            for log_key in found:
-                count += 1
-                if more:
-                    continue
-                if len(kvs) >= limit or size >= bytes_max:
-                    more = True
-                    cut = len(kvs) < limit
-                    continue
-                kv = self._record(log_key)[_HEAD:]
-                kvs.append(select.without_value(kv) if keys_only else kv)
-                size += len(kv)
-        return RangeResult(self.revision, count if total < 0 else total, more, kvs, cut)
+            return RangeResult(self.revision, len(kvs), False, kvs, False)
+        rest = self._rest.get((query.key, query.end, at))
+        total = len(kvs) + 1 + sum(1 for _ in found) if rest is None else rest
+        if at and kv:
+            self._remember((select.key_of(kv) + b'\0', query.end, at), total - len(kvs))
+        return RangeResult(self.revision, total, True, kvs, len(kvs) < limit)
+
+    def _remember(self, page: tuple[bytes, bytes | None, int], rest: int) -> None:
+        """So many keys are left for whoever asks for the page that follows: a list in pages counts them only once."""
+        self._rest[page] = rest
+        if len(self._rest) > PAGES_REMEMBERED:
+            del self._rest[next(iter(self._rest))]
 
     def _one(self, query: RangeQuery) -> RangeResult:
         kv = self.current(query.key)

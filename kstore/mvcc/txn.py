@@ -225,7 +225,7 @@ def run(store: Store, operations: Sequence[Operation], changes: list[Change]) ->
         elif isinstance(op, Delete):
             results.append(_delete(store, op, revision, changes, first))
         else:
-            results.append(store.range(op).encode())
+            results.append(store.range(op, written=len(changes) > first).encode())
     if len(changes) > first:
         store.revision = revision
     return results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from kstore.engine.layers import Engine, Table
 from kstore.engine.memory import Image, MemoryBackend
 from kstore.errors import BadRequest, Compacted, FutureRevision, KeyNotFound, LeaseNotFound, TooLarge
 from kstore.model import NO_END, KeyValue, PutFlag, RangeFlag, RangeQuery, Relation, SortOrder, SortTarget, Target
+from kstore.mvcc import store as store_module
 from kstore.mvcc import txn
 from kstore.mvcc.store import Change, Store
-from kstore.wire import unpack
+from kstore.wire import ITEMS_MAX, unpack
 
 KEYS = [b'a', b'b', b'ba', b'c', b'd']
 State = dict[bytes, tuple[bytes, int, int, int]]  # value, create, mod, version
@@ -196,6 +198,58 @@ def test_limit_more_and_count(store: Store):
     assert (len(result.kvs), result.more) == (10, False)
     assert read(store, b'k', b'l', flags=RangeFlag.COUNT_ONLY).kvs == []
     assert [kv.value for kv in kvs(store, b'k3', flags=RangeFlag.KEYS_ONLY)] == [b'']
+
+
+def test_pages_of_one_revision_say_how_many_keys_are_left_and_look_only_at_their_own(store: Store, monkeypatch: Any):
+    for n in range(50):
+        put(store, b'k%02d' % n, b'x')
+    at, first, looked = store.revision, b'k', 0
+
+    def counted(query: RangeQuery, inner: Any) -> Any:
+        nonlocal looked
+        for log_key in inner(query):
+            looked += 1
+            yield log_key
+
+    for name in ('_now', '_past'):
+        monkeypatch.setattr(store, name, partial(counted, inner=getattr(store, name)))
+    seen: list[bytes] = []
+    while True:
+        looked = 0
+        page = read(store, first, b'l', limit=8, revision=at if seen else 0)
+        assert looked <= 9 or not seen
+        assert page.total == 50 - len(seen)
+        seen += [KeyValue(*unpack(kv)).key for kv in page.kvs]
+        if not page.more:
+            break
+        first = seen[-1] + b'\x00'
+        delete(store, seen[-1])  # the past does not change
+        put(store, b'k%03d' % len(seen))
+    assert seen == [b'k%02d' % n for n in range(50)]
+
+
+def test_a_page_within_a_transaction_counts_what_the_transaction_wrote(store: Store):
+    put(store, b'k1')
+    put(store, b'k2')
+    at = store.revision
+    operations = [txn.parse_put(b'k3', b'', 0, 0), RangeQuery(b'k', b'l', limit=1), RangeQuery(b'k', b'l', revision=at)]
+    results = [unpack(r) for r in txn.run(store, operations, [])]
+    assert (results[1][1], results[1][2]) == (3, True)
+    assert results[2][1] == 2, 'a revision is what it was before the transaction'
+    rest = RangeQuery(b'k1\x00', b'l', limit=1)
+    assert (
+        read(store, rest.key, rest.end, limit=1).total,
+        read(store, rest.key, rest.end, limit=1, revision=at).total,
+    ) == (2, 1)
+
+
+def test_an_answer_has_fewer_keys_than_a_frame_may_have_items(store: Store, monkeypatch: Any):
+    assert store_module.RANGE_KEYS_MAX < ITEMS_MAX
+    monkeypatch.setattr(store_module, 'RANGE_KEYS_MAX', 3)
+    for n in range(5):
+        put(store, b'k%d' % n)
+    result = read(store, b'k', b'l')
+    assert (len(result.kvs), result.more, result.cut, result.total) == (3, True, True, 5)
 
 
 def test_an_answer_over_the_byte_limit_is_cut_and_says_so(store: Store):
