@@ -20,8 +20,18 @@ from kcore.env import Env
 from kcore.tasks import start_detached, stop
 from kcore.tls import BadCertificate, ClientTls, trouble
 from kstore.clientlink import ClientLink
-from kstore.errors import Corrupt, NoLeader, SessionExpired, Stopped, StoreError, Timeout, Unreachable, from_wire
-from kstore.fsm import Command, encode
+from kstore.errors import (
+    Corrupt,
+    NoLeader,
+    SessionExpired,
+    Stopped,
+    StoreError,
+    Timeout,
+    TooLarge,
+    Unreachable,
+    from_wire,
+)
+from kstore.fsm import COMMAND_BYTES_MAX, Command, encode
 from kstore.watchstream import WatchStream, WatchTable
 from kstore.wire import Op, frame, pack
 
@@ -245,6 +255,9 @@ class Calls:
             else:
                 acked = next(iter(self._unacked), call.sequence)
                 command = encode(call.session, call.sequence, acked, call.tries > 1, *call.arguments)
+            if len(command) > COMMAND_BYTES_MAX:
+                self._fail(call, TooLarge(f'request of {len(command)} bytes is over the limit of {COMMAND_BYTES_MAX}'))
+                return
             guard = call.arguments[1][0][0] if call.guarded and call.tries == 1 else None
             link.send(frame(pack((call.number, int(call.op), command, guard))))
         else:

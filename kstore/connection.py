@@ -18,7 +18,17 @@ from kstore.errors import ProtocolError, StoreError
 from kstore.mvcc.store import Store
 from kstore.mvcc.watch import Hub, Scope
 from kstore.watching import Watches
-from kstore.wire import FRAME_BYTES_MAX, HELLO_BYTES_MAX, FrameReader, Hello, Role, failure, reply, unpack
+from kstore.wire import (
+    FRAME_BYTES_MAX,
+    HELLO_BYTES_MAX,
+    REQUEST_BYTES_MAX,
+    FrameReader,
+    Hello,
+    Role,
+    failure,
+    reply,
+    unpack,
+)
 
 log = structlog.get_logger('kstore.connection')
 
@@ -154,7 +164,7 @@ class Connection(asyncio.Protocol):
         ours = self._handler.hello(theirs)
         if self._timer is not None:
             self._timer.cancel()
-        self._reader.allow(FRAME_BYTES_MAX)
+        self._reader.allow(FRAME_BYTES_MAX if theirs.role is Role.PEER else REQUEST_BYTES_MAX)
         self.peer = theirs.member if theirs.role is Role.PEER else 0
         self._receive = self._on_peer_frame if theirs.role is Role.PEER else self._on_request
         self.send(ours.encode())

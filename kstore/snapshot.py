@@ -75,7 +75,10 @@ class SnapshotFiles:
             yield await self._disk.offload(self._checked, self._chunk(meta.index, n))
 
     def _checked(self, path: Path) -> bytes:
-        data = self._disk.read(path)
+        try:
+            data = self._disk.read(path)
+        except FileNotFoundError:
+            raise ValueError(f'{path} is missing; remove the files in {path.parent} and start again') from None
         if zlib.crc32(data[_CRC_BYTES:]).to_bytes(_CRC_BYTES, 'big') != data[:_CRC_BYTES]:
             raise ValueError(f'{path}: checksum mismatch; remove the files in {path.parent} and start again')
         return data[_CRC_BYTES:]

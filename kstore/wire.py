@@ -27,6 +27,8 @@ MAGIC = 'kstore'
 VERSION = 1
 FRAME_BYTES_MAX = 32 * 1024 * 1024
 """Largest frame read; a longer length prefix closes the connection."""
+REQUEST_BYTES_MAX = 5 * 1024 * 1024
+"""The same for what a client sends: a command at its largest, and what goes around it."""
 HELLO_BYTES_MAX = 4 * 1024
 """Largest first frame: a stranger cannot make a member buffer more than this."""
 ITEMS_MAX = 1 << 17
@@ -115,9 +117,10 @@ def frame(payload: bytes) -> bytes:
 
 def unpack(payload: bytes | memoryview) -> Any:
     """One msgpack value with nothing after it. Raises ProtocolError."""
+    most = min(ITEMS_MAX, len(payload))  # msgpack makes room for what an array claims to have
     try:
         return msgpack.unpackb(
-            payload, raw=False, use_list=True, strict_map_key=False, max_array_len=ITEMS_MAX, max_map_len=ITEMS_MAX
+            payload, raw=False, use_list=True, strict_map_key=False, max_array_len=most, max_map_len=most
         )
     except Exception as e:  # msgpack raises ValueError, its own tree, RecursionError-like StackError
         raise ProtocolError(f'malformed msgpack: {type(e).__name__}') from e

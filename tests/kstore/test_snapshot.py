@@ -131,3 +131,15 @@ def test_arbitrary_bytes_in_the_files_are_refused(noise: bytes, name: str) -> No
             assert noise != whole
 
     World(1).run(main())
+
+
+def test_a_missing_chunk_says_which_and_what_to_do() -> None:
+    take, files, disk = receiver()
+
+    async def main() -> None:
+        await take.take(chunk(0, b'data', last=True))
+        disk.remove(DIRECTORY / '00000000000000000007-00000000.chunk')
+        with pytest.raises(ValueError, match=r'-00000000\.chunk is missing; remove the files in'):
+            await stored(files)
+
+    World(1).run(main())

@@ -87,6 +87,8 @@ async def test_bad_requests_are_errors_and_leave_the_connection_alone(stores: St
         await client.put(b'', b'')
     with pytest.raises(TooLarge, match='value of'):
         await client.put(b'/big', bytes(VALUE_BYTES_MAX + 1))
+    with pytest.raises(TooLarge, match='request of'):
+        await client.txn([], [[int(Do.PUT), b'/%d' % n, bytes(VALUE_BYTES_MAX)] for n in range(40)])
     with pytest.raises(FutureRevision):
         await client.get(b'/a', revision=10_000)
     with pytest.raises(LeaseNotFound):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import tempfile
+import tracemalloc
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcore.env import RealDisk
 from kcore.sim import SimDisk
+from kstore import wal as wal_module
 from kstore.raft.messages import ConfState, Entry, HardState, SnapshotMeta
 from kstore.wal import DiskFull, Recovered, Wal, WalCorrupt
 
@@ -235,6 +241,41 @@ def test_arbitrary_bytes_never_crash_the_reader(noise: bytes, behind: bool) -> N
         except WalCorrupt:
             return
         assert list(found.entries) == (entries(1, 4) if behind else [])
+
+
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.binary(max_size=8) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.integers(0, 9), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), values, values, values), min_size=1, max_size=3), st.integers(1, 4))
+def test_sound_records_around_nonsense_are_refused_or_read(records: list[tuple[Any, ...]], fields: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = written(Path(name), [entries(1, 4)])
+        noise = b''.join(wal_module._frame(msgpack.packb(record[:fields]), 0) for record in records)
+        path.write_bytes(path.read_bytes() + noise)
+        with contextlib.suppress(WalCorrupt):
+            assert len(reopen(Path(name)).entries) <= 4
+
+
+def test_a_record_that_claims_to_be_huge_reserves_nothing() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = written(Path(name), [entries(1, 4)])
+        front = wal_module._FRONT.pack(wal_module._MAGIC, wal_module.PAYLOAD_BYTES_MAX, 0)
+        head = front + wal_module._CHECKS.pack(zlib.crc32(front), 0)
+        bomb = wal_module._frame(b'\x93\x02\xdd\xff\xff\xff\xff', 0)
+        sound = path.read_bytes()
+        for tail in (head, bomb):
+            path.write_bytes(sound + tail)
+            tracemalloc.start()
+            with contextlib.suppress(WalCorrupt):
+                reopen(Path(name))
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 2 << 20
 
 
 def small(capacity: int, segment_bytes: int = 2_000) -> tuple[Wal, SimDisk]:

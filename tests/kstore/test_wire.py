@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,20 @@ def test_a_length_over_the_limit_is_refused_before_its_bytes_arrive():
 def test_a_huge_claimed_array_is_refused():
     with pytest.raises(ProtocolError):
         wire.unpack(b'\xdd\xff\xff\xff\xff')
+
+
+@pytest.mark.parametrize('what', [b'\xdd', b'\xdf', b'\xdb', b'\xc6', b'\xc9', b'\xdc\xff\xff' * 300 + b'\xdd'])
+def test_a_claimed_size_reserves_nothing(what: bytes):
+    """Array, map, text, bytes, extension of 4 GiB; arrays in arrays."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError):
+            wire.unpack(what + b'\xff\xff\xff\xff')
+        reader = wire.FrameReader()
+        assert reader.feed(struct.pack('>I', wire.FRAME_BYTES_MAX) + b'x') == []
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_deep_nesting_is_refused():

@@ -100,6 +100,8 @@ class StoreWorld:
             machine.keep_entries = rng.choice([10, 40, 1000])
         self.lease_workers, self.chunk_bytes, self.history_records = 1, SNAPSHOT_CHUNK_BYTES, HISTORY_RECORDS
         self.stretch, self.contended = 1.0, False
+        self.sleep_s = 0.5, 2.5
+        """How long a zombie sleeps."""
         if seed % 2 and faults is None:
             self._be_nasty(random.Random(f'nasty {seed}'))
         self.clients = 0
@@ -120,8 +122,10 @@ class StoreWorld:
             if rng.random() < 0.5:  # leaders change, and commits go on: no darkness to excuse a lease that lives on
                 self.faults, self.fault_every_s = ['transfer', 'kill', rng.choice(['zombie', 'slow disk'])], 3.0
         elif theme < 0.6:
-            self.contended = True
-            self.faults += ['zombie', 'split brain']
+            # Old leaders that wake up among clients that swap one key: what they say then must be nobody's truth.
+            self.contended, self.stretch, self.pace, self.deadline_s = True, 2.0, 0.05, 2.0
+            self.faults, self.fault_every_s, self.sleep_s = ['zombie', rng.choice(FAULTS)], 1.0, (2.0, 5.0)
+            self.options |= {'tick_ms': 100, 'request_timeout_s': 5.0}
 
     # --- members ----------------------------------------------------------------------------------------------------
 
@@ -266,7 +270,7 @@ class StoreWorld:
         victim = self.leader() or victim
         self._split(victim)
         victim.host.pause()
-        await asyncio.sleep(self.rng.uniform(0.5, 2.5))
+        await asyncio.sleep(self.rng.uniform(*self.sleep_s))
         victim.host.resume()
         await asyncio.sleep(self.rng.uniform(0.0, 3.0))
 

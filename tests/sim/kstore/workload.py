@@ -34,7 +34,7 @@ class Workload:
         self.pace = pace
         """Mean seconds between two requests of one client."""
         self.contended = contended
-        """Everyone swaps two keys most of the time."""
+        """Everyone swaps one key most of the time."""
         self.stop_watching = asyncio.Event()
         self._written = 0
         self._known: dict[bytes, int] = {}
@@ -70,7 +70,7 @@ class Workload:
             actions += [self._cas] * 14
         while not self._over():
             await asyncio.sleep(rng.expovariate(1 / self.pace))
-            await rng.choice(actions)(name, client, rng.choice(KEYS[:2] if self.contended else KEYS))
+            await rng.choice(actions)(name, client, rng.choice(KEYS[:1] if self.contended else KEYS))
 
     def _saw(self, key: bytes, revision: int) -> None:
         self._known[key] = revision
