@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from kcore.env import Env
 from kstore import wire
-from kstore.datadir import hold
+from kstore.datadir import claim, hold
 from kstore.engine.disk import LmdbBackend
 from kstore.engine.layers import Engine, Table
 from kstore.errors import BadRequest, Corrupt, ProtocolError
@@ -133,7 +133,9 @@ async def recover(data_dir: Path, member: int, address: str, env: Env) -> Summar
     if not env.disk.listdir(data_dir / 'wal'):
         raise BadRequest(f'{data_dir} is no data directory of a member')
     with hold(data_dir):
-        return await _recover(data_dir, member, address, env)
+        found = await _recover(data_dir, member, address, env)
+        claim(data_dir, env.disk, member, anew=True)  # nobody is left whom its votes could contradict
+        return found
 
 
 async def _recover(data_dir: Path, member: int, address: str, env: Env) -> Summary:

@@ -12,7 +12,7 @@ from kcore.process import Ready
 from kcore.tasks import start_essential
 from kcore.tls import Identity
 from kstore.config import StoreConfig
-from kstore.datadir import hold
+from kstore.datadir import claim, hold
 from kstore.engine.disk import LmdbBackend
 from kstore.engine.layers import Engine
 from kstore.member import Member
@@ -23,10 +23,11 @@ log = structlog.get_logger('kstore.server')
 async def run(config: StoreConfig, env: Env, ready: Ready) -> None:
     """Serve until cancelled; `ready` is called once a leader is known.
 
-    Raises OSError when the address is taken, Refused when another process holds the data directory.
+    Raises OSError when the address is taken, Refused when the data directory is in use, or another member's.
     """
     env.disk.mkdir(config.data_dir)
     with hold(config.data_dir):
+        claim(config.data_dir, env.disk, config.id)
         await _serve(config, env, ready)
 
 

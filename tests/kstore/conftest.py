@@ -61,8 +61,8 @@ class LocalStores:
     async def start(self, *ids: int, **options: object) -> None:
         for i in ids or tuple(self.addresses):
             config = StoreConfig(
-                id=i, data_dir=self.directory / str(i), listen=self.addresses[i], peers=self.addresses,
-                **{**self.options, **options},
+                id=i, data_dir=self.directory / str(i), listen=self.addresses[i],
+                **{'peers': self.addresses, **self.options, **options},
             )  # fmt: skip
             self._tasks[i] = asyncio.create_task(server.run(config, self._env, lambda: None))
         for i in ids or tuple(self.addresses):

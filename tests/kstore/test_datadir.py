@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from typing import Any
 import pytest
 
 from kcore.env import Env
+from kcore.sim import SimDisk
 from kstore import backup, server
 from kstore.config import StoreConfig
-from kstore.datadir import hold
+from kstore.datadir import claim, hold
 from kstore.errors import Refused
 
 Stores = Callable[..., Awaitable[Any]]
@@ -38,3 +41,32 @@ async def test_a_second_member_on_the_same_directory_and_a_recovery_are_refused_
     await client.put(b'/a', b'2')
     await store.kill(1)
     assert (await backup.recover(directory, 1, twin.listen, env)).revision == 3
+
+
+async def test_a_copy_of_another_members_directory_is_refused_and_a_recovered_one_may_change_its_number(
+    stores: Stores, env: Env
+):
+    store = await stores(1)
+    await (await store.client()).put(b'/a', b'1')
+    await store.kill(1)
+    address = store.add(2)
+    shutil.copytree(store.directory / '1', store.directory / '2')
+    copied = StoreConfig(id=2, data_dir=store.directory / '2', listen=address)
+    with pytest.raises(Refused, match='holds the data of member 1, not of 2: was it copied'):
+        await server.run(copied, env, lambda: None)
+    await backup.recover(store.directory / '2', 2, address, env)
+    await store.start(2, peers={})
+    client = await store.client(endpoints=store.endpoints[1:])
+    assert (await client.get(b'/a')).kv.value == b'1'
+
+
+def test_a_full_disk_lets_the_owner_start(tmp_path: Path):
+    disk = SimDisk(random.Random(1))
+    disk.capacity = 0
+    claim(tmp_path, disk, 3)
+    disk.capacity = None
+    claim(tmp_path, disk, 3)
+    disk.capacity = disk.used
+    claim(tmp_path, disk, 3)
+    with pytest.raises(Refused, match='member 3'):
+        claim(tmp_path, disk, 4)
