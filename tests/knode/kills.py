@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from kclient.api import Client
 from kclient.errors import NotFound
 from kcore.env import Env
 from kcore.meta.gvk import PODS
+from knode.runtime.process import kill_marked, kill_shim
 from knode.runtime.shim.container import MARK
 from tests.knode.agent_world import CIDR, World, connected, pod
 
@@ -314,6 +315,26 @@ async def storm(root: Path, steps: int, seed: int, report: Callable[[str], None]
             await Storm(world, client, seed).run(steps, report)
     finally:
         await world.close()
+        bury(root)
+
+
+def bury(root: Path) -> None:
+    """End what outlives its agent, which is everything: a storm that was cut short must leave nothing either."""
+    for path in (root / 'n1' / 'pods').glob('*/shim.json'):
+        state = orjson.loads(path.read_bytes())
+        kill_shim(state)
+        kill_marked([c['id'] for c in state['containers']])
+
+
+async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
+    """False: stopped by Ctrl-C or SIGTERM, which may have reached the API server first."""
+    task, loop, stopped = asyncio.ensure_future(work), asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: stopped.set() or task.cancel())
+    await asyncio.wait({task})
+    if not stopped.is_set():
+        task.result()
+    return not stopped.is_set()
 
 
 def main() -> int:
@@ -323,7 +344,10 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix='kills-') as root:
         try:
-            asyncio.run(storm(Path(root), given.steps, given.seed, lambda line: print(line, flush=True)))
+            work = storm(Path(root), given.steps, given.seed, lambda line: print(line, flush=True))
+            if not asyncio.run(until_stopped(work)):
+                print(f'seed {given.seed}: stopped', file=sys.stderr)
+                return 130
         except Found as e:
             print(f'seed {given.seed}: {e}', file=sys.stderr)
             for log in Path(root).glob('*.log'):
