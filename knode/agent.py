@@ -82,6 +82,7 @@ class Agent:
         self._objects = ApiObjects(client)
         self._statuses = Statuses(client, env)
         self._events = events = EventRecorder(client, env, 'kubelet', config.name)
+        keeper.said = lambda kind, reason, text: events.event(keeper.reference(), kind, reason, text)
         self._drivers = make_drivers(env, config.cgroup_root)
         self._pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')
         self._mirrors = Mirrors(client, env, self._pods, self._statuses, keeper.known_node)
@@ -96,7 +97,7 @@ class Agent:
         self._collector = collector = Collector(config, env, manager.workers.values)
         self._eviction = EvictionManager(
             config, env, manager.workers.values, collector, tell=keeper.set_pressure,
-            said=lambda reason, text: events.event(keeper.reference(), 'Warning', reason, text),
+            said=lambda reason, text: keeper.said('Warning', reason, text),
         )  # fmt: skip
         host.refusal = self._eviction.verdict
         stats = StatsHandlers(config, env, manager, collector, host.probe_metrics)

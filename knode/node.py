@@ -15,6 +15,7 @@ import structlog
 
 from kclient.api import Client, Obj
 from kclient.errors import AlreadyExists, ClientError, Conflict, NotFound
+from kclient.events import EventType
 from kclient.informer import Informer
 from kcore.backoff import Backoff
 from kcore.env import Env
@@ -23,7 +24,7 @@ from kcore.meta.objects import owner_ref
 from kcore.meta.times import format_micro
 from knode.addresses import AddressPool
 from knode.config import NodeConfig
-from knode.node_status import Machine, conditions, labels, node_status, resources
+from knode.node_status import Machine, conditions, labels, node_status, resources, transitions
 
 log = structlog.get_logger('knode.node')
 
@@ -48,6 +49,8 @@ class NodeKeeper:
         self.port = 0
         self.images: Callable[[], list[dict[str, Any]]] = list
         """What the node can run, as its status lists it."""
+        self.said: Callable[[EventType, str, str], None] = lambda kind, reason, text: None
+        """Takes an event about the node."""
         self.features: Callable[[], dict[str, Any]] = dict
         """What its runtimes can do: fields of its status."""
         self.informer = Informer(client, NODES, field_selector=f'metadata.name={config.name}')
@@ -109,6 +112,7 @@ class NodeKeeper:
 
     async def run_status(self) -> NoReturn:
         """Register and report, for ever."""
+        self.said('Normal', 'Starting', 'Starting kubelet.')
         backoff = Backoff(RETRY_BASE_S, RETRY_CAP_S, self._env.rng)
         while True:
             self._changed.clear()
@@ -129,7 +133,7 @@ class NodeKeeper:
 
     async def _register(self) -> None:
         name = self._config.name
-        wanted = {
+        wanted: dict[str, Any] = {
             'apiVersion': 'v1',
             'kind': 'Node',
             'metadata': {
@@ -143,6 +147,7 @@ class NodeKeeper:
         try:
             self._node = await self._client.create(NODES, wanted)
             log.info('node registered', node=name)
+            self._announce({}, wanted['status'])
         except AlreadyExists:
             self._node = await self._client.get(NODES, name)
             missing = {k: v for k, v in self.labels().items()
@@ -151,6 +156,14 @@ class NodeKeeper:
                 self._node = await self._client.patch(NODES, name, {'metadata': {'labels': missing}})
         self._sent = None
         self._on_node(None, self._node)
+
+    def _announce(self, before: dict[str, Any], status: dict[str, Any]) -> None:
+        """What a new status changes, as events. before: the node's status in the API."""
+        boot_id, known = status['nodeInfo']['bootID'], (before.get('nodeInfo') or {}).get('bootID')
+        if self._sent_at == float('-inf') and known not in {None, '', boot_id}:
+            self.said('Warning', 'Rebooted', f'Node {self._config.name} has been rebooted, boot id: {boot_id}')
+        for reason in transitions(before.get('conditions') or (), status['conditions']):
+            self.said('Normal', reason, f'Node {self._config.name} status is now: {reason}')
 
     def _status(self, before: list[dict[str, Any]]) -> dict[str, Any]:
         status = node_status(self._machine, self.address, self.port, self.images()) | self.features()
@@ -179,6 +192,7 @@ class NodeKeeper:
         except NotFound:
             self._node = None
             raise
+        self._announce(node.get('status') or {}, status)
         self._sent, self._sent_at = essence, now
         self.registered.set()
         if any(c['message'] == SHUTTING_DOWN for c in status['conditions']):

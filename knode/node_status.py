@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -117,3 +117,16 @@ def conditions(
             }
         )
     return result
+
+
+def transitions(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Reasons of the events that tell of changed conditions. That a new node is not ready yet is no change."""
+    old = {c['type']: c['status'] for c in before}
+    for c in now:
+        kind, holds = c['type'], c['status'] == 'True'
+        if old.get(kind) == c['status'] or (kind == 'Ready' and kind not in old and not holds):
+            continue
+        if kind == 'Ready':
+            yield 'NodeReady' if holds else 'NodeNotReady'
+        elif kind in PRESSURES:
+            yield PRESSURES[kind][0 if holds else 1][0].replace('Kubelet', 'Node', 1)

@@ -42,6 +42,8 @@ class Verdict:
     """Reason of the DisruptionTarget condition; empty: the pod was not in anybody's way."""
     disruption_message: str = ''
     """Where it is not `message`."""
+    refused: bool = False
+    """The node has never taken the pod: there is nothing to say of its containers."""
 
 
 @dataclass(frozen=True, slots=True)

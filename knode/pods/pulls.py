@@ -9,11 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
+from kclient.errors import ClientError
 from kcore.backoff import Backoff
+from kcore.meta.gvk import SECRETS
 from knode.errors import ImageError, InvalidImageName
 from knode.images.catalogue import Image
 from knode.pods.host import Host
 from knode.pods.model import WHERE, Obj, Start, Wait
+
+log = structlog.get_logger('knode.pulls')
 
 PULL_BASE_S = 10.0
 PULL_CAP_S = 300.0
@@ -27,7 +33,8 @@ class Pulls:
     def __init__(self, host: Host, pulled: Callable[[str], None]) -> None:
         """pulled: called with a container's name when what it waited for is there, or will not come."""
         self._host, self._pulled = host, pulled
-        self._failed: dict[tuple[str, str], tuple[Backoff, float]] = {}
+        self._failed: dict[tuple[str, str], tuple[Backoff, float, str]] = {}
+        """Of failed pulls: their pauses, the end of the present one in wall seconds, why."""
         self._builds: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def image(self, pod: Obj, action: Start, now: float) -> Image | Wait:
@@ -39,12 +46,12 @@ class Pulls:
         def say(kind: str, reason: str, message: str) -> None:
             self._host.emit(pod, kind, reason, message, container=name, where=WHERE[action.kind])
 
-        _, until = self._failed.get(key, (None, 0.0))
+        _, until, why = self._failed.get(key, (None, 0.0, ''))
         if until > now:
             message = f'Back-off pulling image "{reference}"'
             say('Normal', 'BackOff', message)
             say('Warning', 'Failed', 'Error: ImagePullBackOff')
-            return Wait('ImagePullBackOff', message, until)
+            return Wait('ImagePullBackOff', f'{message}: ErrImagePull: {why}', until)
         policy = c.get('imagePullPolicy')
         try:
             build = self._builds.get(key)
@@ -77,6 +84,24 @@ class Pulls:
             say('Normal', 'Pulled', f'Container image "{reference}" already present on machine')
         return image
 
+    async def look_for_secrets(self, pod: Obj) -> None:
+        """Nothing here needs them; that one is missing is told, as it would be where something does."""
+        missing = []
+        for ref in pod['spec'].get('imagePullSecrets') or ():
+            try:
+                found = await self._host.objects.read(SECRETS, ref['name'], pod['metadata']['namespace'])
+            except ClientError as e:
+                log.info('image pull secret not read', secret=ref['name'], err=str(e))
+                found = None
+            if found is None:
+                missing.append(ref['name'])
+        if missing:
+            names = ', '.join(missing)
+            text = (
+                f'Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.'
+            )
+            self._host.emit(pod, 'Warning', 'FailedToRetrieveImagePullSecret', text)
+
     def _pull(self, key: tuple[str, str], now: float) -> Wait:
         build = self._builds[key] = self._host.images.pull(key[1])
         build.add_done_callback(lambda _: self._pulled(key[0]))
@@ -84,8 +109,8 @@ class Pulls:
 
     def _fail(self, key: tuple[str, str], why: str, now: float, say: Callable[[str, str, str], None]) -> Wait:
         fresh = Backoff(PULL_BASE_S, PULL_CAP_S, self._host.env.rng, jitter=0.0)
-        backoff, _ = self._failed.get(key, (fresh, 0.0))
-        self._failed[key] = backoff, now + backoff.next()
+        backoff, *_ = self._failed.get(key, (fresh,))
+        self._failed[key] = backoff, now + backoff.next(), why
         say('Normal', 'Pulling', f'Pulling image "{key[1]}"')
         say('Warning', 'Failed', f'Failed to pull image "{key[1]}": {why}')
         say('Warning', 'Failed', 'Error: ErrImagePull')

@@ -17,6 +17,13 @@ from knode.runtime.driver import NS, Record
 RUNTIME = 'process'
 
 
+NOT_FOUND = {
+    'exitCode': 137, 'reason': 'ContainerStatusUnknown', 'startedAt': None, 'finishedAt': None,
+    'message': 'The container could not be located when the pod was terminated',
+}  # fmt: skip
+"""End of a container that was never started, in a pod that has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the pod runs and since when."""
@@ -50,6 +57,9 @@ def status(view: View, place: Place) -> dict[str, Any]:
     }
     if place.pod_ip:
         result |= {'podIP': place.pod_ip, 'podIPs': [{'ip': place.pod_ip}]}
+    if view.verdict is not None and view.verdict.refused:
+        del result['containerStatuses']
+        return result
     if lists['init']:
         result['initContainerStatuses'] = lists['init']
     if lists['ephemeral']:
@@ -62,6 +72,8 @@ def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:
     latest = records[-1] if records else None
     previous = records[-2] if len(records) > 1 else None
     state, last = _states(view, place, c, kind, latest=latest, previous=previous)
+    if latest is None and kind == 'main' and phase(view) in {'Succeeded', 'Failed'} and _has_initialized(view):
+        state = {'terminated': NOT_FOUND}
     checks = view.check(latest)
     running = latest is not None and latest.running
     ready = running and checks.started and checks.ready
@@ -87,6 +99,12 @@ def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:
     if latest is not None and (user := latest.meta.get('user')):
         result['user'] = {'linux': user}
     return result
+
+
+def _has_initialized(view: View) -> bool:
+    """From here on a container of which nothing is known counts as one that failed."""
+    inits = [view.latest(c['name']) for c, k in containers_of(view.spec) if k == 'init']
+    return all(r is not None and r.finished_ns and not r.exit_code for r in inits)
 
 
 def _mount(m: Obj, latest: Record | None) -> dict[str, Any]:

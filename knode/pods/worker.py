@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -131,7 +132,7 @@ class PodWorker:
 
     def refuse(self, verdict: Verdict) -> None:
         """`end` for a pod that was never taken: nothing of it is kept here, the API alone remembers."""
-        self.checkpoint = renewed(self.checkpoint, verdict=verdict)
+        self.checkpoint = renewed(self.checkpoint, verdict=replace(verdict, refused=True))
         self.wake()
 
     async def until(self, condition: Callable[[PodWorker], bool]) -> None:
@@ -349,6 +350,7 @@ class PodWorker:
             self.paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self.volumes.set_up(self.pod)
             self.driver = await self._host.driver_for(self.pod)
+            await self._pulls.look_for_secrets(self.pod)
             sandbox = Sandbox(
                 self.uid, meta['namespace'], meta['name'], str(self.paths.root), meta.get('annotations') or {},
                 self.volumes.memory(self.pod),
@@ -435,7 +437,7 @@ class PodWorker:
 
     def _announce_backoff(self, now: Mapping[str, Any]) -> None:
         meta = self.pod['metadata']
-        for s in (*now['containerStatuses'], *now.get('initContainerStatuses', ())):
+        for s in (*now.get('containerStatuses', ()), *now.get('initContainerStatuses', ())):
             if (s['state'].get('waiting') or {}).get('reason') != 'CrashLoopBackOff':
                 continue
             mark = (s['name'], s['restartCount'], 'BackOff')

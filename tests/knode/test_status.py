@@ -166,3 +166,21 @@ def test_a_container_says_what_it_mounts_what_it_was_given_and_who_it_is(make_po
     assert got['volumeMounts'][2]['recursiveReadOnly'] == 'Enabled'
     assert (got['resources'], got['allocatedResources']) == (resources, {'cpu': '1'})
     assert got['user'] == {'linux': user}
+
+
+def test_of_a_pod_that_was_refused_nothing_is_said_about_containers(make_pod, make_view):
+    verdict = Verdict('OutOfcpu', 'Pod was rejected: full', refused=True)
+    got = status(make_view(make_pod(initContainers=[{'name': 'i', 'image': 'x'}]), sandbox='', verdict=verdict), PLACE)
+    assert (got['phase'], got['reason']) == ('Failed', 'OutOfcpu')
+    assert not {'containerStatuses', 'initContainerStatuses'} & got.keys()
+
+
+def test_a_container_that_never_started_has_failed_with_its_pod_if_its_turn_had_come(make_pod, make_view, make_record):
+    def state(*records, **spec):
+        view = make_view(make_pod(**spec), *records, sandbox='', verdict=Verdict('Evicted', 'low'))
+        return status(view, PLACE)['containerStatuses'][0]['state']
+
+    assert state()['terminated']['reason'] == 'ContainerStatusUnknown'
+    inits = [{'name': 'i', 'image': 'x'}]
+    assert state(initContainers=inits) == {'waiting': {'reason': 'PodInitializing'}}
+    assert state(make_record('i', ended=0), initContainers=inits)['terminated']['exitCode'] == 137
