@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compatibility_checks import CLIENTS, KNOWN_MISSING, SETUP, VERBS
+from compatibility_streams import STREAM_CLIENTS, STREAM_VERBS
 
 VERSIONS = ('1.27', '1.28', '1.29', '1.30', '1.31', '1.32', '1.33')
 TIMEOUT_S = 120
@@ -69,7 +70,7 @@ def run_kubectl(version: str, kubeconfig: str, only: str) -> list[Outcome]:
         if not ok:
             return [Outcome('setup', version, passed=False, said=said)]
         found = []
-        for name, script in VERBS.items():
+        for name, script in (VERBS | STREAM_VERBS).items():
             if only in name:
                 found.append(Outcome(name, version, *shell(f'cd {home}\n{script}', env)))
         shell('$KUBECTL delete namespace $NS --wait=false', env)
@@ -78,9 +79,8 @@ def run_kubectl(version: str, kubeconfig: str, only: str) -> list[Outcome]:
 
 def run_client(name: str, kubeconfig: str) -> list[Outcome]:
     env = {**os.environ, 'KUBECONFIG': kubeconfig, 'PYTHON': sys.executable}
-    return [
-        Outcome(check, name, *shell(f'$PYTHON - <<"END"\n{code}\nEND', env)) for check, code in CLIENTS[name].items()
-    ]
+    checks = CLIENTS[name] | STREAM_CLIENTS.get(name, {})
+    return [Outcome(check, name, *shell(f'$PYTHON - <<"END"\n{code}\nEND', env)) for check, code in checks.items()]
 
 
 def table(outcomes: Sequence[Outcome], subjects: Sequence[str]) -> Iterator[str]:
