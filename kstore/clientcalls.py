@@ -104,6 +104,8 @@ class Calls:
         self._shunned: tuple[str, int] | None = None
         self._opening: asyncio.Future[None] | None = None
         self._silence_s = SILENCE_S
+        self._leaderless = False
+        """Our member knew no leader when it was last asked."""
         self._trouble = ''
         """What certificates had to do with the last failure to connect."""
         self.endpoint: tuple[str, int] | None = None
@@ -381,6 +383,7 @@ class Calls:
                 status = await future
         finally:
             self._calls.pop(call.number, None)
+        self._leaderless = not status['leader']
         address = status['members'].get(status['leader'])
         if not address or status['leader'] == status['member']:
             return None
@@ -411,10 +414,19 @@ class Calls:
                     link.close()
 
     async def _moved(self, link: ClientLink) -> bool:
+        """Whether to look elsewhere: another member leads, or ours has known no leader twice in a row.
+
+        The latter is cut off from the others, and a watch there waits in silence.
+        """
+        alone, self._leaderless = self._leaderless, False
         try:
             self._hint = await self._leader_elsewhere(link)
         except (OSError, TimeoutError, StoreError):
             self._hint = None  # silence is for the next round to judge
+        if alone and self._leaderless:
+            log.info('connection given up', endpoint=str(self.endpoint), err='it knows no leader')
+            self._shunned = self.endpoint
+            return True
         return self._hint is not None
 
 

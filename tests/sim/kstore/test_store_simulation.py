@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.sim.kstore.history import NEVER
-from tests.sim.kstore.store_world import FAULTS, NASTY, StoreWorld, simulate
+from tests.sim.kstore.store_world import FAULTS, NASTY, PORT, StoreWorld, simulate
 
 FOUND_BUGS = {
     12: 'a status request during recovery broke its connection',
@@ -80,5 +80,30 @@ def test_a_request_that_keeps_its_member_busy_for_longer_than_a_client_is_patien
             reply = await client.get(b'/a')
             assert reply.kv is not None
             assert reply.kv.value == b'1'
+
+    world.world.run(main())
+
+
+def test_a_watch_does_not_wait_for_ever_at_a_leader_that_was_cut_off_from_the_others() -> None:
+    world = StoreWorld(2, members=3, faults=())
+
+    async def main() -> None:
+        for machine in world.machines:
+            world.start(machine)
+        async with world.client() as watcher, world.client() as writer:
+            await writer.put(b'/a', b'1')
+            async with watcher.watch(b'/a', None) as stream:
+                await asyncio.sleep(5.0)  # both have followed the leader
+                leader = world.leader()
+                assert leader is not None
+                assert watcher.endpoint == (leader.host.name, PORT)
+                for other in world.machines:
+                    if other is not leader:
+                        world.world.net.cut(leader.host.name, other.host.name)
+                await writer.put(b'/a', b'2')
+                async with asyncio.timeout(10.0):
+                    batch = await anext(aiter(stream))
+                assert batch.events[0].kv.value == b'2'
+                assert watcher.endpoint != (leader.host.name, PORT)
 
     world.world.run(main())
