@@ -73,6 +73,8 @@ class Host:
     async def driver_for(self, pod: Obj) -> RuntimeDriver:
         """The one that the pod's RuntimeClass names as its handler. Raises ShimError in the words of other runtimes."""
         name = pod['spec'].get('runtimeClassName')
+        if pod['spec'].get('hostUsers') is False:
+            raise ShimError('user namespaces are not supported by this node: hostUsers must not be false')
         if not name:
             return self.default_driver
         found = await self.objects.read(RUNTIMECLASSES, name, '')

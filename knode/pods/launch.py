@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from knode.pods.model import Obj, Start
 from knode.pods.resources import limits_of, oom_score, rlimits
 from knode.runtime.driver import Capabilities, ContainerSpec
 from knode.runtime.shim.container import MARK
+from knode.volumes import etc
 
 TERMINATION_MESSAGE_BYTES_MAX = 4096
 FALLBACK_LINES_MAX = 80
@@ -66,7 +68,8 @@ def container_spec(
     c = start.container
     name = c['name']
     wanted = environment(pod, c, host.facts(pod_ip), sources)
-    env = {**host_environment(), **image.env, 'HOSTNAME': pod['metadata']['name'], 'HOME': str(paths.work(name))}
+    env = {**host_environment(), **image.env, 'HOME': str(paths.work(name))}
+    env['HOSTNAME'] = etc.hostname(pod) or socket.gethostname()
     env |= _surroundings(pod, c, paths, pod_ip, start.attempt) | wanted
     container_id = host.env.new_uid().replace('-', '') + host.env.new_uid().replace('-', '')
     wishes = security.merged(pod, c)

@@ -38,6 +38,10 @@ class Lifecycle:
         """When a container is killed (wall seconds), by its id."""
         self._ending_at: float | None = None
 
+    def hooked(self) -> frozenset[str]:
+        """Ids of containers whose postStart hook is under way."""
+        return frozenset(self._starting)
+
     def checks(self) -> dict[str, Checks]:
         return dict.fromkeys(self._starting, NOT_YET)
 

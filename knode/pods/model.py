@@ -73,6 +73,8 @@ class View:
     waits: Mapping[str, Wait] = field(default_factory=dict)
     checks: Mapping[str, Checks] = field(default_factory=dict)
     """By container id; a missing one has no probes."""
+    hooked: frozenset[str] = frozenset()
+    """Ids of containers whose postStart hook is under way."""
 
     @property
     def spec(self) -> Obj:

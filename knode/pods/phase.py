@@ -11,7 +11,8 @@
 | done | all ended, one badly | Never | Failed |
 | done | all ended, one badly | OnFailure | Running |
 
-A pod that was condemned from outside is Failed once nothing of it runs any more: until then its resources are in use.
+A pod that was condemned from outside is Failed once nothing of it runs any more, and no other pod has ended as long as
+one of its sidecars runs: until then its resources are in use.
 A sidecar that has started is done. Source: kubelet_pods.go getPhase.
 """
 
@@ -22,16 +23,22 @@ from knode.runtime.driver import Record
 
 
 def phase(view: View) -> str:
+    found = _by_containers(view)
+    if found in {'Succeeded', 'Failed'} and view.running():  # sidecars outlive those they serve
+        return 'Running' if any(view.latest(c['name']) for c in view.spec['containers']) else 'Pending'
+    return found
+
+
+def _by_containers(view: View) -> str:
     if view.verdict is not None and not view.running():
         return 'Failed'
     inits = [(view.latest(c['name']), kind) for c, kind in containers_of(view.spec) if kind in {'init', 'sidecar'}]
     mains = [view.latest(c['name']) for c in view.spec['containers']]
     begun = any(r is not None for r in mains)
-    for r, kind in inits:
-        if r is not None and r.finished_ns and r.exit_code and kind == 'init' and view.restart_policy == 'Never':
-            return 'Failed'
-        if not begun and not _done(view, r, kind):
-            return 'Pending'
+    if view.restart_policy == 'Never' and any(r and r.finished_ns and r.exit_code for r, k in inits if k == 'init'):
+        return 'Failed'
+    if not begun and not all(_done(view, r, kind) for r, kind in inits):
+        return 'Pending'
     if not all(r is not None for r in mains):
         return 'Pending'
     if any(r.running for r in mains if r is not None):

@@ -3,7 +3,8 @@
 Theory: no memory but the records, which live as long as the pod's directory; so an agent that starts afresh decides
 as one that never stopped. The pause before a restart doubles with each attempt from 10 s to 300 s (the first restart
 is immediate) and starts over after a run of ten minutes. Init containers run one after another in each new sandbox;
-sidecars are init containers that have only to have *started*. Source: kuberuntime_manager.go computePodActions,
+sidecars are init containers that have only to have *started*. Main containers start in order, each when the postStart
+hook of the one before is done; ephemeral ones at once. Source: kuberuntime_manager.go computePodActions,
 client-go util/flowcontrol/backoff.go.
 """
 
@@ -105,7 +106,14 @@ def _wanted(view: View) -> tuple[list[Action], list[float]]:
     starts: list[Action] = []
     wakes: list[float] = []
     needed = _needs_init(view)
-    for c, kind in containers_of(view.spec):
+    kinds = containers_of(view.spec)
+    for c, kind in kinds:  # they wait for nobody: what holds the others up may be what they are to look into
+        r = view.latest(c['name'])
+        if kind == 'ephemeral' and (r is None or (not r.running and not r.finished_ns)):
+            _consider(view, c, kind, starts, wakes)
+    for c, kind in kinds:
+        if kind == 'ephemeral':
+            continue
         r = view.latest(c['name'])
         stale = r is not None and r.meta.get('sandbox') != view.sandbox
         if kind == 'init':
@@ -115,13 +123,15 @@ def _wanted(view: View) -> tuple[list[Action], list[float]]:
                 _consider(view, c, kind, starts, wakes)
             break  # what follows waits for it
         if r is not None and (r.running or (r.finished_ns and not restarts(view, r, kind))):
-            if kind == 'sidecar' and not view.check(r).started:
+            if r.running and ((kind == 'sidecar' and not view.check(r).started) or r.id in view.hooked):
                 break
             continue
         before = len(starts)
         _consider(view, c, kind, starts, wakes)
         if kind == 'sidecar' and (len(starts) > before or r is None or not r.running):
             break
+        if len(starts) > before and (c.get('lifecycle') or {}).get('postStart'):
+            break  # the containers after it are started when its hook is done
     return starts, wakes
 
 

@@ -291,7 +291,7 @@ class PodWorker:
                     del self._waits[name]
         return View(
             self.pod, records, self._now(), self.sandbox(), self._grace(), self.checkpoint.verdict,
-            dict(self._waits), self.prober.checks() | self.lifecycle.checks(),
+            dict(self._waits), self.prober.checks() | self.lifecycle.checks(), self.lifecycle.hooked(),
         )  # fmt: skip
 
     def _grace(self) -> float | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Obj = Mapping[str, Any]
 KEPT_S = 60.0
-UNCOUNTED = frozenset({'hostPath'})
+UNCOUNTED = frozenset({'hostPath', 'persistentVolumeClaim', 'ephemeral'})
 """Volumes that are not the pod's own."""
 
 

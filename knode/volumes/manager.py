@@ -29,7 +29,7 @@ from knode.pods.model import Obj, containers_of
 from knode.runtime.driver import Capabilities, ContainerSpec, Mount
 from knode.runtime.shim.host import replace_file
 from knode.runtime.shim.mounts import MountError, open_beneath
-from knode.volumes import etc, payload
+from knode.volumes import claims, etc, payload
 from knode.volumes.payload import File
 from knode.watches import Ref
 
@@ -115,6 +115,8 @@ class Volumes:
             await self._host.env.disk.offload(lambda: payload.write(path, files, stamp, gid=gid))
         elif 'hostPath' in volume:
             self._host_path(volume['hostPath'], path)
+        elif (name := claims.name_of(pod, volume)) is not None:
+            self._host_path(await claims.source(self._host.objects, pod, volume, name), path)
         elif 'emptyDir' in volume or len(volume) == 1:
             self._empty_dir(volume.get('emptyDir') or {}, path, gid)
         else:
@@ -231,7 +233,8 @@ class Volumes:
             env[f'KUBELING_MOUNT_{m["name"].upper().replace("-", "_")}'] = str(root / sub)
             fixed = any(k in known[m['name']] for k in CONTENT_KINDS)
             deep = m.get('recursiveReadOnly', 'Disabled') != 'Disabled'
-            mounts.append(Mount(str(root), m['mountPath'], fixed or bool(m.get('readOnly')), sub, deep))
+            kept = (known[m['name']].get('persistentVolumeClaim') or {}).get('readOnly')
+            mounts.append(Mount(str(root), m['mountPath'], bool(fixed or kept or m.get('readOnly')), sub, deep))
         if not isolates:
             return replace(spec, env={**env, **spec.env})
         taken = {m.target.rstrip('/') for m in mounts}

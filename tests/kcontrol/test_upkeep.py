@@ -16,15 +16,19 @@ from kclient.errors import AlreadyExists
 from kcontrol.controllers.attachdetach.plan import attachment_name
 from kcontrol.controllers.bootstrap.reconcile import detached_signature
 from kcontrol.controllers.endpointslice.reconcile import ENDPOINTSLICES
-from kcontrol.kinds import (
-    CERTIFICATESIGNINGREQUESTS,
-    CLUSTERROLES,
+from kcontrol.kinds import CERTIFICATESIGNINGREQUESTS, CLUSTERROLES, STORAGECLASSES, VOLUMEATTACHMENTS
+from kcore.meta.gvk import (
+    CONFIGMAPS,
+    ENDPOINTS,
+    NAMESPACES,
+    NODES,
     PERSISTENTVOLUMECLAIMS,
     PERSISTENTVOLUMES,
-    STORAGECLASSES,
-    VOLUMEATTACHMENTS,
+    PODS,
+    SECRETS,
+    SERVICEACCOUNTS,
+    SERVICES,
 )
-from kcore.meta.gvk import CONFIGMAPS, ENDPOINTS, NAMESPACES, NODES, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
 from kcore.meta.objects import annotations_of, get_path, labels_of, name_of
 from kcore.meta.times import format_time
 from tests.hush import MARK

@@ -9,12 +9,11 @@ from kcontrol.kinds import (
     CRONJOBS,
     DAEMONSETS,
     JOBS,
-    PERSISTENTVOLUMECLAIMS,
     PODDISRUPTIONBUDGETS,
     RESOURCEQUOTAS,
     STATEFULSETS,
 )
-from kcore.meta.gvk import CONFIGMAPS, DEPLOYMENTS, NODES, PODS
+from kcore.meta.gvk import CONFIGMAPS, DEPLOYMENTS, NODES, PERSISTENTVOLUMECLAIMS, PODS
 from kcore.meta.objects import condition_is, deleting, get_condition, name_of
 
 pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)

@@ -119,6 +119,7 @@ def test_a_runtime_class_names_the_driver_by_its_handler(node):
     async def script():
         for name in ('fast', 'strange', 'absent'):
             node.create(name, runtimeClassName=name)
+        node.create('private', hostUsers=False)
         node.create('plain')
         await asyncio.sleep(5)
         assert {w.key: w.driver.name for w in node.manager.workers.values() if w.sandbox()} == {
@@ -130,8 +131,72 @@ def test_a_runtime_class_names_the_driver_by_its_handler(node):
     node.run(script)
     phases = {n: node.status(n)['phase'] for n in ('fast', 'strange', 'absent', 'plain')}
     assert phases == {'fast': 'Running', 'strange': 'Pending', 'absent': 'Running', 'plain': 'Running'}
-    said = {n: node.heard(n, 'FailedCreatePodSandBox')[0][2] for n in ('strange', 'absent')}
+    said = {n: node.heard(n, 'FailedCreatePodSandBox')[0][2] for n in ('strange', 'absent', 'private')}
     assert said == {
         'strange': 'Failed to create pod sandbox: failed to get sandbox runtime: no runtime for "gvisor" is configured',
         'absent': 'Failed to create pod sandbox: runtimeclass.node.k8s.io "absent" not found',
+        'private': 'Failed to create pod sandbox: user namespaces are not supported by this node: '
+        'hostUsers must not be false',
     }
+
+
+def claim(name, volume='pv', phase='Bound', uid='c1', **meta):
+    return {'metadata': {'name': name, 'uid': uid, **meta}, 'spec': {'volumeName': volume}, 'status': {'phase': phase}}
+
+
+def pv(uid='c1', **source):
+    return {'metadata': {'name': 'pv'}, 'spec': {'claimRef': {'uid': uid}, **source}}
+
+
+def test_a_claim_is_the_directory_behind_its_volume(node, tmp_path):
+    place = tmp_path / 'data'
+    place.mkdir()
+    owner = {'kind': 'Pod', 'uid': 'u2', 'controller': True}
+    claims, volumes = 'persistentvolumeclaims/default/', 'persistentvolumes//'
+    node.objects = {
+        claims + 'mine': claim('mine'), volumes + 'pv': pv(local={'path': str(place)}),
+        claims + 'own-scratch': claim('own-scratch', 'made', uid='c2', ownerReferences=[owner]),
+        volumes + 'made': pv('c2', hostPath={'path': str(tmp_path / 'made'), 'type': 'DirectoryOrCreate'}),
+    }  # fmt: skip
+
+    async def script():
+        node.create('p', volumes=[{'name': 'v', 'persistentVolumeClaim': {'claimName': 'mine'}}])
+        node.create('own', volumes=[{'name': 'scratch', 'ephemeral': {'volumeClaimTemplate': {}}}])
+        await asyncio.sleep(5)
+        roots = {w.key: w.volumes for w in node.manager.workers.values()}
+        assert roots['default/p'].path('v').resolve() == place
+        assert roots['default/own'].path('scratch').resolve() == tmp_path / 'made'
+        for name in ('p', 'own'):
+            node.delete(name, 0)
+        await asyncio.sleep(5)
+
+    node.run(script)
+    assert not node.pods
+    assert place.is_dir(), 'the data stay'
+
+
+@pytest.mark.parametrize(
+    ('objects', 'words'),
+    [
+        ({}, 'failed to fetch PVC from API server: persistentvolumeclaims "mine" not found'),
+        ({'c': claim('mine', phase='Pending')}, 'PVC is not bound'),
+        ({'c': claim('mine', deletionTimestamp='2026-01-01T00:00:00Z')}, 'PVC is being deleted'),
+        ({'c': claim('mine')}, 'failed to fetch PV pv from API server'),
+        ({'c': claim('mine'), 'v': pv('other', hostPath={'path': '/tmp'})}, 'PV pv is bound to another claim'),
+        ({'c': claim('mine'), 'v': pv(nfs={})}, 'only hostPath and local are supported by this node'),
+        ({'c': claim('mine'), 'v': pv(local={'path': '/no/such'})}, '/no/such is not a directory'),
+    ],
+)
+def test_a_claim_that_cannot_be_used_says_why(node, *, objects, words):
+    keys = {'c': 'persistentvolumeclaims/default/mine', 'v': 'persistentvolumes//pv'}
+    node.objects = {keys[k]: o for k, o in objects.items()}
+
+    async def script():
+        node.create('p', volumes=[{'name': 'v', 'persistentVolumeClaim': {'claimName': 'mine'}}])
+        await asyncio.sleep(1)
+
+    node.run(script)
+    text = node.heard('p', 'FailedMount')[0][2]
+    assert text.startswith('MountVolume.SetUp failed for volume "v" : ')
+    assert words in text
+    assert node.status('p')['phase'] == 'Pending'

@@ -133,3 +133,21 @@ def test_a_changed_image_restarts_the_container(make_pod, make_view, make_record
     pod = make_pod(containers=[{'name': 'c', 'image': 'busybox:2'}])
     (stop,) = decide(make_view(pod, make_record())).actions
     assert 'definition changed' in stop.message
+
+
+def test_containers_wait_for_the_post_start_hook_of_the_one_before(make_pod, make_view, make_record):
+    hook = {'postStart': {'exec': {'command': ['true']}}}
+    pod = make_pod(containers=[{'name': 'a', 'image': 'busybox', 'lifecycle': hook}, {'name': 'b', 'image': 'busybox'}])
+    assert names(decide(make_view(pod))) == ['a']
+    first = make_record('a')
+    assert names(decide(make_view(pod, first, hooked=frozenset({first.id})))) == []
+    assert names(decide(make_view(pod, first))) == ['b']
+    assert names(decide(make_view(pod, waits={'a': Wait('ErrImagePull', '', NOW + 3)}))) == ['b'], 'a hook never begun'
+
+
+def test_ephemeral_containers_start_whatever_the_others_wait_for(make_pod, make_view, make_record):
+    look = {'name': 'look', 'image': 'busybox'}
+    pod = make_pod(initContainers=[{'name': 'i', 'image': 'x'}], ephemeralContainers=[look])
+    assert names(decide(make_view(pod))) == ['look', 'i']
+    assert names(decide(make_view(pod, make_record('i')))) == ['look']
+    assert names(decide(make_view(pod, make_record('i'), make_record('look', ended=1)))) == []

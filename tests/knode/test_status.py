@@ -36,6 +36,17 @@ def test_the_phase_follows_from_policy_and_states(make_pod, make_view, make_reco
     assert phase(make_view(pod, *records)) == expected
 
 
+@pytest.mark.parametrize(('code', 'expected'), [(0, 'Succeeded'), (3, 'Failed')])
+def test_a_pod_has_not_ended_as_long_as_a_sidecar_runs(make_pod, make_view, make_record, *, code, expected):
+    sidecar = {'name': 's', 'image': 'x', 'restartPolicy': 'Always'}
+    pod = make_pod(restartPolicy='Never', initContainers=[sidecar, {'name': 'i', 'image': 'x'}])
+    ended = [make_record('i', ended=0), make_record(ended=code)]
+    assert phase(make_view(pod, make_record('s'), *ended)) == 'Running'
+    assert phase(make_view(pod, make_record('s', ended=143), *ended)) == expected
+    assert phase(make_view(pod, make_record('s'), make_record('i', ended=1))) == 'Pending'
+    assert phase(make_view(pod, make_record('s', ended=143), make_record('i', ended=1))) == 'Failed'
+
+
 def test_a_verdict_makes_the_pod_failed_with_its_reason(make_pod, make_view, make_record):
     view = make_view(make_pod(), make_record(ended=0), verdict=Verdict('DeadlineExceeded', 'too long'))
     got = status(view, PLACE)

@@ -6,11 +6,13 @@ The API is a dictionary; what the workers tell it is kept with the second at whi
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from kcore.env import Env
 from kcore.meta.gvk import Resource
 from kcore.meta.objects import key_of
 from kcore.sim import World
@@ -25,10 +27,23 @@ from knode.runtime.simulated import SimulatedDriver
 ALLOCATABLE = {'cpu': '4', 'memory': '4Gi', 'pods': '10', 'ephemeral-storage': '10Gi'}
 
 
+class InlineDisk:
+    """The real disk, since pods' directories are real, without threads, of which virtual time knows nothing."""
+
+    def __init__(self) -> None:
+        self._real = Env.real(seed=1).disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def offload(self, call: Callable[..., Any], *args: Any) -> Any:
+        return call(*args)
+
+
 class VirtualNode:
     def __init__(self, root: Path, *, seed: int = 1) -> None:
         self.world = World(seed)
-        self.env = self.world.host('n').env
+        self.env = dataclasses.replace(self.world.host('n').env, disk=InlineDisk())  # type: ignore[arg-type]
         self.began = self.env.clock.wall().timestamp()
         self.pods: dict[str, dict[str, Any]] = {}
         self.told: list[tuple[float, str, dict[str, Any]]] = []

@@ -9,8 +9,8 @@ from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.attachdetach.plan import attached, wanted
 from kcontrol.controllers.nodelifecycle.reconcile import NODE_INDEX, by_node
-from kcontrol.kinds import CSIDRIVERS, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, VOLUMEATTACHMENTS
-from kcore.meta.gvk import NODES, PODS
+from kcontrol.kinds import CSIDRIVERS, VOLUMEATTACHMENTS
+from kcore.meta.gvk import NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
 from kcore.meta.objects import deleting, get_path, name_of
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from kclient.errors import AlreadyExists, Forbidden
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
-from kcontrol.kinds import PERSISTENTVOLUMECLAIMS
-from kcore.meta.gvk import PODS
+from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PODS
 from kcore.meta.objects import controller_of, deleting, is_pod_finished, name_of, namespace_of, owner_ref, uid_of
 
 

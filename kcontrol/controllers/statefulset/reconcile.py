@@ -17,9 +17,9 @@ from kcontrol.controllers.statefulset.identity import (
 )
 from kcontrol.controllers.statefulset.plan import View, live_revisions, plan, plan_status, recheck_s, view_of
 from kcontrol.history import forget_old, sync_revisions
-from kcontrol.kinds import CONTROLLERREVISIONS, PERSISTENTVOLUMECLAIMS, STATEFULSETS
+from kcontrol.kinds import CONTROLLERREVISIONS, STATEFULSETS
 from kcontrol.pods import Failed, create_pods, delete_pods
-from kcore.meta.gvk import PODS
+from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PODS
 from kcore.meta.objects import deleting, key_of, name_of, namespace_of
 
 CATCH_UP_S = 5.0

@@ -8,7 +8,8 @@ from kclient.errors import NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.volumebinder import plan as p
-from kcontrol.kinds import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES
+from kcontrol.kinds import STORAGECLASSES
+from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from kcore.meta.objects import annotations_of, get_path, key_of, name_of
 
 RETRY_S = 15.0

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from kclient.errors import Conflict, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
-from kcontrol.kinds import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
-from kcore.meta.gvk import PODS, Resource
+from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS, Resource
 from kcore.meta.objects import controller_of, deleting, get_path, is_pod_finished, name_of, namespace_of, uid_of
 
 CLAIM_FINALIZER, VOLUME_FINALIZER = 'kubernetes.io/pvc-protection', 'kubernetes.io/pv-protection'
