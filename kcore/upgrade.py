@@ -148,6 +148,21 @@ async def take_over(request: web.BaseRequest, headers: Headers) -> Duplex:
     return duplex
 
 
+def unchunked(raw: bytes) -> tuple[bytes, bool]:
+    """(what the chunks so far say, whether that is all); nonsense ends it."""
+    found, rest = b'', raw
+    while b'\r\n' in rest:
+        size, _, rest = rest.partition(b'\r\n')
+        try:
+            length = int(size.partition(b';')[0], 16)
+        except ValueError:
+            return found, True
+        if length <= 0:
+            return found, True
+        found, rest = found + rest[:length], rest[length:].removeprefix(b'\r\n')
+    return found, False
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a dialled server said to the request for an upgrade; only after status 101 the connection is ours."""
@@ -158,12 +173,22 @@ class Answer:
 
     async def body(self, bytes_max: int) -> bytes:
         """Of a refusal: as much as arrives until its end or the limit."""
+        if 'chunked' in self.headers.get('Transfer-Encoding', '').lower():
+            return await self._chunked(bytes_max)
         length = self.headers.get('Content-Length', '')
         want = min(int(length), bytes_max) if length.isdecimal() else bytes_max
         found = b''
         while len(found) < want and (data := await self.connection.receive()):
             found += data
         return found[:want]
+
+    async def _chunked(self, bytes_max: int) -> bytes:
+        raw = b''
+        while True:
+            found, ended = unchunked(raw)
+            if ended or len(found) >= bytes_max or not (data := await self.connection.receive()):
+                return found[:bytes_max]
+            raw += data
 
 
 @dataclass(frozen=True, slots=True)

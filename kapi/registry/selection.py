@@ -53,9 +53,7 @@ def select(kind: Kind, options: ListOptions) -> Selection:
         fields = parse_field_selector(options.field_selector)
     except SelectorError as e:
         raise BadRequest(str(e)) from None
-    paths: dict[str, str | TextOf] = {
-        'metadata.name': 'metadata.name', 'metadata.namespace': 'metadata.namespace', **kind.selectable
-    }  # fmt: skip
+    paths = _paths(kind)
     for requirement in fields.requirements:
         if requirement.field not in paths:
             raise BadRequest(_unsupported(kind, requirement.field))
@@ -65,11 +63,22 @@ def select(kind: Kind, options: ListOptions) -> Selection:
     return Selection(labels, fields, fields.exact('metadata.name'), _seen(kind.conversion, matches), asks)
 
 
+def _paths(kind: Kind) -> dict[str, str | TextOf]:
+    """Field selector label → where it points. Without a namespace, kinds with labels of their own cannot select it."""
+    found: dict[str, str | TextOf] = {'metadata.name': 'metadata.name', **kind.selectable}
+    if kind.resource.namespaced or not _own_labels(kind):
+        found['metadata.namespace'] = 'metadata.namespace'
+    return found
+
+
+def _own_labels(kind: Kind) -> bool:
+    return bool(kind.selectable or kind.edition)
+
+
 def _unsupported(kind: Kind, field: str) -> str:
-    r = kind.resource
-    if kind.conversion is None and '.' in r.group and not r.group.endswith('.k8s.io'):
-        return f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
-    return f'field label not supported: {field}'
+    if _own_labels(kind):
+        return f'field label not supported: {field}'
+    return f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def _seen(conversion: Conversion | None, matches: Matches | None) -> Matches | None:

@@ -207,7 +207,7 @@ class Registry:
                     before[:] = hooks.held(old)  # noqa: B023
                 if write.options.dry_run:
                     return encode(new)
-                return await self._encoded(kind, new)
+                return _unless_same(await self._encoded(kind, new), current.value)
 
             try:
                 entry = await self._store_update(key, change, kind, write)
@@ -377,6 +377,13 @@ def served(entry: Entry) -> Obj:
 
 def _parts(current: Versioned) -> tuple[str, bytes, int]:
     return current.key, current.value, current.rv
+
+
+def _unless_same(value: bytes, stored: bytes) -> bytes:
+    """`stored` where `value` says the same in another order, as a protobuf client's does: that is no change."""
+    if len(value) == len(stored) and value != stored and orjson.loads(value) == orjson.loads(stored):
+        return stored
+    return value
 
 
 def _unmoved(rv: int) -> Callable[[Versioned], None]:

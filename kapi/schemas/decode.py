@@ -37,14 +37,14 @@ def parse_json(body: bytes) -> Obj:
     try:
         obj = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise DecodeError(f'error decoding JSON: {error}') from None
+        raise DecodeError(f'json parse error: {error}') from None
     if not isinstance(obj, dict):
-        raise DecodeError('the body must be a JSON object')
+        raise DecodeError('json parse error: the body must be a JSON object')
     # Re-encoding is shorter than a compact body that repeats a key; anything else merely costs the slower look.
     try:
         same = len(orjson.dumps(obj)) == len(body)
     except orjson.JSONEncodeError:
-        raise DecodeError(f'error decoding JSON: nested deeper than {MAX_DEPTH} levels') from None
+        raise DecodeError(f'json parse error: nested deeper than {MAX_DEPTH} levels') from None
     if same:
         return obj
     return _with_duplicates(body) or obj

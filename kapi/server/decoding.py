@@ -14,17 +14,24 @@ from kapi.server.negotiation import JSON, PROTOBUF, body_media
 Obj = dict[str, Any]
 
 
-async def read_object(ctx: Context, kind: Kind, options: WriteOptions, *, what: Kind | None = None) -> Obj:
-    """The request's body as an object of `what` (default `kind`). Raises BadRequest, UnsupportedMediaType, TooLarge."""
+async def read_object(
+    ctx: Context, kind: Kind, options: WriteOptions, *, what: Kind | None = None, alike: str = ''
+) -> Obj:
+    """The request's body as an object of `what` (default `kind`). Raises BadRequest, UnsupportedMediaType, TooLarge.
+
+    `alike` is another version of it that says the same.
+    """
     media = body_media(ctx.raw.headers.get('Content-Type', ''))
     data = await read_body(ctx)
     target, told = what or kind, ''
     if media == PROTOBUF:
         obj = ctx.server.schemas.decode_protobuf(data)
     elif media == JSON:
-        obj = ctx.server.schemas.parse_json(data)
+        obj = ctx.server.schemas.parse_json(data, target.resource.kind)
     else:
         obj, told = parse_object(data, media)
+    if alike and obj.get('apiVersion') == alike:
+        obj['apiVersion'] = target.resource.api_version
     check_type(target, obj)
     return conform(ctx, target, obj, options.field_validation, told=told)
 
@@ -39,7 +46,7 @@ def check_type(kind: Kind, obj: Obj) -> None:
         )
     if name and name != r.kind:
         raise BadRequest(
-            f'{r.kind} in version "{r.version}" cannot be handled as a {r.kind}: '
+            f'{name} in version "{r.version}" cannot be handled as a {r.kind}: '
             f'the kind in the data ({name}) does not match the expected kind ({r.kind})'
         )
     obj['apiVersion'], obj['kind'] = r.api_version, r.kind

@@ -25,9 +25,15 @@ async def health(path: str, query: Query, checks: Mapping[str, Check]) -> Reply:
     lines: list[str] = []
     failed = False
     for name, check in wanted.items():
-        why = '' if name in excluded else await check()
+        if name in excluded:
+            lines.append(f'[+]{name} excluded: ok')
+            continue
+        why = await check()
         failed = failed or bool(why)
         lines.append(f'[-]{name} failed: {why}' if why else f'[+]{name} ok')
+    if unknown := sorted(excluded - set(wanted)):
+        listed = ','.join(f'"{name}"' for name in unknown)
+        lines.append(f'warn: some health checks cannot be excluded: no matches for {listed}')
     if failed:
         return Reply('\n'.join([*lines, f'{endpoint} check failed', '']).encode(), 500, TEXT)
     if 'verbose' in query and (flag(query, 'verbose') or query['verbose'][0] == ''):

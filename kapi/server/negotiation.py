@@ -14,6 +14,8 @@ JSON = 'application/json'
 YAML = 'application/yaml'
 PROTOBUF = 'application/vnd.kubernetes.protobuf'
 ACCEPTED = f'{JSON}, {YAML}, {PROTOBUF}'
+STREAMED = f'{JSON};stream=watch, {PROTOBUF};stream=watch'
+"""What upstream says it accepts for a watch; YAML has no frames."""
 ACCEPT_CHARS_MAX = 4_096
 """Longer Accept headers are refused unread."""
 
@@ -66,15 +68,15 @@ def clauses(accept: str) -> tuple[Clause, ...]:
 
 
 @lru_cache(maxsize=256)
-def negotiate(accept: str) -> Form:
+def negotiate(accept: str, *, watch: bool = False) -> Form:
     """The first alternative that we can serve. Raises NotAcceptable."""
     if not accept or accept == '*/*':
         return PLAIN
     for clause in clauses(accept):
         form = _form(clause)
-        if form is not None:
+        if form is not None and not (watch and form.media == YAML):
             return form
-    raise NotAcceptable(f'only the following media types are accepted: {ACCEPTED}')
+    raise NotAcceptable(f'only the following media types are accepted: {STREAMED if watch else ACCEPTED}')
 
 
 def _form(clause: Clause) -> Form | None:

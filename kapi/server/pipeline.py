@@ -184,7 +184,7 @@ async def negotiate(ctx: Context) -> None:
     if ctx.server.aggregator.remote_of(ctx.info.path) is not None:
         return  # another server answers
     if ctx.info.is_resource and ctx.info.subresource not in requestinfo.LONG_SUBRESOURCES:
-        ctx.form = negotiation.negotiate(ctx.raw.headers.get('Accept', ''))
+        ctx.form = negotiation.negotiate(ctx.raw.headers.get('Accept', ''), watch=ctx.info.verb == 'watch')
 
 
 PIPELINE: tuple[Stage, ...] = (

@@ -22,6 +22,18 @@ from kcore.meta.schema import ANY, Node
 Obj = dict[str, Any]
 
 
+SUMMARY_BYTES = 30
+
+
+def _summary(body: bytes) -> str:
+    """The beginning of a body that nobody could read; in hexadecimal where it is no JSON object."""
+    if not body:
+        return '<empty>'
+    begin = body[:SUMMARY_BYTES]
+    text = begin.decode(errors='replace') if body.startswith(b'{') else begin.hex()
+    return text + (' ...' if len(body) > SUMMARY_BYTES else '')
+
+
 class Schemas:
     def __init__(self) -> None:
         self._custom: dict[tuple[str, str, str], Structural] = {}
@@ -47,12 +59,13 @@ class Schemas:
         schema = self.find(resource)
         return schema.root if schema is not None else ANY
 
-    def parse_json(self, data: bytes) -> Obj:
-        """A body that remembers repeated keys. Raises BadRequest."""
+    def parse_json(self, data: bytes, kind: str) -> Obj:
+        """The body of a `kind` that remembers repeated keys. Raises BadRequest."""
         try:
             return builtin.parse_json(data)
         except builtin.DecodeError as e:
-            raise BadRequest(str(e)) from e
+            what = f'the object provided is unrecognized (must be of type {kind})'
+            raise BadRequest(f"{what}: couldn't get version/kind; {e} ({_summary(data)})") from e
 
     def conform(
         self, resource: Resource, obj: Obj, validation: Validation, *, patched: bool = False, told: str = ''

@@ -78,10 +78,9 @@ async def _pass_on(
 
 
 async def _refusal(answer: upgrade.Answer) -> web.Response:
-    body = b''  # of a chunked answer nothing: it is hardly worth a decoder
+    body = b''
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            if 'Transfer-Encoding' not in answer.headers:
-                body = await answer.body(REFUSAL_BYTES_MAX)
+            body = await answer.body(REFUSAL_BYTES_MAX)
     kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
     return web.Response(status=answer.status, body=body, headers=kept)

@@ -57,6 +57,11 @@ class Watcher:
         if self.on_cut is not None:
             self.on_cut()
 
+    @property
+    def pending(self) -> bool:
+        """Whether something waits to be taken."""
+        return bool(self._buffer)
+
     def wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():

@@ -220,7 +220,8 @@ def _identity(item: Any, merge_key: str) -> Any:
     if not merge_key:
         return item
     if not isinstance(item, dict) or item.get(merge_key) is None:
-        raise BadPatch(f'map: {item} does not contain declared merge key: {merge_key}')
+        shown = ' '.join(f'{k}:{v}' for k, v in sorted(item.items())) if isinstance(item, dict) else item
+        raise BadPatch(f'map: map[{shown}] does not contain declared merge key: {merge_key}'[:_SHOWN_CHARS_MAX])
     return item[merge_key]
 
 

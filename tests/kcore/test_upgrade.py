@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kcore.sim import World
-from kcore.upgrade import READ_BUFFER_BYTES, Address, Duplex, UpgradeError, dial, join
+from kcore.upgrade import READ_BUFFER_BYTES, Address, Duplex, UpgradeError, dial, join, unchunked
 
 PORT = 7000
 SWITCH = b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nX-Many: a\r\nX-Many: b\r\n\r\n'
@@ -114,6 +114,19 @@ def test_bytes_right_behind_the_answer_are_not_lost() -> None:
 
 def test_an_answer_may_come_in_pieces() -> None:
     assert answered(*(SWITCH[i : i + 7] for i in range(0, len(SWITCH), 7)), b'late') == (101, ['a', 'b'], b'late')
+
+
+@pytest.mark.parametrize(('raw', 'found'), [
+    (b'', (b'', False)), (b'3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n', (b'abcde', True)),
+    (b'5\r\nab', (b'ab', False)), (b'nonsense\r\nab', (b'', True)), (b'-1\r\nab', (b'', True)),
+])  # fmt: skip
+def test_chunks_are_put_together(raw: bytes, found: tuple[bytes, bool]) -> None:
+    assert unchunked(raw) == found
+
+
+def test_the_text_of_a_chunked_refusal_is_read() -> None:
+    refusal = b'HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngone\r\n0\r\n\r\n'
+    assert answered(refusal)[2] == b'gone'
 
 
 def test_the_text_of_a_refusal_is_read() -> None:

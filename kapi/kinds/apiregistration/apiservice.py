@@ -7,7 +7,7 @@ from datetime import datetime
 
 from kapi.kinds.base import PlainStrategy, put_defaults
 from kapi.kinds.printing import AGE
-from kapi.kinds.rules import forbidden, invalid, required
+from kapi.kinds.rules import invalid, required
 from kapi.registry.kind import Col, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
 from kcore.meta import names
@@ -30,8 +30,10 @@ class APIServiceStrategy(PlainStrategy):
             yield invalid('metadata.name', name, f'must be `spec.version+"."+spec.group`: "{wanted}"')
         if spec.get('service') is not None:
             yield from _service_rules(spec)
-        elif spec.get('caBundle') or spec.get('insecureSkipTLSVerify'):
-            yield forbidden('spec.caBundle', 'must not be set for a local APIService')
+        else:
+            for field, what in (('caBundle', 'a caBundle'), ('insecureSkipTLSVerify', 'insecureSkipTLSVerify')):
+                if spec.get(field):
+                    yield invalid(f'spec.{field}', spec[field], f'local APIServices may not have {what}')
         if not spec.get('version'):
             yield required('spec.version')
         for field in ('groupPriorityMinimum', 'versionPriority'):

@@ -93,5 +93,4 @@ KIND = Kind(
         AGE,
         Col('VolumeMode', text('spec.volumeMode', UNSET), priority=1, description='Filesystem or Block.'),
     ),
-    selectable={'name': 'metadata.name'},
 )

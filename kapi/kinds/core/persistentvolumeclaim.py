@@ -83,5 +83,4 @@ KIND = Kind(
         AGE,
         Col('VolumeMode', text('spec.volumeMode', UNSET), priority=1, description='Filesystem or Block.'),
     ),
-    selectable={'name': 'metadata.name'},
 )

@@ -142,6 +142,8 @@ KIND = Kind(
         'spec.hostNetwork': boolean('spec.hostNetwork'),
         'status.phase': 'status.phase',
         'status.podIP': 'status.podIP',
+        'status.podIPs': 'status.none',  # known, and always empty
+        'spec.host': 'spec.nodeName',
         'status.nominatedNodeName': 'status.nominatedNodeName',
     },
 )

@@ -9,7 +9,7 @@ from kapi.authz.union import Attributes
 from kapi.errors import AlreadyExists, BadRequest, Forbidden, InvalidObject, NotFound
 from kapi.registry.alias import stored_kind, to_stored
 from kapi.registry.kind import Kind
-from kapi.registry.options import text, write_options
+from kapi.registry.options import WriteOptions, text, write_options
 from kapi.registry.store import Write
 from kapi.server.bodies import parse_object, read_body
 from kapi.server.context import Context, Reply
@@ -26,12 +26,9 @@ CREATE_RACES_MAX = 5
 
 async def apply(ctx: Context, kind: Kind) -> Reply:
     """Raises Conflict for fields of other managers, unless forced."""
-    options = write_options(ctx.info.query, 'PatchOptions', ctx.user_agent)
-    if not text(ctx.info.query, 'fieldManager'):
-        why = 'Required value: is required for apply patch'
-        raise InvalidObject.single('PatchOptions', 'meta.k8s.io', 'fieldManager', why, 'FieldValueRequired')
+    options = apply_options(ctx)
     given, told = parse_object(await read_body(ctx), YAML)
-    config = _fitting(ctx, kind, _checked(ctx, kind, given))
+    config = _fitting(ctx, kind, checked(ctx, kind, given))
     if told and options.field_validation == 'Strict':
         raise BadRequest(f'error strict decoding YAML: error converting YAML to JSON: {told}')
     if told and options.field_validation == 'Warn':
@@ -63,9 +60,17 @@ async def apply(ctx: Context, kind: Kind) -> Reply:
     raise AlreadyExists.of(kind.resource, name)
 
 
-def _checked(ctx: Context, kind: Kind, config: Obj) -> Obj:
+def apply_options(ctx: Context) -> WriteOptions:
+    """Raises InvalidObject without a field manager."""
+    if not text(ctx.info.query, 'fieldManager'):
+        why = 'Required value: is required for apply patch'
+        raise InvalidObject.single('PatchOptions', 'meta.k8s.io', 'fieldManager', why, 'FieldValueRequired')
+    return write_options(ctx.info.query, 'PatchOptions', ctx.user_agent)
+
+
+def checked(ctx: Context, kind: Kind, config: Obj) -> Obj:
     expected = kind.resource.api_version
-    given = config.get('apiVersion')
+    given = config.get('apiVersion') or ''
     if given != expected:
         raise BadRequest(
             f'Incorrect version specified in apply patch. Specified patch version: {given}, expected: {expected}'

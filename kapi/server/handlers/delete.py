@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from kapi.errors import NotFound
 from kapi.registry.alias import stored_kind
 from kapi.registry.kind import Kind
 from kapi.registry.listing import Listed, list_objects
-from kapi.registry.options import DeleteOptions, ListOptions, WriteOptions, delete_options, list_options
+from kapi.registry.options import DeleteOptions, WriteOptions, delete_options, list_options
 from kapi.registry.store import Write
 from kapi.server.bodies import parse_object, read_body
 from kapi.server.context import Context, Reply
@@ -60,11 +61,13 @@ def _success(kind: Kind, obj: Obj) -> Obj:
 
 
 async def delete_collection(ctx: Context, kind: Kind) -> Reply:
-    """Deletes what the selectors match, one by one, and answers with what was there."""
+    """Deletes what a list with the same options shows, one by one, and answers with what was there.
+
+    A limit is that of one page: the rest stays, and the answer says where it goes on.
+    """
     options = await read_options(ctx)
-    wanted = list_options(ctx.info.query)
-    chosen = ListOptions(label_selector=wanted.label_selector, field_selector=wanted.field_selector)
-    listed = await list_objects(ctx.server.cache, kind, namespace_of(ctx, kind), chosen)
+    wanted = replace(list_options(ctx.info.query), watch=False)
+    listed = await list_objects(ctx.server.cache, kind, namespace_of(ctx, kind), wanted)
     write = _write(ctx, kind, options)
     deleted: list[Entry] = []
     for entry in listed.entries:
@@ -76,4 +79,4 @@ async def delete_collection(ctx: Context, kind: Kind) -> Reply:
         except NotFound:
             continue  # somebody else was faster; gone is gone
         deleted.append(result)
-    return list_reply(ctx, kind, Listed(deleted, ctx.server.cache.revision))
+    return list_reply(ctx, kind, Listed(deleted, ctx.server.cache.revision, listed.continue_, listed.remaining))

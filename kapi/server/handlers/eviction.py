@@ -30,7 +30,7 @@ RETRY_AFTER_S = 10
 async def evict(ctx: Context, kind: Kind) -> Reply:
     """Raises TooManyRequests when the budget forbids it, InternalError when several budgets cover the pod."""
     options = write_options(ctx.info.query, 'CreateOptions', ctx.user_agent)
-    eviction = await read_object(ctx, kind, options, what=EVICTIONS)
+    eviction = await read_object(ctx, kind, options, what=EVICTIONS, alike='policy/v1beta1')
     name, namespace = ctx.info.name, ctx.info.namespace
     if (given := eviction['metadata'].get('name')) and given != name:
         raise BadRequest(f'name in URL does not match name in Eviction object: {given} != {name}')

@@ -32,7 +32,7 @@ BUILT_IN = (JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY)
 
 
 async def patch(ctx: Context, kind: Kind) -> Reply:
-    if _media(ctx) == APPLY:
+    if media_of(ctx) == APPLY:
         return await apply(ctx, kind)
     options = write_options(ctx.info.query, 'PatchOptions', ctx.user_agent)
     if options.force is not None:
@@ -53,13 +53,13 @@ async def patch(ctx: Context, kind: Kind) -> Reply:
     return entry_reply(ctx, kind, entry)
 
 
-def _media(ctx: Context) -> str:
+def media_of(ctx: Context) -> str:
     return ctx.raw.headers.get('Content-Type', '').partition(';')[0].strip().lower()
 
 
 async def read_patch(ctx: Context, kind: Kind) -> Callable[[Obj], Obj]:
     """The body as a function from the old object to the new one. Raises UnsupportedMediaType, BadRequest."""
-    media = _media(ctx)
+    media = media_of(ctx)
     node = ctx.server.schemas.node(kind.resource)
     accepted = BUILT_IN if ctx.server.is_builtin(kind) else (JSON_PATCH, MERGE_PATCH, APPLY)
     if media not in accepted:

@@ -171,6 +171,7 @@ class _Stream:
         timeout_s = options.timeout_s or rng.uniform(TIMEOUT_MIN_S, 2 * TIMEOUT_MIN_S)
         self.end = self.loop.time() + timeout_s
         self.bookmark_at = self.loop.time() + BOOKMARK_INTERVAL_S * rng.uniform(0.9, 1.1)
+        self.due = min(self.end, self.bookmark_at)
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, initial: list[Entry]) -> None:
@@ -210,25 +211,29 @@ class _Stream:
             taken = await take()
             if taken and self.kind.conversion is not None:
                 taken = await self._convert(self.kind.conversion, taken)
-                if not taken:
-                    continue
             if taken:
                 await write(b''.join([event.frame(kind, view, render) for kind, event in taken]))
                 self.watcher.progress = taken[-1][1].rv
                 count.inc(len(taken))
-                continue
-            if transport is None or transport.is_closing():
+            elif transport is None or transport.is_closing():
                 return  # the client left
-            now = time()
-            ending = now >= self.end
-            if ending or now >= self.bookmark_at:
-                if self.options.bookmarks:
-                    # With an empty buffer, everything up to the cache's revision has been sent.
-                    await write(self._bookmark(self.ctx.server.cache.revision, None))
-                self.bookmark_at = now + BOOKMARK_INTERVAL_S
-            if ending:
+            # Also after events: while they were written, nobody heard the timer.
+            if time() >= self.due and await self._is_over():
                 return
+
+    async def _is_over(self) -> bool:
+        """What is due: a bookmark, or the end after a last one."""
+        now = self.loop.time()
+        ending = now >= self.end
+        if self.options.bookmarks and (ending or now >= self.bookmark_at):
+            # With an empty buffer, everything up to the cache's revision has been sent.
+            rv = self.watcher.progress if self.watcher.pending else self.ctx.server.cache.revision
+            await self.response.write(self._bookmark(rv, None))
+        if now >= self.bookmark_at:
+            self.bookmark_at = now + BOOKMARK_INTERVAL_S
+        if not ending:
             self._arm()
+        return ending
 
     async def _convert(self, conversion: Conversion, taken: list[Delivery]) -> list[Delivery]:
         """Make sure that every event can be rendered in this watch's version."""
@@ -238,7 +243,8 @@ class _Stream:
 
     def _arm(self) -> None:
         # Also without bookmarks: a client that left is noticed when the stream looks round.
-        self._timer = self.loop.call_at(min(self.end, self.bookmark_at), self.watcher.wake)
+        self.due = min(self.end, self.bookmark_at)
+        self._timer = self.loop.call_at(self.due, self.watcher.wake)
 
     def _bookmark(self, rv: int, annotations: dict[str, str] | None) -> bytes:
         r = self.kind.resource
