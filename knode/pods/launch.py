@@ -100,6 +100,7 @@ def container_spec(
             'image': c['image'],
             'image_id': image.id,
             'hash': spec_hash(c),
+            'resources': c.get('resources') or {},
             'backoff_s': start.backoff_s,
             'kind': start.kind,
             'sandbox': sandbox,

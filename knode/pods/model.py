@@ -134,7 +134,15 @@ class Stop:
     prestop: bool = True
 
 
-Action = OpenSandbox | CloseSandbox | Start | Stop
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Hold a running container to other limits than it was started with."""
+
+    record: Record
+    container: Obj
+
+
+Action = OpenSandbox | CloseSandbox | Start | Stop | Resize
 
 
 @dataclass(frozen=True, slots=True)

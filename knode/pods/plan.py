@@ -17,6 +17,7 @@ from knode.pods.model import (
     Kind,
     Obj,
     OpenSandbox,
+    Resize,
     Start,
     Stop,
     View,
@@ -155,7 +156,7 @@ def _consider(view: View, container: Obj, kind: Kind, starts: list[Action], wake
 
 
 def _unwell(view: View) -> list[Action]:
-    """Running containers that a probe has condemned, or whose image has been changed."""
+    """Running containers that a probe has condemned, or whose image or resources have been changed."""
     stops: list[Action] = []
     for c, kind in containers_of(view.spec):
         r = view.latest(c['name'])
@@ -168,4 +169,22 @@ def _unwell(view: View) -> list[Action]:
             stops.append(Stop(r, float(probe.get('terminationGracePeriodSeconds') or grace), why))
         elif r.meta.get('image', c['image']) != c['image']:
             stops.append(Stop(r, grace, f'Container {r.name} definition changed, will be restarted'))
+        elif (changed := _resized(c, r)) and changed & _needs_restart(c):
+            stops.append(Stop(r, grace, f'Container {r.name} resize requires restart'))
+        elif changed:
+            stops.append(Resize(r, c))
     return stops
+
+
+def _resized(c: Obj, r: Record) -> set[str]:
+    """Names of the resources of which the container has something else than it should have now."""
+    given, wanted = r.meta.get('resources'), c.get('resources') or {}
+    if given is None or given == wanted:
+        return set()
+    sides = [(given.get(side) or {}, wanted.get(side) or {}) for side in ('requests', 'limits')]
+    return {name for a, b in sides for name in a.keys() | b.keys() if a.get(name) != b.get(name)}
+
+
+def _needs_restart(c: Obj) -> set[str]:
+    policies = c.get('resizePolicy') or ()
+    return {p['resourceName'] for p in policies if p.get('restartPolicy') == 'RestartContainer'}

@@ -93,7 +93,7 @@ def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:
     if mounts := c.get('volumeMounts'):
         result['volumeMounts'] = [_mount(m, latest) for m in mounts]
     if latest is not None and kind != 'ephemeral':
-        result['resources'] = c.get('resources') or {}
+        result['resources'] = latest.meta.get('resources', c.get('resources') or {})
         if requests := (c.get('resources') or {}).get('requests'):
             result['allocatedResources'] = requests
     if latest is not None and (user := latest.meta.get('user')):

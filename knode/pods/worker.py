@@ -34,10 +34,12 @@ from knode.pods.lifecycle import Lifecycle
 from knode.pods.model import (
     MINIMUM_GRACE_S,
     WHERE,
+    Action,
     CloseSandbox,
     Decision,
     Obj,
     OpenSandbox,
+    Resize,
     Start,
     Stop,
     Verdict,
@@ -47,6 +49,7 @@ from knode.pods.model import (
 )
 from knode.pods.plan import decide
 from knode.pods.pulls import Pulls
+from knode.pods.resources import limits_of
 from knode.pods.security import announcements, merged
 from knode.pods.status import Place, status
 from knode.probes.manager import Prober
@@ -325,7 +328,7 @@ class PodWorker:
         self._waits.pop(container, None)
         self.wake()
 
-    async def _perform(self, action: OpenSandbox | CloseSandbox | Start | Stop) -> None:
+    async def _perform(self, action: Action) -> None:
         match action:
             case OpenSandbox():
                 await self._open_sandbox()
@@ -339,6 +342,14 @@ class PodWorker:
                 self.wake()
             case Stop():
                 self.lifecycle.stop(action)
+            case Resize():
+                await self._resize(action)
+
+    async def _resize(self, action: Resize) -> None:
+        handle, c = self.checkpoint.handle, action.container
+        if handle is not None:
+            await self.driver.resize(handle, action.record.id, limits_of(self.pod, c, self._host.pod_pids))
+            await self.driver.annotate(handle, action.record.id, {'resources': c.get('resources') or {}})
 
     async def _open_sandbox(self) -> None:
         meta = self.pod['metadata']

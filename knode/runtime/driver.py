@@ -220,6 +220,9 @@ class RuntimeDriver(Protocol):
     async def kill(self, handle: Handle, container_id: str, reason: str) -> None:
         """SIGKILL at once; `reason` is what the record says afterwards."""
 
+    async def resize(self, handle: Handle, container_id: str, limits: Limits) -> None:
+        """Hold a running container to these limits from now on, where the driver holds it to any."""
+
     async def annotate(self, handle: Handle, container_id: str, meta: Mapping[str, Any]) -> None:
         """Add the agent's own facts to a record, durably."""
 

@@ -26,6 +26,7 @@ from knode.runtime.driver import (
     Capabilities,
     ContainerSpec,
     Handle,
+    Limits,
     Record,
     Sandbox,
     Stats,
@@ -190,6 +191,10 @@ class ProcessDriver:
     async def kill(self, handle: Handle, container_id: str, reason: str) -> None:
         await self.annotate(handle, container_id, {'reason': reason})
         await self._pod(handle).shim().call('signal', container=container_id, signal=int(signal.SIGKILL))
+
+    async def resize(self, handle: Handle, container_id: str, limits: Limits) -> None:
+        if self._cgroups:
+            self._cgroups.make(handle.uid, container_id, limits)
 
     async def annotate(self, handle: Handle, container_id: str, meta: Mapping[str, Any]) -> None:
         pod = self._pod(handle)

@@ -16,7 +16,18 @@ from typing import Any
 from kcore.env import Env
 from kcore.meta import quantity
 from knode.errors import ShimError, ShimGone
-from knode.runtime.driver import NS, Attachment, Capabilities, ContainerSpec, Handle, Record, Sandbox, Stats, Streams
+from knode.runtime.driver import (
+    NS,
+    Attachment,
+    Capabilities,
+    ContainerSpec,
+    Handle,
+    Limits,
+    Record,
+    Sandbox,
+    Stats,
+    Streams,
+)
 
 PREFIX = 'simulated.kubeling.dev/'
 
@@ -128,6 +139,9 @@ class SimulatedDriver:
         pod = self._pod(handle)
         await self.annotate(handle, container_id, {'reason': reason})
         self._finish_after(pod, container_id, 0.0, 137, 9)
+
+    async def resize(self, handle: Handle, container_id: str, limits: Limits) -> None:
+        self._pod(handle)
 
     async def annotate(self, handle: Handle, container_id: str, meta: Mapping[str, Any]) -> None:
         pod = self._pod(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -61,6 +62,8 @@ def test_a_container_gets_a_group_below_its_pods(unified, tmp_path):
     assert (tmp_path / 'k/podu1/pids.max').read_text() == '20'
     assert (tmp_path / 'k/podu1/c1/cpu.max').read_text() == '50000 100000'
     assert (tmp_path / 'k/podu1/cgroup.subtree_control').read_text() == '+cpu +memory +pids'
+    unified.make('u1', 'c1', dataclasses.replace(HALF, cpu_milli=250))
+    assert (tmp_path / 'k/podu1/c1/cpu.max').read_text() == '25000 100000', 'the same group, resized'
 
 
 def test_counters_and_kills_are_read(unified, tmp_path):

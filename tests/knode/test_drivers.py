@@ -10,7 +10,7 @@ import pytest
 
 from kcore.env import Env
 from knode.errors import ShimError
-from knode.runtime.driver import ContainerSpec, Handle, Record, RuntimeDriver, Sandbox
+from knode.runtime.driver import ContainerSpec, Handle, Limits, Record, RuntimeDriver, Sandbox
 from knode.runtime.process import ProcessDriver
 from knode.runtime.registry import features, make_drivers
 from knode.runtime.shim.container import MARK
@@ -171,6 +171,13 @@ async def test_pods_do_not_see_each_other(subject):
     assert subject.driver.observe(two) == ()
     await subject.driver.remove(two)
     assert subject.record(one, r.id).running
+
+
+async def test_a_running_container_can_be_held_to_other_limits(subject):
+    handle = await subject.open()
+    record = await subject.start(handle, 'lasts')
+    await subject.driver.resize(handle, record.id, Limits(cpu_milli=100, memory_bytes=1 << 30))
+    assert subject.record(handle, record.id).running
 
 
 async def test_a_node_tells_what_its_handlers_can_do(env):

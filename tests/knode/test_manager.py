@@ -200,3 +200,18 @@ def test_a_claim_that_cannot_be_used_says_why(node, *, objects, words):
     assert text.startswith('MountVolume.SetUp failed for volume "v" : ')
     assert words in text
     assert node.status('p')['phase'] == 'Pending'
+
+
+def test_a_running_container_has_its_new_resources_without_a_restart(node):
+    async def script():
+        node.create('p', containers=asks('1'))
+        await asyncio.sleep(5)
+        node.resize('p', requests={'cpu': '2'})
+        await asyncio.sleep(5)
+
+    node.run(script)
+    got = node.status('p')['containerStatuses'][0]
+    assert (got['resources'], got['allocatedResources']) == ({'requests': {'cpu': '2'}}, {'cpu': '2'})
+    assert got['restartCount'] == 0
+    told = [s['containerStatuses'][0].get('resources') for _, _, s in node.told]
+    assert {'requests': {'cpu': '1'}} in told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from knode.pods.model import Checks, CloseSandbox, OpenSandbox, Start, Stop, Verdict, Wait
+from knode.pods.model import Checks, CloseSandbox, OpenSandbox, Resize, Start, Stop, Verdict, Wait
 from knode.pods.plan import decide, finished, next_backoff, resume_at
 
 NOW = 1_800_000_000.0
@@ -151,3 +151,23 @@ def test_ephemeral_containers_start_whatever_the_others_wait_for(make_pod, make_
     assert names(decide(make_view(pod))) == ['look', 'i']
     assert names(decide(make_view(pod, make_record('i')))) == ['look']
     assert names(decide(make_view(pod, make_record('i'), make_record('look', ended=1)))) == []
+
+
+@pytest.mark.parametrize(
+    ('policy', 'wanted', 'expected'),
+    [
+        ([], {'limits': {'memory': '64Mi'}}, []),
+        ([], {'limits': {'memory': '96Mi'}}, [Resize]),
+        ([{'resourceName': 'cpu', 'restartPolicy': 'RestartContainer'}], {'limits': {'memory': '96Mi'}}, [Resize]),
+        ([{'resourceName': 'memory', 'restartPolicy': 'RestartContainer'}], {'limits': {'memory': '96Mi'}}, [Stop]),
+        ([{'resourceName': 'cpu', 'restartPolicy': 'RestartContainer'}],
+         {'limits': {'memory': '64Mi'}, 'requests': {'cpu': '1'}}, [Stop]),
+    ],
+)  # fmt: skip
+def test_a_resized_container_is_held_to_other_limits_or_restarted(
+    make_pod, make_view, make_record, *, policy, wanted, expected
+):
+    pod = make_pod(containers=[{'name': 'c', 'image': 'busybox', 'resources': wanted, 'resizePolicy': policy}])
+    actions = decide(make_view(pod, make_record(meta={'resources': {'limits': {'memory': '64Mi'}}}))).actions
+    assert [type(a) for a in actions] == expected
+    assert all(a.message == 'Container c resize requires restart' for a in actions if isinstance(a, Stop))
