@@ -12,13 +12,13 @@ still held. Source: etcd client/v3/concurrency; Kleppmann, "How to do distribute
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Self
 
 from kcore.tasks import start_detached, stop
 from kstore.client import StoreClient
-from kstore.errors import StoreError
-from kstore.model import Do, KeyValue, Relation, SortOrder, SortTarget, Target, TxnReply, prefix_end
+from kstore.errors import Compacted, StoreError
+from kstore.model import Do, KeyValue, RangeReply, Relation, SortOrder, SortTarget, Target, TxnReply, prefix_end
 
 NEVER = (1 << 63) - 1
 """A revision that no key has."""
@@ -50,6 +50,14 @@ class Session:
         await stop(self._keeper)
         if not self.lost.is_set():
             await self.client.lease_revoke(self.lease)
+
+    async def until_lost(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work`, and give it up when the lease ends."""
+        loss, task = start_detached('lease loss', self.lost.wait()), start_detached('until lost', work)
+        try:
+            await asyncio.wait((task, loss), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await stop(loss, task)
 
     async def _keep(self) -> None:
         while not self.lost.is_set():
@@ -90,8 +98,8 @@ class Lock:
         reply = await self._client.cas(self.key, 0, self._value, lease=self._session.lease)
         mine = reply.revision if reply.succeeded else reply.kv.create_revision if reply.kv else 0
         try:
-            while (before := await self._before(mine)) is not None:
-                await _gone(self._client, before)
+            while (before := await self._before(mine)).kvs:
+                await self._session.until_lost(_gone(self._client, before.kvs[0], before.revision))
                 if self._session.lost.is_set():
                     raise LockLost(f'the lease ran out while waiting for {self._prefix!r}')
         except BaseException:
@@ -116,13 +124,12 @@ class Lock:
             raise LockLost(f'the lock {self._prefix!r} is not held any more')
         return reply
 
-    async def _before(self, mine: int) -> KeyValue | None:
-        """The waiter right before us."""
-        reply = await self._client.range(
+    async def _before(self, mine: int) -> RangeReply:
+        """The waiter right before us, if there is one."""
+        return await self._client.range(
             self._prefix, prefix_end(self._prefix), limit=1, bounds=(0, 0, 0, mine - 1),
             sort=(SortTarget.CREATE, SortOrder.DESCEND),
         )  # fmt: skip
-        return reply.kvs[0] if reply.kvs else None
 
 
 class Election:
@@ -185,14 +192,21 @@ class Barrier:
 
     async def wait(self) -> None:
         """Return once the barrier is open."""
-        kv = (await self._client.get(self._key)).kv
-        if kv is not None:
-            await _gone(self._client, kv)
+        reply = await self._client.get(self._key)
+        if reply.kv is not None:
+            await _gone(self._client, reply.kv, reply.revision)
 
 
-async def _gone(client: StoreClient, kv: KeyValue) -> None:
-    """Until this life of the key has ended."""
-    async with client.watch(kv.key, None, revision=kv.mod_revision + 1, prev_kv=False) as stream:
-        async for batch in stream:
-            if any(event.type == 'delete' for event in batch.events):
+async def _gone(client: StoreClient, kv: KeyValue, revision: int) -> None:
+    """Until this life of the key has ended; it still went on at `revision`."""
+    while True:
+        try:
+            async with client.watch(kv.key, None, revision=revision + 1, prev_kv=False) as stream:
+                async for batch in stream:
+                    if any(event.type == 'delete' for event in batch.events):
+                        return
+        except Compacted:  # we were out of reach for as long as history is kept
+            reply = await client.get(kv.key)
+            if reply.kv is None or reply.kv.create_revision != kv.create_revision:
                 return
+            revision = reply.revision

@@ -101,3 +101,35 @@ async def test_a_barrier_holds_until_it_is_released(stores: Stores):
     await barrier.release()
     async with asyncio.timeout(60):
         await waiting
+
+
+async def test_a_lock_and_a_barrier_that_were_taken_before_the_oldest_revision_can_be_waited_for(stores: Stores):
+    client = await (await stores(1)).client()
+    barrier = Barrier(client, b'/barrier')
+    async with asyncio.timeout(60), Session(client) as first, Session(client) as second:
+        lock = Lock(first, b'/locks/old')
+        await lock.acquire()
+        await barrier.hold()
+        for n in range(5):
+            await client.put(b'/other', b'%d' % n)
+        await client.compact(await client.revision())
+        waiting = [asyncio.ensure_future(barrier.wait()), asyncio.ensure_future(Lock(second, b'/locks/old').acquire())]
+        while (await client.status())['watches'] < 2:
+            await asyncio.sleep(0.01)
+        assert not any(task.done() for task in waiting)
+        await lock.release()
+        await barrier.release()
+        await asyncio.gather(*waiting)
+
+
+async def test_a_waiter_whose_lease_ends_does_not_wait_for_the_holder(stores: Stores):
+    client = await (await stores(1)).client()
+    async with asyncio.timeout(60), Session(client) as first, Session(client) as second:
+        await Lock(first, b'/locks/d').acquire()
+        waiting = asyncio.ensure_future(Lock(second, b'/locks/d').acquire())
+        while not (await client.status())['watches']:
+            await asyncio.sleep(0.01)
+        await client.lease_revoke(second.lease)
+        second.lost.set()  # as the keeper does
+        with pytest.raises(LockLost, match='while waiting'):
+            await waiting
