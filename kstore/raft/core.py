@@ -371,6 +371,8 @@ class RaftCore:
     def draw_patience(self) -> None:
         spread = max(1, self.config.election_ticks * 2 // 3)
         self.patience = self.config.election_ticks + self._rng.randrange(spread)
+        if self.conf.voters == (self.id,) and not self.conf.outgoing:
+            self.patience = 1  # there is nobody to wait for
 
     def become_follower(self, term: int, leader: int) -> None:
         self._enter(Role.FOLLOWER, term, leader)

@@ -48,6 +48,14 @@ def test_a_hole_in_the_stored_log_is_refused() -> None:
         RaftCore(RaftConfig(1), Stored(HardState(1, 0, 0), SnapshotMeta(0, 0, CONF), log), random.Random(1))
 
 
+@pytest.mark.parametrize(('conf', 'at_once'), [(ConfState((1,), (), (2,)), True), (ConfState((1, 2)), False),
+                                               (ConfState((1,), (1, 2)), False), (ConfState((2,)), False)])  # fmt: skip
+def test_who_is_the_only_voter_waits_for_no_one(conf: ConfState, at_once: bool) -> None:
+    c = RaftCore(RaftConfig(1), Stored(HardState(1, 0, 0), SnapshotMeta(0, 0, conf), []), random.Random(1))
+    c.tick()
+    assert (c.term > 1) == at_once
+
+
 def test_nobody_proposes_or_reads_without_a_leader() -> None:
     c = core()
     with pytest.raises(NotLeader, match='no leader is known'):
