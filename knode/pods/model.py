@@ -18,6 +18,8 @@ WHERE: Mapping[str, str] = {
 
 MINIMUM_GRACE_S = 1.0
 """What a container gets when a pod is deleted with grace 0 or by force."""
+SIGNAL_GRACE_S = 2.0
+"""What lies at least between a container's two signals, whatever its grace and its hook have left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ class Stop:
     message: str
     """The Killing event's text."""
     prestop: bool = True
+    held: bool = False
+    """Its turn has not come: the preStop hook runs, the signal waits."""
 
 
 @dataclass(frozen=True, slots=True)

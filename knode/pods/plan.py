@@ -42,7 +42,7 @@ def decide(view: View) -> Decision:
 
 
 def _end(view: View) -> Decision:
-    """Sidecars outlive the main containers and go in reverse order; then the sandbox goes."""
+    """Sidecars outlive the main containers and go in reverse order; then the sandbox goes. All hooks run at once."""
     grace = view.grace_s
     if grace is None and view.verdict is not None:
         grace = view.verdict.grace_s
@@ -56,7 +56,8 @@ def _end(view: View) -> Decision:
     first += [r for name, r in running.items() if name not in known]
     targets = first or last[:1]
     if targets:
-        return Decision(tuple(Stop(r, grace, f'Stopping container {r.name}') for r in targets))
+        order = [(r, False) for r in targets] + [(r, True) for r in last if r not in targets]
+        return Decision(tuple(Stop(r, grace, f'Stopping container {r.name}', held=held) for r, held in order))
     if view.sandbox:
         return Decision((CloseSandbox(),))
     return Decision(done=view.grace_s is not None)

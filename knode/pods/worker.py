@@ -448,7 +448,8 @@ class PodWorker:
 
     def _announce_backoff(self, now: Mapping[str, Any]) -> None:
         meta = self.pod['metadata']
-        for s in (*now.get('containerStatuses', ()), *now.get('initContainerStatuses', ())):
+        listed = {where: now.get(f'{where[:-1]}Statuses', ()) for where in ('containers', 'initContainers')}
+        for where, s in ((where, s) for where, statuses in listed.items() for s in statuses):
             if (s['state'].get('waiting') or {}).get('reason') != 'CrashLoopBackOff':
                 continue
             mark = (s['name'], s['restartCount'], 'BackOff')
@@ -456,4 +457,4 @@ class PodWorker:
                 self._events = {m for m in self._events if m[0] != s['name']} | {mark}
                 pod_name = f'{meta["name"]}_{meta["namespace"]}({self.uid})'
                 text = f'Back-off restarting failed container {s["name"]} in pod {pod_name}'
-                self._host.emit(self.pod, 'Warning', 'BackOff', text, container=s['name'])
+                self._host.emit(self.pod, 'Warning', 'BackOff', text, container=s['name'], where=where)

@@ -39,7 +39,7 @@ async def test_containers_of_a_pod_that_ends_share_one_grace(make_pod, make_reco
     worker = Worker(make_pod, ending=True)
     for name, after_s in (('main', 0), ('side2', 7), ('side1', 2), ('side0', 5)):
         await worker.stop(make_record(name), 10.0, after_s)
-    assert worker.graces == [('main0', 10.0), ('side20', 3.0), ('side10', 1.0), ('side00', 1.0)]
+    assert worker.graces == [('main0', 10.0), ('side20', 3.0), ('side10', 2.0), ('side00', 2.0)]
 
 
 @pytest.mark.parametrize(('grace_s', 'told'), [(30.0, [30.0]), (2.0, [30.0, 2.0])])

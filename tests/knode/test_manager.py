@@ -215,3 +215,47 @@ def test_a_running_container_has_its_new_resources_without_a_restart(node):
     assert got['restartCount'] == 0
     told = [s['containerStatuses'][0].get('resources') for _, _, s in node.told]
     assert {'requests': {'cpu': '1'}} in told
+
+
+def test_hooks_of_sidecars_run_at_once_and_their_signals_wait_for_their_turn(node):
+    def lasting(name, seconds, hook_s, **more):
+        hook = {'preStop': {'sleep': {'seconds': hook_s}}} if hook_s else {}
+        return {'name': name, 'image': 'busybox', 'lifecycle': hook, **more}, {f'stop-for.{name}': str(seconds)}
+
+    main, one = lasting('main', 4, 3)
+    first, two = lasting('first', 1, 9, restartPolicy='Always')
+    second, three = lasting('second', 1, 5, restartPolicy='Always')
+
+    async def script():
+        node.create('p', one | two | three, containers=[main], initContainers=[first, second])
+        await asyncio.sleep(10)
+        node.delete('p')
+        await asyncio.sleep(30)
+
+    node.run(script)
+    assert 'default/p' not in node.pods
+    assert sorted((round(at), text) for at, _, text in node.heard('p', 'Killing')) == [
+        (10, f'Stopping container {name}') for name in ('first', 'main', 'second')
+    ]
+    ended = {}
+    for at, _, s in node.told:
+        for c in (*s['containerStatuses'], *s.get('initContainerStatuses', ())):
+            if 'terminated' in c['state']:
+                ended.setdefault(c['name'], round(at))
+    assert ended == {'main': 17, 'second': 18, 'first': 20}, 'hooks end at 13, 15 and 19'
+
+
+def test_a_shortened_grace_reaches_a_sidecar_whose_hook_hangs(node):
+    hook = {'preStop': {'sleep': {'seconds': 1000}}}
+    side = {'name': 'side', 'image': 'busybox', 'lifecycle': hook, 'restartPolicy': 'Always'}
+
+    async def script():
+        node.create('p', {'stop-for': '1'}, initContainers=[side])
+        await asyncio.sleep(10)
+        node.delete('p', 100)
+        await asyncio.sleep(10)
+        node.delete('p', 1)
+        await asyncio.sleep(5)
+
+    node.run(script)
+    assert 'default/p' not in node.pods

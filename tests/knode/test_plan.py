@@ -89,7 +89,7 @@ def test_a_sidecar_holds_the_others_back_only_until_it_has_started(make_pod, mak
 def test_sidecars_are_stopped_after_the_main_containers(make_pod, make_view, make_record):
     pod = make_pod(initContainers=[{'name': 's', 'image': 'busybox', 'restartPolicy': 'Always'}])
     both = decide(make_view(pod, make_record('s'), make_record('c'), grace_s=3.0))
-    assert [a.record.name for a in both.actions] == ['c']
+    assert [(a.record.name, a.held) for a in both.actions] == [('c', False), ('s', True)]
     alone = decide(make_view(pod, make_record('s'), make_record('c', ended=0), grace_s=3.0))
     assert [a.record.name for a in alone.actions] == ['s']
 
