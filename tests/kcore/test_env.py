@@ -24,6 +24,18 @@ def test_replace_is_whole_or_nothing_and_leaves_no_draft(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == ['f']
 
 
+def test_a_new_name_is_on_the_disk_before_anybody_relies_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(env, '_sync_directory', synced.append)
+    ENV.disk.replace(tmp_path / 'f', b'x')
+    ENV.disk.rename(tmp_path / 'f', tmp_path / 'g')
+    ENV.disk.open_append(tmp_path / 'log').close()
+    ENV.disk.open_append(tmp_path / 'log').close()
+    assert synced == [tmp_path] * 3
+    ENV.disk.mkdir(tmp_path / 'a' / 'b')
+    assert synced[3:] == [tmp_path, tmp_path / 'a']
+
+
 def test_an_append_file_grows_survives_reopening_and_can_be_cut(tmp_path: Path) -> None:
     file = ENV.disk.open_append(tmp_path / 'log', preallocate=4096)
     file.append(b'hello ')

@@ -156,6 +156,20 @@ async def test_a_watch_from_now_sees_only_what_comes(stores: Stores):
     assert (event.type, event.kv.value, event.prev) == ('put', b'new', None)
 
 
+async def test_a_watch_of_deletions_and_one_from_a_revision_to_come_see_nothing_else(stores: Stores):
+    client = await (await stores(1)).client()
+    start = await client.revision()
+    async with (
+        client.watch(b'/', b'0', puts=False) as deletions,
+        client.watch(b'/', b'0', revision=start + 3) as later,
+    ):
+        await client.put(b'/a', b'1')
+        await client.put(b'/b', b'2')
+        await client.delete(b'/a')
+        assert [(e.type, e.kv.key) for e in await take(deletions, 1)] == [('delete', b'/a')]
+        assert [(e.type, e.kv.mod_revision) for e in await take(later, 1)] == [('delete', start + 3)]
+
+
 async def test_a_transaction_is_one_batch_of_a_watch_even_when_it_is_large(stores: Stores):
     client = await (await stores(1)).client()
     async with client.watch(b'/', b'0') as live:
