@@ -25,8 +25,8 @@ from kcore.tls import Identity
 
 log = structlog.get_logger('kapi')
 
-KEEPALIVE_S = 3_600.0
-"""Idle connections stay open this long; clients keep theirs for reuse."""
+KEEPALIVE_S = 90.0
+"""Idle connections stay open this long (upstream's figure); clients close theirs earlier or try again."""
 SHUTDOWN_S = 2.0
 """How long open requests may finish at an orderly stop; watches are cut at once."""
 STORAGE_RETRY_S = 0.2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from typing import Any
 
 import pytest
 
@@ -42,3 +44,19 @@ async def test_a_request_that_has_ended_is_not_struck() -> None:
             await held(deadlines, 0.02)
     assert not ended.expired()
     deadlines.close()
+
+
+@pytest.mark.parametrize('user', [True, False])
+async def test_a_body_that_never_comes_whole_ends_with_the_request(serve: Any, authority: Any, user: bool) -> None:
+    """Also for somebody unknown, who is refused before anybody reads it."""
+    async with serve(request_timeout_s=0.3) as world, asyncio.timeout(20):
+        tls = ssl.create_default_context(cafile=str(authority.directory / 'ca.crt'))
+        if user:
+            tls.load_cert_chain(*authority.issue('slow', 'admin', 'system:masters'))
+        reader, writer = await asyncio.open_connection('localhost', int(world.base.rpartition(':')[2]), ssl=tls)
+        writer.write(
+            b'POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
+            b'Content-Length: 100\r\n\r\n{'
+        )
+        assert (await reader.readline()).split()[1] == (b'504' if user else b'403')
+        writer.close()
