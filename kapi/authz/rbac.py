@@ -7,7 +7,7 @@ here, so it is never behind. Source: pkg/registry/rbac/validation/rule.go, plugi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,29 +132,30 @@ class Rbac:
 
     def _grant(self, binding: Obj) -> None:
         namespace = binding['metadata'].get('namespace') or EVERYWHERE
-        rules = self.role_rules(binding.get('roleRef') or {}, namespace)
+        rules = self.role_rules(binding.get('roleRef') or {}, namespace) or []
         for subject in binding.get('subjects') or ():
             key = _subject_key(subject, namespace)
             self._grants.setdefault(key, {}).setdefault(namespace, []).extend(rules)
 
-    def role_rules(self, ref: Obj, namespace: str) -> list[Rule]:
-        """The rules of a roleRef; none when the role does not exist."""
+    def role_rules(self, ref: Obj, namespace: str) -> list[Rule] | None:
+        """The rules of a roleRef; None when the role does not exist."""
         cluster = ref.get('kind') == 'ClusterRole'
         key = f'{CLUSTER_ROLES}{ref.get("name")}' if cluster else f'{ROLES}{namespace}/{ref.get("name")}'
         entry = self._cache.peek(key)
-        return [rule_of(r) for r in self._expanded(entry.obj)] if entry is not None else []
+        return [rule_of(r) for r in self._expanded(entry.obj, set())] if entry is not None else None
 
-    def _expanded(self, role: Obj) -> Iterable[Obj]:
+    def _expanded(self, role: Obj, seen: set[str]) -> Iterator[Obj]:
+        """Its rules and those of the roles that it gathers, of which some may gather others. `seen` are names."""
+        yield from role.get('rules') or ()
         aggregation = role.get('aggregationRule')
         if not aggregation:
-            return role.get('rules') or ()
+            return
+        seen.add(role['metadata']['name'])
         selectors = [from_label_selector(s) for s in aggregation.get('clusterRoleSelectors') or ()]
-        found: list[Obj] = list(role.get('rules') or ())
         for entry in self._cache.resource(CLUSTER_ROLES).select(CLUSTER_ROLES):
-            other = entry.obj
-            if 'aggregationRule' not in other and any(s.matches(other['metadata'].get('labels')) for s in selectors):
-                found += other.get('rules') or ()
-        return found
+            meta = entry.obj['metadata']
+            if meta['name'] not in seen and any(s.matches(meta.get('labels') or {}) for s in selectors):
+                yield from self._expanded(entry.obj, seen)
 
 
 def uncovered(wanted: Sequence[Rule], held: Sequence[Rule]) -> list[Rule]:

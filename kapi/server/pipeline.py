@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import structlog
 from aiohttp import web
 
-from kapi.authn.user import AUTHENTICATED, User
+from kapi.authn.user import ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User
 from kapi.authz.union import Attributes, Decision
 from kapi.errors import ApiError, BadRequest, DeadlineExceeded, Forbidden, Unauthorized, UnknownPath, known
 from kapi.registry.options import text
@@ -120,7 +120,9 @@ async def impersonate(ctx: Context) -> None:
     if name.startswith('system:serviceaccount:') and not groups:
         namespace = name.split(':')[2]
         kept = ('system:serviceaccounts', f'system:serviceaccounts:{namespace}')
-    if name != 'system:anonymous' and AUTHENTICATED not in kept:
+    if name == ANONYMOUS.name:
+        kept = tuple(dict.fromkeys((*kept, UNAUTHENTICATED)))
+    elif not {AUTHENTICATED, UNAUTHENTICATED} & set(kept):
         kept = (*kept, AUTHENTICATED)
     ctx.user = User(name, kept, headers.get('Impersonate-Uid', ''), extras)
 
@@ -130,9 +132,7 @@ async def _may_impersonate(
 ) -> None:
     question = Attributes(ctx.user, 'impersonate', group, 'v1', resource, sub, namespace, name)
     if (await ctx.server.authz.decide(question)).verdict != 'allow':
-        what = f'resource "{resource}" in API group "{group}" at the cluster scope'
-        why = f'User "{ctx.user.name}" cannot impersonate {what}'
-        raise Forbidden.on(Resource(group, 'v1', resource, ''), name, why)
+        raise forbidden(question)
 
 
 async def authorize(ctx: Context) -> None:

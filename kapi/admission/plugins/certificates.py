@@ -48,7 +48,7 @@ class CertificateRequests:
         old, new = (a.old or {}).get('status') or {}, a.obj.get('status') or {}
         if a.subresource == 'approval':
             await self._need(a, 'approve')
-        elif a.subresource == 'status' and old.get('certificate') != new.get('certificate'):
+        elif a.subresource == 'status' and any(old.get(k) != new.get(k) for k in ('certificate', 'conditions')):
             await self._need(a, 'sign')
         _keep_decisions(a, old, new)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 RBAC = '/apis/rbac.authorization.k8s.io/v1'
 PODS = '/api/v1/namespaces/default/pods'
 
@@ -131,3 +133,129 @@ async def test_an_eviction_respects_the_budget(api: Any) -> None:
     left = (await api.get(f'{budgets}/b')).json['status']
     assert left['disruptionsAllowed'] == 0
     assert 'p' in left['disruptedPods']
+
+
+READER = {'verbs': ['get'], 'apiGroups': [''], 'resources': ['pods']}
+ALL = {'verbs': ['*'], 'apiGroups': ['*'], 'resources': ['*']}
+WRITES = {'verbs': ['create', 'update', 'patch', 'delete'], 'apiGroups': ['rbac.authorization.k8s.io'], 'resources': [
+    'roles', 'clusterroles', 'rolebindings', 'clusterrolebindings']}  # fmt: skip
+SPACE = f'{RBAC}/namespaces/default'
+
+
+def cluster_role(name: str, *rules: Any, **more: Any) -> dict[str, Any]:
+    return {'metadata': {'name': name}, 'rules': list(rules), **more}
+
+
+def grant(name: str, role: str, *subjects: dict[str, str], kind: str = 'ClusterRole') -> dict[str, Any]:
+    ref = {'apiGroup': 'rbac.authorization.k8s.io', 'kind': kind, 'name': role}
+    listed = [{'apiGroup': 'rbac.authorization.k8s.io', **s} for s in subjects or ({'kind': 'User', 'name': 'eve'},)]
+    return {'metadata': {'name': name}, 'roleRef': ref, 'subjects': listed}
+
+
+GATHER = {'aggregationRule': {'clusterRoleSelectors': [{'matchLabels': {'gather': 'me'}}]}}
+ATTEMPTS: list[tuple[str, str, Any]] = [
+    ('POST', f'{RBAC}/clusterroles', cluster_role('x', ALL)),
+    ('POST', f'{RBAC}/clusterroles', cluster_role('x', {'verbs': ['get'], 'nonResourceURLs': ['/metrics']})),
+    ('POST', f'{RBAC}/clusterroles', cluster_role('x', **GATHER)),
+    ('POST', f'{SPACE}/roles', cluster_role('x', {**READER, 'verbs': ['get', 'list']})),
+    ('POST', f'{SPACE}/roles', cluster_role('x', {**READER, 'resources': ['pods', 'secrets']})),
+    ('POST', f'{SPACE}/roles', cluster_role('x', {**WRITES, 'verbs': ['escalate', 'bind']})),
+    ('POST', f'{SPACE}/roles', cluster_role('x', {**READER, 'verbs': ['impersonate'], 'resources': ['users']})),
+    ('PUT', f'{RBAC}/clusterroles/mine', cluster_role('mine', READER, WRITES, ALL)),
+    ('PUT', f'{RBAC}/clusterroles/mine', cluster_role('mine', READER, WRITES, **GATHER)),
+    ('PATCH', f'{RBAC}/clusterroles/mine', GATHER),
+    ('PATCH', f'{RBAC}/clusterroles/mine', {'rules': [ALL]}),
+    ('APPLY', f'{RBAC}/clusterroles/new?fieldManager=m', cluster_role('new', ALL)),
+    ('APPLY', f'{RBAC}/clusterroles/mine?fieldManager=m&force=true', cluster_role('mine', ALL)),
+    ('PATCH', f'{RBAC}/clusterroles/strong', {'metadata': {'labels': {'gather': 'me'}}}),
+    ('PATCH', f'{RBAC}/clusterroles/gatherer', {'aggregationRule': None}),
+    ('POST', f'{RBAC}/clusterrolebindings', grant('x', 'strong')),
+    ('POST', f'{RBAC}/clusterrolebindings', grant('x', 'cluster-admin')),
+    ('POST', f'{RBAC}/clusterrolebindings', grant('x', 'gatherer')),
+    ('POST', f'{RBAC}/clusterrolebindings', grant('x', 'later')),
+    ('POST', f'{SPACE}/rolebindings', grant('x', 'strong')),
+    ('POST', f'{SPACE}/rolebindings', grant('x', 'later', kind='Role')),
+    ('PATCH', f'{RBAC}/clusterrolebindings/others', {'subjects': grant('x', 'x')['subjects']}),
+    ('APPLY', f'{RBAC}/clusterrolebindings/x?fieldManager=m', grant('x', 'strong')),
+    ('POST', '/api/v1/namespaces/default/serviceaccounts/robot/token', {'spec': {}}),
+    ('POST', '/apis/certificates.k8s.io/v1/certificatesigningrequests', {'metadata': {'name': 'c'}}),
+    ('POST', '/apis/authorization.k8s.io/v1/subjectaccessreviews', {'spec': {'user': 'admin'}}),
+    ('GET', '/api/v1/namespaces/default/pods', {'Impersonate-User': 'admin', 'Impersonate-Group': 'system:masters'}),
+    ('GET', '/api/v1/namespaces/default/pods', {'Impersonate-User': 'system:serviceaccount:default:robot'}),
+    ('GET', '/api/v1/namespaces/default/pods', {'Impersonate-User': 'eve', 'Impersonate-Group': 'system:masters'}),
+    ('GET', '/api/v1/namespaces/default/pods', {'Impersonate-User': 'eve', 'Impersonate-Uid': '7'}),
+    ('GET', '/api/v1/namespaces/default/pods', {'Impersonate-User': 'eve', 'Impersonate-Extra-Scopes': 'all'}),
+]
+
+
+async def attempt(client: Any, method: str, path: str, body: Any) -> Any:
+    if method == 'GET':
+        return await client.get(path, headers=body)
+    if method in {'PATCH', 'APPLY'}:
+        kind = 'apply-patch' if method == 'APPLY' else 'merge-patch'
+        stem = {'apiVersion': 'rbac.authorization.k8s.io/v1',
+                'kind': 'ClusterRoleBinding' if 'bindings' in path else 'ClusterRole'}  # fmt: skip
+        return await client.patch(path, {**stem, **body} if method == 'APPLY' else body, kind)
+    return await client.call(method, path, body)
+
+
+async def test_no_way_leads_to_more_than_one_holds(world: Any, api: Any) -> None:
+    """Eve may write all roles and bindings, and read pods."""
+    await api.post('/api/v1/namespaces/default/serviceaccounts', {'metadata': {'name': 'robot'}})
+    for role in (cluster_role('mine', READER, WRITES), cluster_role('strong', ALL), cluster_role('gatherer', **GATHER)):
+        assert (await api.post(f'{RBAC}/clusterroles', role)).status == 201
+    labelled = {'metadata': {'name': 'part', 'labels': {'gather': 'me'}}, 'rules': [ALL]}
+    await api.post(f'{RBAC}/clusterroles', labelled)
+    await api.post(f'{RBAC}/clusterrolebindings', grant('mine', 'mine'))
+    await api.post(f'{RBAC}/clusterrolebindings', grant('others', 'strong', {'kind': 'User', 'name': 'root'}))
+    await api.get(f'{RBAC}/clusterrolebindings')
+    eve = await world.user('eve')
+    ends = [(method, path, body, (await attempt(eve, method, path, body)).status) for method, path, body in ATTEMPTS]
+    later = [e for e in ends if e[3] == 404]
+    assert [e for e in ends if e[3] not in {403, 404}] == []
+    assert [e[2]['roleRef']['name'] for e in later] == ['later', 'later']
+    for url, body in ((f'{SPACE}/roles', cluster_role('ok', READER)), (f'{SPACE}/rolebindings', grant('ok', 'mine'))):
+        assert (await eve.post(url, body)).status == 201
+    owned = {'metadata': {'finalizers': ['example.com/x']}}
+    assert (await eve.patch(f'{RBAC}/clusterroles/strong', owned)).status == 200  # what the collector may do
+    assert (await eve.get('/api/v1/namespaces/default/secrets')).status == 403
+
+
+async def test_escalate_and_bind_lift_the_limit_by_name(world: Any, api: Any) -> None:
+    lifted = [
+        {'verbs': ['escalate'], 'apiGroups': ['rbac.authorization.k8s.io'], 'resources': ['clusterroles'],
+         'resourceNames': ['named']},
+        {'verbs': ['bind'], 'apiGroups': ['rbac.authorization.k8s.io'], 'resources': ['clusterroles'],
+         'resourceNames': ['named']},
+    ]  # fmt: skip
+    await api.post(f'{RBAC}/clusterroles', cluster_role('mine', WRITES, *lifted))
+    await api.post(f'{RBAC}/clusterrolebindings', grant('mine', 'mine'))
+    await api.get(f'{RBAC}/clusterrolebindings')
+    eve = await world.user('eve')
+    assert (await eve.post(f'{RBAC}/clusterroles', cluster_role('unnamed', ALL))).status == 403
+    assert (await eve.post(f'{RBAC}/clusterroles', cluster_role('named', ALL))).status == 201
+    assert (await eve.post(f'{RBAC}/clusterrolebindings', grant('x', 'named'))).status == 201
+    await eve.get(f'{RBAC}/clusterrolebindings')
+    assert (await eve.get('/api/v1/namespaces/default/secrets')).status == 200
+
+
+@pytest.mark.parametrize(('headers', 'user', 'groups'), [
+    ({'Impersonate-User': 'bob'}, 'bob', ['system:authenticated']),
+    ({'Impersonate-User': 'bob', 'Impersonate-Group': 'dev'}, 'bob', ['dev', 'system:authenticated']),
+    ({'Impersonate-User': 'bob', 'Impersonate-Group': 'system:unauthenticated'}, 'bob', ['system:unauthenticated']),
+    ({'Impersonate-User': 'system:anonymous'}, 'system:anonymous', ['system:unauthenticated']),
+    ({'Impersonate-User': 'system:serviceaccount:a:b'}, 'system:serviceaccount:a:b',
+     ['system:serviceaccounts', 'system:serviceaccounts:a', 'system:authenticated']),
+    ({'Impersonate-User': 'system:serviceaccount:a:b', 'Impersonate-Group': 'dev'}, 'system:serviceaccount:a:b',
+     ['dev', 'system:authenticated']),
+])  # fmt: skip
+async def test_an_impersonated_user_has_the_groups_that_such_a_user_has(
+    api: Any, headers: dict[str, str], user: str, groups: list[str]
+) -> None:
+    more = {'Impersonate-Uid': '7', 'Impersonate-Extra-Example.com%2Fscope': 'all'}
+    who = await api.post('/apis/authentication.k8s.io/v1/selfsubjectreviews', {}, headers={**headers, **more})
+    if 'system:authenticated' not in groups:
+        assert who.status == 403  # only the authenticated may ask
+        return
+    extra = {'example.com/scope': ['all']}
+    assert who.json['status']['userInfo'] == {'username': user, 'groups': groups, 'uid': '7', 'extra': extra}
