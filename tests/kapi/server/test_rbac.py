@@ -210,3 +210,21 @@ def test_nobody_can_hand_out_more_than_they_hold() -> None:
     assert uncovered([Rule(('get', 'delete'), ('',), ('pods',))], held) == [Rule(('delete',), ('',), ('pods',))]
     assert uncovered([Rule(('*',), ('*',), ('*',))], held)
     assert not uncovered([Rule(('*',), ('*',), ('*',))], [Rule(('*',), ('*',), ('*',))])
+
+
+async def test_a_role_may_gather_through_another_that_gathers_and_circles_end() -> None:
+    def gathering(label: str, **more: Any) -> dict[str, Any]:
+        return {'aggregationRule': {'clusterRoleSelectors': [{'matchLabels': {'to': label}}]}, **more}
+
+    rbac = make([
+        (f'{GROUP}clusterroles/top', gathering('top', labels={'to': 'middle'})),
+        (f'{GROUP}clusterroles/middle', gathering('middle', labels={'to': 'top'})),
+        (f'{GROUP}clusterroles/part', {
+            'rules': [{'verbs': ['get'], 'apiGroups': [''], 'resources': ['pods']}], 'labels': {'to': 'middle'},
+        }),
+        (f'{GROUP}clusterrolebindings/b', {
+            'roleRef': {'kind': 'ClusterRole', 'name': 'top'}, 'subjects': [{'kind': 'User', 'name': 'u'}],
+        }),
+    ])  # fmt: skip
+    assert (await rbac.decide(Attributes(User('u'), 'get', resource='pods', namespace='a'))).verdict == 'allow'
+    assert (await rbac.decide(Attributes(User('u'), 'list', resource='pods', namespace='a'))).verdict == 'no opinion'
