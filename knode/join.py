@@ -2,8 +2,9 @@
 
 The cluster describes itself in kube-public/cluster-info, readable without credentials and signed with the token: so the
 token proves the cluster to the node before it proves the node to the cluster. With it the node asks for a client
-certificate, with that for a serving one; later it renews both by themselves. Files of `<data-dir>/pki`, all replaced
-atomically: ca.crt, client.crt, client.key, serving.crt, serving.key; beside them the kubeconfig that names them.
+certificate, with that for a serving one; later it renews both by themselves, when they grow old and when the cluster
+has a new authority. Files of `<data-dir>/pki`, all replaced atomically: ca.crt; client.pem and serving.pem, each a
+certificate and its key in one, so that no crash can part them; beside them the kubeconfig that names them.
 Source: pkg/kubelet/certificate/bootstrap, kubeadm's token discovery.
 """
 
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 import structlog
 import yaml
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from kclient import certificates, kubeconfig
 from kclient.api import Client
@@ -35,8 +37,8 @@ log = structlog.get_logger('knode.join')
 ISSUED_WITHIN_S = 60.0
 RENEW_AT = 0.7
 """Part of a certificate's life after which a new one is asked for; a random tenth is added."""
-LOOK_S = 600.0
-"""How often the certificates' age and the cluster's authority are looked at."""
+LOOK_S, LOOK_S_MIN, LOOKS_LEFT = 600.0, 1.0, 0.05
+"""How often certificates and authority are looked at: after a twentieth of the time left, within these bounds."""
 
 
 class JoinError(Exception):
@@ -64,7 +66,8 @@ class Credentials:
 
     def pair(self, what: str) -> tuple[Path, Path]:
         """Certificate and key: `client` or `serving`."""
-        return self._pki / f'{what}.crt', self._pki / f'{what}.key'
+        file = self._pki / f'{what}.pem'
+        return file, file
 
     def good(self) -> bool:
         """Whether there are credentials that have not ended, so that no token is needed."""
@@ -72,12 +75,15 @@ class Credentials:
             self._left(w) > timedelta(0) for w in ('client', 'serving')
         )
 
+    def _certificate(self, what: str) -> x509.Certificate:
+        """Raises FileNotFoundError, ValueError."""
+        return x509.load_pem_x509_certificate(self._env.disk.read(self.pair(what)[0]))
+
     def _left(self, what: str) -> timedelta:
         try:
-            certificate = x509.load_pem_x509_certificate(self._env.disk.read(self.pair(what)[0]))
+            return self._certificate(what).not_valid_after_utc - self._env.clock.wall()
         except (FileNotFoundError, ValueError):
             return timedelta(0)
-        return certificate.not_valid_after_utc - self._env.clock.wall()
 
     async def join(self, invitation: Invitation) -> None:
         """Raises JoinError."""
@@ -136,9 +142,7 @@ class Credentials:
             raise JoinError(f'nobody approved and signed request {name} in {ISSUED_WITHIN_S:.0f} s; {hint}') from e
         except certificates.NotIssued as e:
             raise JoinError(f'the {what} certificate was not issued: {e}') from e
-        certificate_file, key_file = self.pair(what)
-        self._env.disk.replace(key_file, certificates.key_pem(key))
-        self._env.disk.replace(certificate_file, pem, mode=0o644)
+        self._env.disk.replace(self.pair(what)[0], certificates.key_pem(key) + pem)
         log.info('certificate obtained', what=what, node=self._name)
 
     def _write_kubeconfig(self, servers: Sequence[str]) -> None:
@@ -159,21 +163,36 @@ class Credentials:
         """Renew what grows old and follow the cluster's authority, for ever."""
         while True:
             try:
-                await self._renew()
+                await self.renew()
             except (ClientError, JoinError) as e:
                 log.warning('credentials were not renewed', err=str(e))
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self.pause_s())
 
-    async def _renew(self) -> None:
-        config = kubeconfig.load(self.kubeconfig, self._env)
-        await self._follow_authority(config)
-        if self._aged('client'):
-            await self._client_certificate(config)
-        if self._aged('serving'):
+    def pause_s(self) -> float:
+        """Until the next look: less while certificates that were not renewed come to their end."""
+        left_s = min(self._left(w).total_seconds() for w in ('client', 'serving'))
+        return min(LOOK_S, max(left_s * LOOKS_LEFT, LOOK_S_MIN))
+
+    async def renew(self) -> None:
+        """Ask for what is due. Raises ClientError, JoinError."""
+        await self._follow_authority(kubeconfig.load(self.kubeconfig, self._env))
+        if 'client' in self.due():
+            await self._client_certificate(kubeconfig.load(self.kubeconfig, self._env))
+        if 'serving' in self.due():
             await self._serving_certificate()
 
-    def _aged(self, what: str) -> bool:
-        certificate = x509.load_pem_x509_certificate(self._env.disk.read(self.pair(what)[0]))
+    def due(self) -> list[str]:
+        """The certificates to be renewed."""
+        return [what for what in ('client', 'serving') if self._due(what)]
+
+    def _due(self, what: str) -> bool:
+        """Old, or signed by an authority that is not the cluster's newest and may soon be believed no more."""
+        certificate = self._certificate(what)
+        newest = x509.load_pem_x509_certificate(self._env.disk.read(self.authority))
+        try:
+            certificate.verify_directly_issued_by(newest)
+        except (ValueError, TypeError, InvalidSignature):
+            return True
         lasts = certificate.not_valid_after_utc - certificate.not_valid_before_utc
         passed = self._env.clock.wall() - certificate.not_valid_before_utc
         return passed > lasts * (RENEW_AT + 0.1 * self._env.rng.random())

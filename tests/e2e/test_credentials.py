@@ -9,16 +9,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
+from cryptography import x509
 
 from kclient.api import Client
 from kclient.errors import ClientError, Forbidden, Unauthorized
 from kclient.kubeconfig import ClientConfig, load
-from kcore.env import Env
+from kcore.env import Clock, Env
 from kcore.meta.gvk import NODES, PODS, SERVICEACCOUNTS
+from knode.join import Credentials, Invitation
 from tests.e2e.conftest import LocalCluster
 
 pytestmark = pytest.mark.e2e
@@ -184,3 +188,65 @@ async def fingerprint(cluster: LocalCluster) -> bytes:
     der: bytes = writer.get_extra_info('ssl_object').getpeercert(True)
     writer.close()
     return der
+
+
+class Later:
+    """A clock that may be put forward; everybody else's stays."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self.by = clock, timedelta(0)
+
+    def wall(self) -> datetime:
+        return self._clock.wall() + self.by
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+
+async def test_a_joined_node_renews_its_certificates_by_itself_and_follows_a_new_authority(
+    cluster: LocalCluster, tmp_path: Path
+):
+    real = Env.real()
+    later = Later(real.clock)
+    node = Credentials(replace(real, clock=later), tmp_path / 'joiner', 'joiner', '127.191.7.7')
+
+    def shown() -> list[x509.Certificate]:
+        return [x509.load_pem_x509_certificate(node.pair(w)[0].read_bytes()) for w in ('client', 'serving')]
+
+    async def is_known() -> bool:
+        argv = ('--kubeconfig', str(node.kubeconfig), 'get', 'secrets')
+        told = await asyncio.to_thread(cluster.kctl, *argv, check=False)
+        return 'User "system:node:joiner"' in told.stderr
+
+    async def rotate(flag: str) -> None:
+        await asyncio.to_thread(cluster.kctl, 'cluster', 'rotate', '--data-dir', str(cluster.data), flag)
+
+    token = cluster.kctl('token', 'create').stdout.strip()
+    await node.join(Invitation((f'https://127.0.0.1:{cluster.port_base + 3}',), token))
+    cluster.kctl('token', 'delete', token)  # from now on it has nothing but its certificates
+    first = shown()
+    await node.renew()
+    assert shown() == first
+    later.by = (first[0].not_valid_after_utc - first[0].not_valid_before_utc) * 0.85
+    await node.renew()
+    second = shown()
+    assert all(a.serial_number != b.serial_number for a, b in zip(first, second, strict=True))
+    later.by = second[0].not_valid_after_utc - real.clock.wall() - timedelta(seconds=100)
+    assert (node.good(), node.pause_s() < 6) == (True, True)  # refused until now, it asks more often
+    later.by += timedelta(seconds=101)
+    assert not node.good()
+    later.by = timedelta(0)
+    assert await is_known()
+
+    await rotate('--authorities')
+    async with asyncio.timeout(60):
+        while any(a == b for a, b in zip(second, shown(), strict=True)) or node.due():
+            await node.renew()
+            await asyncio.sleep(0.2)
+    await rotate('--forget-old')
+    async with asyncio.timeout(60):
+        while not await is_known():
+            await asyncio.sleep(0.2)
+    await node.renew()
+    assert node.authority.read_bytes().count(b'BEGIN') == 1
+    assert not node.due()
