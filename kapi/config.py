@@ -11,6 +11,8 @@ from pydantic_settings import SettingsConfigDict
 
 from kcore.config import Address, Config
 
+OIDC_ALGORITHMS = ('RS256', 'RS384', 'RS512', 'ES256', 'ES384', 'ES512', 'PS256', 'PS384', 'PS512')
+
 
 class ApiConfig(Config):
     """The Kubernetes API over a replicated store."""
@@ -53,9 +55,13 @@ class ApiConfig(Config):
     oidc_client_id: str = Field('', description='Audience that ID tokens must have.')
     oidc_ca_file: Path | None = Field(None, description='CA of the OpenID Connect provider.')
     oidc_username_claim: str = Field('sub', description='Claim that names the user.')
-    oidc_username_prefix: str = Field('', description='Put before user names.')
+    oidc_username_prefix: str = Field(
+        '', description='Put before user names; default: the issuer and "#" unless the claim is email; "-": nothing.'
+    )
     oidc_groups_claim: str = Field('', description='Claim that lists the groups.')
     oidc_groups_prefix: str = Field('', description='Put before group names.')
+    oidc_required_claim: tuple[str, ...] = Field((), description='claim=value pairs that ID tokens must hold.')
+    oidc_signing_algs: tuple[str, ...] = Field(('RS256',), description='Algorithms that ID tokens may be signed with.')
     admission_modules: tuple[str, ...] = Field((), description='Python modules with admission plugins.')
     encryption_key_file: Path | None = Field(None, description='Keys that encrypt Secrets at rest; none: clear text.')
     audit_policy_file: Path | None = Field(None, description='Audit policy (YAML).')
@@ -83,12 +89,23 @@ class ApiConfig(Config):
             return str(self.kubelet_client_cert), str(self.kubelet_client_key)
         return None
 
+    def _check_provider(self) -> None:
+        if bad := [c for c in self.oidc_required_claim if '=' not in c or c.startswith('=')]:
+            raise ValueError(f'oidc-required-claim: {", ".join(bad)}: claim=value expected')
+        if bad := [a for a in self.oidc_signing_algs if a not in OIDC_ALGORITHMS]:
+            raise ValueError(f'oidc-signing-algs: {", ".join(bad)}: one of {", ".join(OIDC_ALGORITHMS)} expected')
+        if self.oidc_issuer_url and not self.oidc_issuer_url.startswith('https://'):
+            raise ValueError('oidc-issuer-url must be an https URL')
+        if bool(self.oidc_issuer_url) != bool(self.oidc_client_id):
+            raise ValueError('oidc-issuer-url and oidc-client-id belong together')
+
     @model_validator(mode='after')
     def _relations(self) -> Self:
         if (self.kubelet_client_cert is None) != (self.kubelet_client_key is None):
             raise ValueError('kubelet-client-cert and kubelet-client-key belong together')
         if (self.proxy_client_cert_file is None) != (self.proxy_client_key_file is None):
             raise ValueError('proxy-client-cert-file and proxy-client-key-file belong together')
+        self._check_provider()
         if self.node_port_min > self.node_port_max:
             raise ValueError('node-port-min must not exceed node-port-max')
         return self

@@ -52,11 +52,7 @@ def build(config: ApiConfig, env: Env, cache: Cache) -> Authentication:
     if config.oidc_issuer_url:
         remote = Remote(config.oidc_issuer_url, ssl.create_default_context(cafile=_text(config.oidc_ca_file)))
         remotes.append(remote)
-        settings = OidcSettings(
-            config.oidc_issuer_url.rstrip('/'), config.oidc_client_id, config.oidc_username_claim,
-            config.oidc_username_prefix, config.oidc_groups_claim, config.oidc_groups_prefix,
-        )  # fmt: skip
-        known.append(Oidc(settings, remote, env))
+        known.append(Oidc(_oidc(config), remote, env))
     if config.authentication_token_webhook_config_file is not None:
         remotes.append(from_kubeconfig(config.authentication_token_webhook_config_file, env))
         known.append(WebhookTokens(remotes[-1], env))
@@ -67,6 +63,18 @@ def build(config: ApiConfig, env: Env, cache: Cache) -> Authentication:
         asked.append(FrontProxy(peers, config.requestheader_allowed_names))
     asked += [ClientCertificate(peers), bearer]
     return Authentication(Union(asked, anonymous=config.anonymous_auth), bearer, tokens, tuple(remotes))
+
+
+def _oidc(config: ApiConfig) -> OidcSettings:
+    prefix = config.oidc_username_prefix
+    if not prefix and config.oidc_username_claim != 'email':
+        prefix = f'{config.oidc_issuer_url}#'  # nobody else's user by accident
+    claims = (c.partition('=') for c in config.oidc_required_claim)
+    return OidcSettings(
+        config.oidc_issuer_url.rstrip('/'), config.oidc_client_id, config.oidc_username_claim,
+        '' if prefix == '-' else prefix, config.oidc_groups_claim, config.oidc_groups_prefix,
+        tuple((name, value) for name, _, value in claims), config.oidc_signing_algs,
+    )  # fmt: skip
 
 
 def _tokens(config: ApiConfig, env: Env) -> Tokens:

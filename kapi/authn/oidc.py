@@ -23,7 +23,6 @@ from kcore.env import Env
 Obj = dict[str, Any]
 log = structlog.get_logger('kapi.authn.oidc')
 REFRESH_S = 10.0
-ALGORITHMS = frozenset({'RS256', 'RS384', 'RS512', 'ES256', 'ES384', 'ES512', 'PS256', 'PS384', 'PS512'})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,8 @@ class OidcSettings:
     username_prefix: str = ''
     groups_claim: str = ''
     groups_prefix: str = ''
+    required_claims: tuple[tuple[str, str], ...] = ()
+    algorithms: tuple[str, ...] = ('RS256',)
 
 
 class Oidc:
@@ -61,7 +62,9 @@ class Oidc:
 
     async def _verify(self, token: str, head: Obj) -> Obj:
         key = await self._key(str(head.get('kid') or ''))
-        if head.get('alg') not in ALGORITHMS or (key.algorithm_name and key.algorithm_name != head['alg']):
+        if head.get('alg') not in self._settings.algorithms or (
+            key.algorithm_name and key.algorithm_name != head['alg']
+        ):
             raise BadToken(f'oidc: algorithm {head.get("alg")} is not accepted')
         off = {'verify_exp': False, 'verify_nbf': False, 'verify_iat': False, 'verify_aud': False}
         try:
@@ -76,6 +79,9 @@ class Oidc:
         audience = claims.get('aud')
         if self._settings.client_id not in ([audience] if isinstance(audience, str) else audience or ()):
             raise BadToken('oidc: expected another audience')
+        for claim, value in self._settings.required_claims:
+            if claims.get(claim) != value:
+                raise BadToken(f'oidc: required claim {claim} is missing or has another value')
         return claims
 
     def _user(self, claims: Obj) -> User:
@@ -83,7 +89,7 @@ class Oidc:
         name = claims.get(settings.username_claim)
         if not isinstance(name, str) or not name:
             raise BadToken(f'oidc: claim {settings.username_claim} is missing')
-        if settings.username_claim == 'email' and claims.get('email_verified') is False:
+        if settings.username_claim == 'email' and claims.get('email_verified', True) is not True:
             raise BadToken('oidc: email not verified')
         groups = claims.get(settings.groups_claim) if settings.groups_claim else None
         listed = [groups] if isinstance(groups, str) else groups or []

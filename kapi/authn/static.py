@@ -68,7 +68,10 @@ class BootstrapTokens:
         if entry is None or entry.obj.get('type') != BOOTSTRAP_TYPE or 'deletionTimestamp' in entry.obj['metadata']:
             return None
         data = _plain(entry.obj)
-        good = hmac.compare_digest(data.get('token-secret', ''), match[2]) and data.get('token-id') == match[1]
+        good = (
+            hmac.compare_digest(data.get('token-secret', '').encode(), match[2].encode())
+            and data.get('token-id') == match[1]
+        )
         if not good or data.get('usage-bootstrap-authentication') != 'true' or self._expired(data):
             return None
         extra = tuple(g for g in data.get('auth-extra-groups', '').split(',') if g.startswith(f'{BOOTSTRAPPERS}:'))

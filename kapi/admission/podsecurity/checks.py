@@ -5,6 +5,7 @@ Source: k8s.io/pod-security-admission/policy/check_*.go, Pod Security Standards.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,20 +26,40 @@ class Violation:
         return f'{self.reason} ({self.detail})'
 
 
-Check = Callable[[Obj, Obj], 'Violation | None']
-"""(metadata, spec) of a pod or a template."""
+Version = tuple[int, int]
+LATEST: Version = (1 << 16, 0)
+NEVER: Version = (1 << 17, 0)
+WINDOWS_KNOWN: Version = (1, 25)
+"""From here on pods of Windows need not set what only Linux has."""
+_VERSION = re.compile(r'v1\.(0|[1-9][0-9]*)')
+Check = Callable[[Obj, Obj, Version], 'Violation | None']
+"""(metadata, spec, version of the standards) of a pod or a template."""
+
+
+def version_of(text: str) -> Version | None:
+    """`latest` or `v1.25`; None for anything else."""
+    if text == 'latest':
+        return LATEST
+    found = _VERSION.fullmatch(text)
+    return (1, int(found[1])) if found else None
+
 
 CAPABILITIES = frozenset({
     'AUDIT_WRITE', 'CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'KILL', 'MKNOD', 'NET_BIND_SERVICE', 'SETFCAP',
     'SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT',
 })  # fmt: skip
-SELINUX_TYPES = frozenset({'', 'container_t', 'container_init_t', 'container_kvm_t', 'container_engine_t'})
-SYSCTLS = frozenset({
-    'kernel.shm_rmid_forced', 'net.ipv4.ip_local_port_range', 'net.ipv4.tcp_syncookies', 'net.ipv4.ping_group_range',
-    'net.ipv4.ip_unprivileged_port_start', 'net.ipv4.ip_local_reserved_ports', 'net.ipv4.tcp_keepalive_time',
-    'net.ipv4.tcp_fin_timeout', 'net.ipv4.tcp_keepalive_intvl', 'net.ipv4.tcp_keepalive_probes', 'net.ipv4.tcp_rmem',
-    'net.ipv4.tcp_wmem',
-})  # fmt: skip
+SELINUX_TYPES: dict[str, Version] = {
+    '': (1, 0), 'container_t': (1, 0), 'container_init_t': (1, 0), 'container_kvm_t': (1, 0),
+    'container_engine_t': (1, 31),
+}  # fmt: skip
+"""Since when each is allowed."""
+SYSCTLS: dict[str, Version] = {
+    'kernel.shm_rmid_forced': (1, 0), 'net.ipv4.ip_local_port_range': (1, 0), 'net.ipv4.tcp_syncookies': (1, 0),
+    'net.ipv4.ping_group_range': (1, 0), 'net.ipv4.ip_unprivileged_port_start': (1, 0),
+    'net.ipv4.ip_local_reserved_ports': (1, 27), 'net.ipv4.tcp_keepalive_time': (1, 29),
+    'net.ipv4.tcp_fin_timeout': (1, 29), 'net.ipv4.tcp_keepalive_intvl': (1, 29),
+    'net.ipv4.tcp_keepalive_probes': (1, 29), 'net.ipv4.tcp_rmem': (1, 32), 'net.ipv4.tcp_wmem': (1, 32),
+}  # fmt: skip
 VOLUMES = frozenset({
     'configMap', 'csi', 'downwardAPI', 'emptyDir', 'ephemeral', 'persistentVolumeClaim', 'projected', 'secret',
 })  # fmt: skip
@@ -64,12 +85,12 @@ def quoted(values: set[str] | Sequence[str]) -> str:
     return ', '.join(f'"{v}"' for v in sorted(set(values)))
 
 
-def host_namespaces(_: Obj, spec: Obj) -> Violation | None:
+def host_namespaces(_: Obj, spec: Obj, __: Version) -> Violation | None:
     used = [f'{field}=true' for field in ('hostNetwork', 'hostPID', 'hostIPC') if spec.get(field)]
     return Violation('host namespaces', ', '.join(used)) if used else None
 
 
-def host_process(_: Obj, spec: Obj) -> Violation | None:
+def host_process(_: Obj, spec: Obj, __: Version) -> Violation | None:
     found = [c for c in containers(spec) if (context(c).get('windowsOptions') or {}).get('hostProcess')]
     pod = (context(spec).get('windowsOptions') or {}).get('hostProcess')
     who = [w for w in ('pod' if pod else '', named(found) if found else '') if w]
@@ -78,12 +99,12 @@ def host_process(_: Obj, spec: Obj) -> Violation | None:
     return Violation('hostProcess', f'{" and ".join(who)} must not set securityContext.windowsOptions.hostProcess=true')
 
 
-def privileged(_: Obj, spec: Obj) -> Violation | None:
+def privileged(_: Obj, spec: Obj, __: Version) -> Violation | None:
     found = [c for c in containers(spec) if context(c).get('privileged')]
     return Violation('privileged', f'{named(found)} must not set securityContext.privileged=true') if found else None
 
 
-def capabilities(_: Obj, spec: Obj) -> Violation | None:
+def capabilities(_: Obj, spec: Obj, __: Version) -> Violation | None:
     bad: set[str] = set()
     found = []
     for c in containers(spec):
@@ -98,14 +119,14 @@ def capabilities(_: Obj, spec: Obj) -> Violation | None:
     )
 
 
-def host_path(_: Obj, spec: Obj) -> Violation | None:
+def host_path(_: Obj, spec: Obj, __: Version) -> Violation | None:
     found = [v.get('name', '') for v in spec.get('volumes') or () if v.get('hostPath') is not None]
     if not found:
         return None
     return Violation('hostPath volumes', f'{"volumes" if len(found) > 1 else "volume"} {quoted(found)}')
 
 
-def host_ports(_: Obj, spec: Obj) -> Violation | None:
+def host_ports(_: Obj, spec: Obj, __: Version) -> Violation | None:
     found, ports = [], set()
     for c in containers(spec):
         own = {str(p['hostPort']) for p in c.get('ports') or () if p.get('hostPort')}
@@ -120,7 +141,7 @@ def host_ports(_: Obj, spec: Obj) -> Violation | None:
     )
 
 
-def apparmor(meta: Obj, spec: Obj) -> Violation | None:
+def apparmor(meta: Obj, spec: Obj, __: Version) -> Violation | None:
     bad = [
         f'{k}="{v}"'
         for k, v in sorted((meta.get('annotations') or {}).items())
@@ -138,11 +159,11 @@ def apparmor(meta: Obj, spec: Obj) -> Violation | None:
     return None
 
 
-def selinux(_: Obj, spec: Obj) -> Violation | None:
+def selinux(_: Obj, spec: Obj, version: Version) -> Violation | None:
     faults: set[str] = set()
     for thing in (spec, *containers(spec)):
         options = context(thing).get('seLinuxOptions') or {}
-        if options.get('type', '') not in SELINUX_TYPES:
+        if SELINUX_TYPES.get(options.get('type', ''), NEVER) > version:
             faults.add(f'type {quoted([options["type"]])}')
         if options.get('user'):
             faults.add('user may not be set')
@@ -155,7 +176,7 @@ def selinux(_: Obj, spec: Obj) -> Violation | None:
     )
 
 
-def proc_mount(_: Obj, spec: Obj) -> Violation | None:
+def proc_mount(_: Obj, spec: Obj, __: Version) -> Violation | None:
     if spec.get('hostUsers') is False:
         return None
     found = [c for c in containers(spec) if context(c).get('procMount') not in {None, '', 'Default'}]
@@ -165,7 +186,7 @@ def proc_mount(_: Obj, spec: Obj) -> Violation | None:
     return Violation('procMount', f'{named(found)} must not set securityContext.procMount to {values}')
 
 
-def seccomp_baseline(_: Obj, spec: Obj) -> Violation | None:
+def seccomp_baseline(_: Obj, spec: Obj, __: Version) -> Violation | None:
     def unconfined(thing: Obj) -> bool:
         return (context(thing).get('seccompProfile') or {}).get('type') == 'Unconfined'
 
@@ -178,12 +199,14 @@ def seccomp_baseline(_: Obj, spec: Obj) -> Violation | None:
     )
 
 
-def sysctls(_: Obj, spec: Obj) -> Violation | None:
-    bad = [s.get('name', '') for s in context(spec).get('sysctls') or () if s.get('name') not in SYSCTLS]
+def sysctls(_: Obj, spec: Obj, version: Version) -> Violation | None:
+    bad = [
+        s.get('name', '') for s in context(spec).get('sysctls') or () if SYSCTLS.get(s.get('name', ''), NEVER) > version
+    ]
     return Violation('forbidden sysctls', ', '.join(bad)) if bad else None
 
 
-def volume_types(_: Obj, spec: Obj) -> Violation | None:
+def volume_types(_: Obj, spec: Obj, __: Version) -> Violation | None:
     bad = [
         (v.get('name', ''), kind)
         for v in spec.get('volumes') or ()
@@ -200,20 +223,20 @@ def volume_types(_: Obj, spec: Obj) -> Violation | None:
     )
 
 
-def escalation(_: Obj, spec: Obj) -> Violation | None:
+def escalation(_: Obj, spec: Obj, version: Version) -> Violation | None:
     found = [c for c in containers(spec) if context(c).get('allowPrivilegeEscalation') is not False]
-    if not found or _windows(spec):
+    if not found or _windows(spec, version):
         return None
     return Violation(
         'allowPrivilegeEscalation != false', f'{named(found)} must set securityContext.allowPrivilegeEscalation=false'
     )
 
 
-def _windows(spec: Obj) -> bool:
-    return (spec.get('os') or {}).get('name') == 'windows'
+def _windows(spec: Obj, version: Version) -> bool:
+    return version >= WINDOWS_KNOWN and (spec.get('os') or {}).get('name') == 'windows'
 
 
-def non_root(_: Obj, spec: Obj) -> Violation | None:
+def non_root(_: Obj, spec: Obj, __: Version) -> Violation | None:
     everyone = list(containers(spec))
     explicit = [c for c in everyone if context(c).get('runAsNonRoot') is False]
     if explicit:
@@ -227,14 +250,14 @@ def non_root(_: Obj, spec: Obj) -> Violation | None:
     return Violation('runAsNonRoot != true', f'pod or {named(lacking)} must set securityContext.runAsNonRoot=true')
 
 
-def not_user_zero(_: Obj, spec: Obj) -> Violation | None:
+def not_user_zero(_: Obj, spec: Obj, __: Version) -> Violation | None:
     found = [c for c in containers(spec) if context(c).get('runAsUser') == 0]
     who = [w for w in ('pod' if context(spec).get('runAsUser') == 0 else '', named(found) if found else '') if w]
     return Violation('runAsUser=0', f'{" and ".join(who)} must not set runAsUser=0') if who else None
 
 
-def seccomp_restricted(_: Obj, spec: Obj) -> Violation | None:
-    if _windows(spec):
+def seccomp_restricted(_: Obj, spec: Obj, version: Version) -> Violation | None:
+    if _windows(spec, version):
         return None
 
     def kind(thing: Obj) -> str | None:
@@ -256,8 +279,8 @@ def seccomp_restricted(_: Obj, spec: Obj) -> Violation | None:
     )
 
 
-def drop_all(_: Obj, spec: Obj) -> Violation | None:
-    if _windows(spec):
+def drop_all(_: Obj, spec: Obj, version: Version) -> Violation | None:
+    if _windows(spec, version):
         return None
 
     def of(c: Obj, side: str) -> list[str]:
@@ -274,17 +297,24 @@ def drop_all(_: Obj, spec: Obj) -> Violation | None:
     return Violation('unrestricted capabilities', '; '.join(parts)) if parts else None
 
 
-BASELINE: tuple[Check, ...] = (
-    apparmor, capabilities, host_namespaces, host_path, host_ports, host_process, privileged, proc_mount,
-    seccomp_baseline, selinux, sysctls,
-)  # fmt: skip
-RESTRICTED: tuple[Check, ...] = (escalation, drop_all, volume_types, non_root, not_user_zero, seccomp_restricted)
-_REPLACED = frozenset({capabilities, seccomp_baseline, host_path})
-"""Checks of baseline that a check of restricted says more strictly."""
+BASELINE: dict[Check, Version] = {
+    apparmor: (1, 0), capabilities: (1, 0), host_namespaces: (1, 0), host_path: (1, 0), host_ports: (1, 0),
+    host_process: (1, 0), privileged: (1, 0), proc_mount: (1, 0), seccomp_baseline: (1, 0), selinux: (1, 0),
+    sysctls: (1, 0),
+}  # fmt: skip
+"""Each check, and the version of the standards that brought it."""
+RESTRICTED: dict[Check, Version] = {
+    escalation: (1, 8), drop_all: (1, 22), volume_types: (1, 0), non_root: (1, 0), not_user_zero: (1, 23),
+    seccomp_restricted: (1, 19),
+}  # fmt: skip
+_REPLACES: dict[Check, Check] = {drop_all: capabilities, seccomp_restricted: seccomp_baseline, volume_types: host_path}
+"""Checks of restricted that say more strictly what one of baseline says."""
 
 
-def violations(level: Level, meta: Obj, spec: Obj) -> list[Violation]:
+def violations(level: Level, version: Version, meta: Obj, spec: Obj) -> list[Violation]:
     if level == 'privileged':
         return []
-    checks = BASELINE if level == 'baseline' else (*(c for c in BASELINE if c not in _REPLACED), *RESTRICTED)
-    return [found for check in checks if (found := check(meta, spec)) is not None]
+    stricter = [c for c, since in RESTRICTED.items() if since <= version] if level == 'restricted' else []
+    replaced = {_REPLACES[c] for c in stricter if c in _REPLACES}
+    checks = [*(c for c in BASELINE if c not in replaced), *stricter]
+    return [found for check in checks if (found := check(meta, spec, version)) is not None]

@@ -80,6 +80,58 @@ async def test_pod_security_warns_of_templates_and_refuses_bad_labels(api: Any) 
     assert (await api.patch('/api/v1/namespaces/default', bad)).status == 422
 
 
+WINDOWS = {'security': {'runAsNonRoot': True}, 'os': {'name': 'windows'}}
+
+
+@pytest.mark.parametrize(('change', 'since', 'level'), [
+    ({'securityContext': {'sysctls': [{'name': 'net.ipv4.ip_local_reserved_ports', 'value': '1'}]}}, 27, 'baseline'),
+    ({'securityContext': {'sysctls': [{'name': 'net.ipv4.tcp_fin_timeout', 'value': '1'}]}}, 29, 'baseline'),
+    ({'securityContext': {'sysctls': [{'name': 'net.ipv4.tcp_rmem', 'value': '1'}]}}, 32, 'baseline'),
+    ({'securityContext': {'seLinuxOptions': {'type': 'container_engine_t'}}}, 31, 'baseline'),
+    (WINDOWS, 25, 'restricted'),
+])  # fmt: skip
+async def test_a_later_version_of_the_standards_allows_more(api: Any, change: Any, since: int, level: str) -> None:
+    for minor, status in ((since - 1, 403), (since, 201)):
+        await label(api, **{'enforce': level, 'enforce-version': f'v1.{minor}'})
+        made = await api.post(f'{CORE}/pods?dryRun=All', pod(**change))
+        assert made.status == status, (minor, made.text)
+        assert status == 201 or f'violates PodSecurity "{level}:v1.{minor}": ' in made.json['message']
+
+
+@pytest.mark.parametrize(('missing', 'since', 'reason'), [
+    ('allowPrivilegeEscalation', 8, 'allowPrivilegeEscalation != false'),
+    ('seccompProfile', 19, 'seccompProfile'),
+    ('capabilities', 22, 'unrestricted capabilities'),
+    ('runAsNonRoot', 0, 'runAsNonRoot != true'),
+])  # fmt: skip
+async def test_a_later_version_of_the_standards_asks_for_more(api: Any, missing: str, since: int, reason: str) -> None:
+    security = {k: v for k, v in GOOD.items() if k != missing}
+    for minor in (since - 1, since):
+        if minor >= 0:
+            await label(api, **{'enforce': 'restricted', 'enforce-version': f'v1.{minor}'})
+            made = await api.post(f'{CORE}/pods?dryRun=All', pod(security=security))
+            assert (made.status == 403, reason in made.text) == (minor >= since, minor >= since), (minor, made.text)
+
+
+async def test_a_tightened_namespace_names_the_pods_that_would_be_refused(api: Any) -> None:
+    for name in ('b', 'a', 'c'):
+        await api.post(f'{CORE}/pods', pod(name, hostNetwork=True))
+    await api.post(f'{CORE}/pods', pod('fine'))
+    await api.get(f'{CORE}/pods')
+    path, key = '/api/v1/namespaces/default', 'pod-security.kubernetes.io/enforce'
+    told = await api.patch(path, {'metadata': {'labels': {key: 'baseline'}}})
+    warnings = told.headers.getall('Warning')
+    assert [w.partition('"')[2].removesuffix('"') for w in warnings] == [
+        'existing pods in namespace \\"default\\" violate the new PodSecurity enforce level \\"baseline:latest\\"',
+        'a (and 2 other pods): host namespaces',
+    ]
+    for labels in ({'a': 'b'}, {key: 'privileged'}):
+        assert 'Warning' not in (await api.patch(path, {'metadata': {'labels': labels}})).headers
+    for bad in ('v1', 'newest', 'v1.01', 'v2.0'):
+        refused = await api.patch(path, {'metadata': {'labels': {f'{key}-version': bad}}})
+        assert (refused.status, 'must be "latest" or "v1.x"' in refused.json['message']) == (422, True)
+
+
 async def test_limit_ranges_fill_in_and_bound(api: Any) -> None:
     limit = {
         'type': 'Container', 'default': {'cpu': '500m'}, 'defaultRequest': {'cpu': '100m'}, 'max': {'cpu': '2'},

@@ -18,6 +18,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from kapi.authn.keys import verifier
+from kapi.config import ApiConfig
 from kcore.env import Env
 from kctl.local.pki import Authority, Leaf
 from tests.hush import MARK
@@ -86,6 +87,8 @@ class Provider:
             'exp': time.time() + 60,
             'sub': 'jane',
             'groups': ['dev'],
+            'hd': 'example.com',
+            'tier': 'gold',
             **changes,
         }
         head = {'kid': verifier(self.key.public_key()).id}
@@ -98,7 +101,8 @@ async def test_an_identity_provider_vouches_for_its_own_and_only_within_bounds(s
         settings = {
             'oidc_issuer_url': provider.url, 'oidc_client_id': 'kubeling', 'oidc_groups_claim': 'groups',
             'oidc_ca_file': authority.directory / 'ca.crt', 'oidc_username_prefix': 'oidc:',
-            'oidc_groups_prefix': 'oidc:',
+            'oidc_groups_prefix': 'oidc:', 'oidc_signing_algs': ('ES256',),
+            'oidc_required_claim': ('hd=example.com', 'tier=gold'),
         }  # fmt: skip
         async with serve(**settings) as world:
             nobody = await world.user()
@@ -108,6 +112,7 @@ async def test_an_identity_provider_vouches_for_its_own_and_only_within_bounds(s
             for token in (
                 provider.token(exp=time.time() - 1), provider.token(exp=None), provider.token(aud='another'),
                 provider.token(nbf=time.time() + 600), provider.token(sub=None), provider.token(stranger),
+                provider.token(hd='example.org'), provider.token(tier=None), provider.token(iat=1, exp='soon'),
                 provider.token('x' * 32, 'HS256'), jwt.encode({'iss': provider.url}, '', 'none'),
             ):  # fmt: skip
                 assert await who(nobody, **bearer(token)) == 401
@@ -118,13 +123,54 @@ async def test_a_provider_without_a_prefix_cannot_make_anybody_of_the_system(ser
     async with service(authority, provider.routes()) as provider.url:
         settings = {
             'oidc_issuer_url': provider.url, 'oidc_client_id': 'kubeling', 'oidc_groups_claim': 'groups',
-            'oidc_ca_file': authority.directory / 'ca.crt',
+            'oidc_ca_file': authority.directory / 'ca.crt', 'oidc_username_prefix': '-', 'oidc_signing_algs': ('ES256',),
         }  # fmt: skip
         async with serve(**settings) as world:
             nobody = await world.user()
             found = await who(nobody, **bearer(provider.token(groups=['system:masters', 'dev'])))
             assert found == {'username': 'jane', 'groups': ['dev', 'system:authenticated']}
             assert await who(nobody, **bearer(provider.token(sub='system:admin'))) == 401
+
+
+@pytest.mark.parametrize(('claim', 'verified', 'name'), [
+    ('sub', None, '{url}#jane'), ('email', None, 'j@example.com'), ('email', True, 'j@example.com'),
+    ('email', False, None), ('email', 'yes', None),
+])  # fmt: skip
+async def test_names_of_a_provider_carry_its_address_unless_they_are_addresses(
+    serve: Any, authority: Any, claim: str, verified: Any, name: str | None
+):
+    provider = Provider()
+    async with service(authority, provider.routes()) as provider.url:
+        settings = {
+            'oidc_issuer_url': provider.url, 'oidc_client_id': 'kubeling', 'oidc_username_claim': claim,
+            'oidc_ca_file': authority.directory / 'ca.crt', 'oidc_signing_algs': ('ES256',),
+        }  # fmt: skip
+        async with serve(**settings) as world:
+            token = provider.token(email='j@example.com', email_verified=verified)
+            found = await who(await world.user(), **bearer(token))
+            assert (found['username'] if isinstance(found, dict) else found) == (
+                name.format(url=provider.url) if name else 401
+            )
+
+
+async def test_only_the_algorithms_that_were_named_are_believed(serve: Any, authority: Any):
+    provider = Provider()
+    async with service(authority, provider.routes()) as provider.url:
+        settings = {'oidc_issuer_url': provider.url, 'oidc_client_id': 'kubeling',
+                    'oidc_ca_file': authority.directory / 'ca.crt'}  # fmt: skip
+        async with serve(**settings) as world:
+            assert await who(await world.user(), **bearer(provider.token())) == 401  # the default is RS256 alone
+
+
+@pytest.mark.parametrize(('flags', 'why'), [
+    ({'oidc_issuer_url': 'http://x', 'oidc_client_id': 'c'}, 'oidc-issuer-url must be an https URL'),
+    ({'oidc_issuer_url': 'https://x'}, 'oidc-issuer-url and oidc-client-id belong together'),
+    ({'oidc_required_claim': ('hd',)}, 'oidc-required-claim: hd: claim=value expected'),
+    ({'oidc_signing_algs': ('HS256',)}, 'oidc-signing-algs: HS256'),
+])  # fmt: skip
+def test_settings_of_a_provider_that_make_no_sense_are_named(tmp_path: Path, flags: Any, why: str):
+    with pytest.raises(ValueError, match=why):
+        ApiConfig(tls_cert=tmp_path, tls_key=tmp_path, client_ca=tmp_path, **flags)
 
 
 async def test_a_token_webhook_is_asked_and_its_answer_counts(serve: Any, authority: Any, tmp_path: Path):
