@@ -106,6 +106,10 @@ class ApiConfig(Config):
         if (self.proxy_client_cert_file is None) != (self.proxy_client_key_file is None):
             raise ValueError('proxy-client-cert-file and proxy-client-key-file belong together')
         self._check_provider()
+        if self.service_account_key_file and self.service_account_signing_key_file is None:
+            raise ValueError('service-account-key-file needs service-account-signing-key-file')
+        if self.audit_policy_file is not None and self.audit_log_path is None:
+            raise ValueError('audit-policy-file needs audit-log-path')
         if self.node_port_min > self.node_port_max:
             raise ValueError('node-port-min must not exceed node-port-max')
         return self

@@ -21,6 +21,10 @@ T = TypeVar('T')
 log = structlog.get_logger('kcore.tasks')
 
 
+class BadSetting(Exception):
+    """Something that a person configured cannot be used; the text names it and is enough, without a traceback."""
+
+
 class Died(Exception):
     """An essential task ended; the process must end too."""
 
@@ -91,7 +95,10 @@ async def until_signalled(main: Coroutine[Any, Any, object]) -> int:
         return 0
     except BaseException as e:  # the last net of a process: say it, then exit
         for leaf in causes(e):
-            log.error('process died', err=f'{type(leaf).__name__}: {leaf}', exc_info=leaf)
+            if isinstance(leaf, BadSetting):
+                log.error('these settings cannot be used', err=str(leaf))
+            else:
+                log.error('process died', err=f'{type(leaf).__name__}: {leaf}', exc_info=leaf)
         return 1
     return 0
 

@@ -15,13 +15,14 @@ from pathlib import Path
 import structlog
 
 from kcore.env import Env
+from kcore.tasks import BadSetting
 
 ClientTls = Callable[[], ssl.SSLContext] | None
 """Asked at each connection; None for connections in clear text."""
 log = structlog.get_logger('kcore.tls')
 
 
-class BadCertificate(Exception):
+class BadCertificate(BadSetting):
     """Files that make no TLS identity; the text names them."""
 
 

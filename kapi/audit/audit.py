@@ -19,6 +19,7 @@ from kapi.authn.user import User
 from kapi.server.requestinfo import RequestInfo
 from kcore.env import AppendFile, Env
 from kcore.meta.times import format_micro
+from kcore.tasks import BadSetting
 
 Obj = dict[str, Any]
 Level = Literal['None', 'Metadata', 'Request', 'RequestResponse']
@@ -42,8 +43,8 @@ FILE_BYTES_MAX = 100 * 1024 * 1024
 _SECRET = frozenset({('', 'secrets'), ('authentication.k8s.io', 'tokenreviews')})
 
 
-class BadPolicy(Exception):
-    """A policy file that cannot be used; the text names the rule."""
+class BadPolicy(BadSetting):
+    """A policy file or a log that cannot be used; the text names the rule or the flag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Policy:
             rules = tuple(document['rules'])
             broken = next(_complaints(document), None)
         except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError) as e:
-            raise BadPolicy(f'{path}: no audit policy ({type(e).__name__}: {e})') from None
+            raise BadPolicy(f'{path}: no audit policy with rules ({e})') from None
         if broken is not None:
             raise BadPolicy(f'{path}: {broken}')
         omitted = frozenset(document.get('omitStages') or ())
@@ -189,7 +190,10 @@ class AuditLog:
         self._path = path
         self._env = env
         self._rotation = rotation
-        self._file: AppendFile | None = env.disk.open_append(path)
+        try:
+            self._file: AppendFile | None = env.disk.open_append(path)
+        except OSError as e:
+            raise BadPolicy(f'--audit-log-path {path}: {e.strerror}') from None
         self._torn = False
         """The last line is not whole, because the disk was full."""
 
@@ -234,7 +238,7 @@ class AuditLog:
 
 
 def audit_log(policy_file: Path | None, path: Path | None, env: Env, rotation: Rotation) -> AuditLog | None:
-    """None without a path. Without a policy all requests are kept. Raises BadPolicy, OSError."""
+    """None without a path. Without a policy all requests are kept. Raises BadPolicy."""
     if path is None:
         return None
     return AuditLog(Policy.load(policy_file, env) if policy_file is not None else EVERYTHING, path, env, rotation)

@@ -11,7 +11,7 @@ import structlog
 from kapi.authn import keys
 from kapi.authn.bearer import Bearer, TokenAuthenticator
 from kapi.authn.oidc import Oidc, OidcSettings
-from kapi.authn.remote import Remote, from_kubeconfig
+from kapi.authn.remote import BadRemote, Remote, from_kubeconfig
 from kapi.authn.service_account import ServiceAccountTokens
 from kapi.authn.static import BootstrapTokens, StaticTokens
 from kapi.authn.tokens import Tokens
@@ -50,7 +50,11 @@ def build(config: ApiConfig, env: Env, cache: Cache) -> Authentication:
         known.append(StaticTokens(config.token_auth_file, env))
     known += [ServiceAccountTokens(tokens, cache, env), BootstrapTokens(cache, env)]
     if config.oidc_issuer_url:
-        remote = Remote(config.oidc_issuer_url, ssl.create_default_context(cafile=_text(config.oidc_ca_file)))
+        try:
+            tls = ssl.create_default_context(cafile=_text(config.oidc_ca_file))
+        except (OSError, ssl.SSLError) as e:
+            raise BadRemote(f'--oidc-ca-file {config.oidc_ca_file}: no authority in PEM form ({e})') from None
+        remote = Remote(config.oidc_issuer_url, tls)
         remotes.append(remote)
         known.append(Oidc(_oidc(config), remote, env))
     if config.authentication_token_webhook_config_file is not None:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from kcore.env import Env
+from kcore.tasks import BadSetting
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -29,7 +30,7 @@ RELOAD_S = 1.0
 _CURVES = {'secp256r1': 'ES256', 'secp384r1': 'ES384', 'secp521r1': 'ES512'}
 
 
-class BadKey(Exception):
+class BadKey(BadSetting):
     """A key file that cannot be used; the text names it."""
 
 

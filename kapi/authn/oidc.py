@@ -62,10 +62,9 @@ class Oidc:
 
     async def _verify(self, token: str, head: Obj) -> Obj:
         key = await self._key(str(head.get('kid') or ''))
-        if head.get('alg') not in self._settings.algorithms or (
-            key.algorithm_name and key.algorithm_name != head['alg']
-        ):
-            raise BadToken(f'oidc: algorithm {head.get("alg")} is not accepted')
+        algorithm = head.get('alg')
+        if algorithm not in self._settings.algorithms or (key.algorithm_name and key.algorithm_name != algorithm):
+            raise BadToken(f'oidc: algorithm {algorithm} is not accepted')
         off = {'verify_exp': False, 'verify_nbf': False, 'verify_iat': False, 'verify_aud': False}
         try:
             claims: Obj = jwt.decode(token, key.key, algorithms=[head['alg']], options=off)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ import orjson
 import yaml
 
 from kcore.env import Env
+from kcore.tasks import BadSetting
 
 Obj = dict[str, Any]
 TIMEOUT_S = 10.0
@@ -28,7 +29,7 @@ class RemoteError(Exception):
     """No usable answer; the text says why."""
 
 
-class BadRemote(Exception):
+class BadRemote(BadSetting):
     """A configuration file that cannot be used; the text names it."""
 
 

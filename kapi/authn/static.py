@@ -20,12 +20,13 @@ from kapi.storage.cache import Cache
 from kcore.env import Env
 from kcore.meta.jointoken import TOKEN
 from kcore.meta.times import parse_time
+from kcore.tasks import BadSetting
 
 BOOTSTRAP_TYPE = 'bootstrap.kubernetes.io/token'
 BOOTSTRAPPERS = 'system:bootstrappers'
 
 
-class BadTokenFile(Exception):
+class BadTokenFile(BadSetting):
     """A token file that cannot be used; the text names the line."""
 
 
@@ -33,13 +34,17 @@ class StaticTokens:
     name = 'token file'
 
     def __init__(self, path: Path, env: Env) -> None:
-        """Raises BadTokenFile, OSError."""
+        """Raises BadTokenFile."""
         self._users: dict[str, User] = {}
-        for number, row in enumerate(csv.reader(env.disk.read(path).decode().splitlines()), 1):
+        try:
+            lines = env.disk.read(path).decode().splitlines()
+        except (OSError, UnicodeDecodeError) as e:
+            raise BadTokenFile(f'--token-auth-file {path}: {e}') from None
+        for number, row in enumerate(csv.reader(lines), 1):
             if not row:
                 continue
             if len(row) < 3 or not row[0] or not row[1]:
-                raise BadTokenFile(f'{path}: line {number}: token,user,uid expected')
+                raise BadTokenFile(f'--token-auth-file {path}: line {number}: token,user,uid expected')
             groups = tuple(g.strip() for g in row[3].split(',') if g.strip()) if len(row) > 3 else ()
             self._users[row[0]] = User(row[1], (*groups, AUTHENTICATED), row[2])
 

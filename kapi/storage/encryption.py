@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kapi.storage.base import Batch, Change, Check, Event, KeyMissing, Page, Storage, StorageError, Versioned
 from kcore.env import Env
+from kcore.tasks import BadSetting
 
 log = structlog.get_logger('kapi.encryption')
 PREFIXES = ('/registry/secrets/',)
@@ -36,7 +37,7 @@ KEYS_LOOK_S = 2.0
 """How often the key file is looked at; besides, whenever a value names a key that we do not know."""
 
 
-class BadKeyFile(Exception):
+class BadKeyFile(BadSetting):
     """A key file that cannot be used; the text names the line, never the key."""
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kapi.admission.chain import Attributes, Operation
+from kcore.tasks import BadSetting
 
 Function = Callable[[Attributes], Awaitable[None]]
 EVERY: tuple[Operation, ...] = ('CREATE', 'UPDATE', 'DELETE', 'CONNECT')
@@ -51,7 +52,7 @@ def validate(*resources: str, operations: Iterable[Operation] = EVERY) -> Any:
     return _marked('validate', resources, operations)
 
 
-class BadModule(Exception):
+class BadModule(BadSetting):
     """A module that cannot be loaded or holds no plugin; the text names it."""
 
 

@@ -123,7 +123,8 @@ async def test_a_provider_without_a_prefix_cannot_make_anybody_of_the_system(ser
     async with service(authority, provider.routes()) as provider.url:
         settings = {
             'oidc_issuer_url': provider.url, 'oidc_client_id': 'kubeling', 'oidc_groups_claim': 'groups',
-            'oidc_ca_file': authority.directory / 'ca.crt', 'oidc_username_prefix': '-', 'oidc_signing_algs': ('ES256',),
+            'oidc_ca_file': authority.directory / 'ca.crt', 'oidc_username_prefix': '-',
+            'oidc_signing_algs': ('ES256',),
         }  # fmt: skip
         async with serve(**settings) as world:
             nobody = await world.user()
