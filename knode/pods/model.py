@@ -136,6 +136,8 @@ class Stop:
     prestop: bool = True
     held: bool = False
     """Its turn has not come: the preStop hook runs, the signal waits."""
+    replaces: bool = False
+    """Another attempt follows, whatever the restart policy says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def restarts(view: View, record: Record, kind: Kind) -> bool:
     """Whether a finished attempt is followed by another."""
     if kind == 'ephemeral':
         return False
-    if kind == 'sidecar':
+    if kind == 'sidecar' or record.meta.get('replaced'):
         return True
     policy = view.restart_policy
     if kind == 'init':
@@ -169,9 +169,10 @@ def _unwell(view: View) -> list[Action]:
             probe = c.get('livenessProbe' if checks.started else 'startupProbe') or {}
             stops.append(Stop(r, float(probe.get('terminationGracePeriodSeconds') or grace), why))
         elif r.meta.get('image', c['image']) != c['image']:
-            stops.append(Stop(r, grace, f'Container {r.name} definition changed, will be restarted'))
+            text = f'Container {r.name} definition changed, will be restarted'
+            stops.append(Stop(r, grace, text, replaces=True))
         elif (changed := _resized(c, r)) and changed & _needs_restart(c):
-            stops.append(Stop(r, grace, f'Container {r.name} resize requires restart'))
+            stops.append(Stop(r, grace, f'Container {r.name} resize requires restart', replaces=True))
         elif changed:
             stops.append(Resize(r, c))
     return stops

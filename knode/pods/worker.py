@@ -341,6 +341,8 @@ class PodWorker:
                 await self._start(action)
                 self.wake()
             case Stop():
+                if action.replaces and not action.record.meta.get('replaced'):
+                    await self._annotate(action.record, {'replaced': True})
                 self.lifecycle.stop(action)
             case Resize():
                 await self._resize(action)
@@ -349,7 +351,12 @@ class PodWorker:
         handle, c = self.checkpoint.handle, action.container
         if handle is not None:
             await self.driver.resize(handle, action.record.id, limits_of(self.pod, c, self._host.pod_pids))
-            await self.driver.annotate(handle, action.record.id, {'resources': c.get('resources') or {}})
+            await self._annotate(action.record, {'resources': c.get('resources') or {}})
+
+    async def _annotate(self, record: Record, meta: Mapping[str, Any]) -> None:
+        """Keep facts where the next agent finds them. Raises ShimError."""
+        if self.checkpoint.handle is not None:
+            await self.driver.annotate(self.checkpoint.handle, record.id, meta)
 
     async def _open_sandbox(self) -> None:
         meta = self.pod['metadata']

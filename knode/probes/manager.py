@@ -136,7 +136,8 @@ class Prober:
             state.ready = passed
         elif not passed:
             kind = 'liveness' if key == 'livenessProbe' else 'startup'
-            state.failed = f'Container {r.name} failed {kind} probe, will be restarted'
+            once = self._worker.pod['spec'].get('restartPolicy') == 'Never' and r.meta.get('kind') != 'sidecar'
+            state.failed = f'Container {r.name} failed {kind} probe{"" if once else ", will be restarted"}'
         elif key == 'startupProbe':
             state.started = True
             state.begun.set()

@@ -259,3 +259,18 @@ def test_a_shortened_grace_reaches_a_sidecar_whose_hook_hangs(node):
 
     node.run(script)
     assert 'default/p' not in node.pods
+
+
+@pytest.mark.parametrize('policy', ['Always', 'OnFailure', 'Never'])
+def test_a_changed_image_restarts_a_container_whatever_its_policy(node, policy):
+    async def script():
+        pod = node.create('p', restartPolicy=policy)
+        await asyncio.sleep(5)
+        containers = [{**pod['spec']['containers'][0], 'image': 'alpine'}]
+        node.write({**pod, 'spec': {**pod['spec'], 'containers': containers}})
+        await asyncio.sleep(20)
+
+    node.run(script)
+    got = node.status('p')
+    assert (got['phase'], got['containerStatuses'][0]['restartCount']) == ('Running', 1)
+    assert [text for _, _, text in node.heard('p', 'Killing')] == ['Container c definition changed, will be restarted']

@@ -177,3 +177,15 @@ def test_a_command_that_takes_too_long_has_failed(subject):
 
     s.run(script)
     assert s.events == [(2.0, 'Liveness probe failed: command timed out: "slow" timed out after 2s')]
+
+
+def test_a_pod_that_never_restarts_does_not_announce_a_restart(subject):
+    s = subject(livenessProbe=probe('alive', failureThreshold=1))
+    s.pod['spec']['restartPolicy'] = 'Never'
+    s.answer = lambda argv: 1
+
+    async def script():
+        await asyncio.sleep(1)
+        assert s.checks().failed == 'Container c failed liveness probe'
+
+    s.run(script)

@@ -103,21 +103,21 @@ class VirtualNode:
             'apiVersion': 'v1', 'kind': 'Pod', 'metadata': meta,
             'spec': {'containers': containers, 'nodeName': 'n', 'terminationGracePeriodSeconds': 30, **spec},
         }  # fmt: skip
-        self._write(pod)
+        self.write(pod)
         return pod
 
     def delete(self, name: str, grace_s: int = 30) -> None:
         pod = self.pods[f'default/{name}']
         meta = {**pod['metadata'], 'deletionTimestamp': '2026-01-01T00:00:00Z', 'deletionGracePeriodSeconds': grace_s}
-        self._write({**pod, 'metadata': meta})
+        self.write({**pod, 'metadata': meta})
 
     def resize(self, name: str, **resources: Any) -> None:
         """Give the pod's only container other resources."""
         pod = self.pods[f'default/{name}']
         containers = [{**pod['spec']['containers'][0], 'resources': resources}]
-        self._write({**pod, 'spec': {**pod['spec'], 'containers': containers}})
+        self.write({**pod, 'spec': {**pod['spec'], 'containers': containers}})
 
-    def _write(self, pod: dict[str, Any]) -> None:
+    def write(self, pod: dict[str, Any]) -> None:
         old = self.pods.get(key_of(pod))
         self.pods[key_of(pod)] = pod
         for handler in self._handlers:
