@@ -26,6 +26,11 @@ authority, serve, world, api, env = _KAPI.authority, _KAPI.serve, _KAPI.world, _
 KUBECTL_TIMEOUT_S = 60
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker('as_root') and os.geteuid() != 0:
+        pytest.skip('only root can run containers as other users')
+
+
 class Kubectl:
     """The newest kubectl of this machine, on the API server in this process."""
 

@@ -593,6 +593,7 @@ USERS = '[sig-node] Security Context '
             USERS + 'should support container.SecurityContext.RunAsUser And container.SecurityContext.RunAsGroup [LinuxOnly] [Conformance]')),
     ],
 )  # fmt: skip
+@pytest.mark.as_root
 async def test_a_container_runs_as_the_user_it_names(world: World, pod: Obj, container: Obj, expected: str) -> None:
     spec = {'securityContext': pod, 'container': {'securityContext': container}}
     text = await world.output('p', 'sh', '-c', 'echo $(id -u) $(id -g)', **spec)
