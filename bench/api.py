@@ -23,7 +23,7 @@ from typing import cast
 import orjson
 import uvloop
 
-from bench.common import Figures, Settings, emit, kstore, latencies, now, percentile, rss_mb
+from bench.common import Figures, Settings, cpu_s, emit, kstore, latencies, now, percentile, rss_mb
 from kcore.env import Env
 from kctl.local.pki import Authority, Leaf
 
@@ -34,7 +34,6 @@ COLD_STARTS = 5
 FANOUT_WRITES = 300
 FANOUT_WRITERS = (1, 32)
 TIMED_WATCHERS = 20
-TICKS = os.sysconf('SC_CLK_TCK')
 PODS = '/api/v1/namespaces/default/pods'
 
 
@@ -45,8 +44,7 @@ class Server:
     tls: ssl.SSLContext
 
     def cpu_s(self) -> float:
-        fields = Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_s(self.pid)
 
 
 def pod(name: str) -> bytes:

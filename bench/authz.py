@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench.common import Figures, Settings, emit
+from bench.common import Figures, Settings, emit, now
 from kapi.authn.keys import FixedKeys, key_set, new_key
 from kapi.authn.service_account import ServiceAccountTokens
 from kapi.authn.tokens import Tokens
@@ -19,7 +19,7 @@ from kapi.authn.user import User
 from kapi.authz.node import NodeAuthorizer
 from kapi.authz.rbac import Rbac
 from kapi.authz.union import Attributes
-from kapi.server.fairness import Fairness
+from kapi.flow.fairness import Fairness
 from kapi.server.requestinfo import parse
 from kapi.storage.base import Versioned
 from kapi.storage.cache import Cache
@@ -56,7 +56,7 @@ def loaded(env: Env) -> Cache:
 
 
 def cases(cache: Cache, env: Env) -> dict[str, Call]:
-    rbac, node, fairness = Rbac(cache), NodeAuthorizer(cache), Fairness(cache, 600)
+    rbac, node, fairness = Rbac(cache), NodeAuthorizer(cache), Fairness(cache, 600, now)
     tokens = Tokens(FixedKeys(key_set(new_key())), ISSUER, (ISSUER,), env)
     accounts = ServiceAccountTokens(tokens, cache, env)
     entry = cache.peek('/registry/serviceaccounts/default/app')

@@ -28,6 +28,7 @@ from kcore.env import Env
 from kstore.client import StoreClient
 
 VALUE = b'x' * 256
+TICKS = os.sysconf('SC_CLK_TCK')
 MEMBERS = 3
 
 
@@ -256,6 +257,12 @@ def latencies(seconds: float, times: list[float], rate: str = 'ops_per_s') -> Fi
 def rss_mb(pid: int) -> float:
     status = Path(f'/proc/{pid}/status').read_text()
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith('VmRSS'))
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 Measure = Callable[[Target], Figures]
