@@ -12,7 +12,7 @@ from aiohttp import web
 
 from kapi.config import ApiConfig
 from kapi.server import bootstrap
-from kapi.server.listener import Listener
+from kapi.server.listener import Door, Listener
 from kapi.server.service import ApiServer
 from kapi.storage.base import StorageUnavailable
 from kapi.storage.encryption import KEYS_LOOK_S, EncryptedStorage, encrypted
@@ -99,21 +99,22 @@ async def _serve(server: ApiServer, tls: ssl.SSLContext, ready: Ready) -> NoRetu
     config = server.config
     low_level = Listener(
         server.handle, keepalive_timeout=KEEPALIVE_S, max_line_size=HEADER_BYTES_MAX, max_field_size=HEADER_BYTES_MAX,
-        access_log=None,
+        access_log=None, turns=server.fairness.turns,
     )  # fmt: skip
     runner = web.ServerRunner(low_level, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     host, port = split_address(config.listen)
-    site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024)
+    door = Door(low_level, tls, server.fairness.turns)
     try:
-        await site.start()
-        bound = runner.addresses[0]
-        address = config.advertise or f'{host}:{bound[1]}'
-        log.info('serving', address=address, rv=server.cache.revision)
-        ready()
-        try:
-            await bootstrap.keep_endpoints(server, address)
-        finally:
-            await bootstrap.leave(server, address)
+        address = config.advertise or f'{host}:{await door.open(host, port)}'
+        async with asyncio.TaskGroup() as group:
+            tasks.start_essential(group, 'door', door.run())
+            log.info('serving', address=address, rv=server.cache.revision)
+            ready()
+            try:
+                await bootstrap.keep_endpoints(server, address)
+            finally:
+                await bootstrap.leave(server, address)
+        raise AssertionError('unreachable')
     finally:
         await runner.cleanup()

@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 Obj = dict[str, Any]
-ANNOTATIONS = {'apf.kubernetes.io/autoupdate-spec': 'true'}
+AUTOUPDATE = 'apf.kubernetes.io/autoupdate-spec'
+ANNOTATIONS = {AUTOUPDATE: 'true'}
 
 
-def _limited(name: str, shares: int, queues: int = 0, hand: int = 0) -> Obj:
+def _limited(name: str, shares: int, lendable: int, queues: int = 0, hand: int = 0) -> Obj:
     response: Obj = {'type': 'Reject'}
     if queues:
         response = {'type': 'Queue', 'queuing': {'queues': queues, 'handSize': hand, 'queueLengthLimit': 50}}
-    limited = {'nominalConcurrencyShares': shares, 'limitResponse': response}
+    limited = {'nominalConcurrencyShares': shares, 'lendablePercent': lendable, 'limitResponse': response}
     return _object(name, {'type': 'Limited', 'limited': limited})
 
 
@@ -24,14 +25,14 @@ def _object(name: str, spec: Obj) -> Obj:
 
 
 LEVELS: tuple[Obj, ...] = (
-    _object('exempt', {'type': 'Exempt'}),
-    _limited('system', 30, 64, 6),
-    _limited('node-high', 40, 64, 6),
-    _limited('leader-election', 10, 16, 4),
-    _limited('workload-high', 40, 128, 6),
-    _limited('workload-low', 100, 128, 6),
-    _limited('global-default', 20, 128, 6),
-    _limited('catch-all', 5),
+    _object('exempt', {'type': 'Exempt', 'exempt': {'nominalConcurrencyShares': 0, 'lendablePercent': 0}}),
+    _limited('system', 30, 33, 64, 6),
+    _limited('node-high', 40, 25, 64, 6),
+    _limited('leader-election', 10, 0, 16, 4),
+    _limited('workload-high', 40, 50, 128, 6),
+    _limited('workload-low', 100, 90, 128, 6),
+    _limited('global-default', 20, 50, 128, 6),
+    _limited('catch-all', 5, 0),
 )
 
 
@@ -50,6 +51,10 @@ def account(namespace: str, name: str) -> Obj:
 def _resources(verbs: list[str], groups: list[str], resources: list[str], namespaces: list[str]) -> Obj:
     rule: Obj = {'verbs': verbs, 'apiGroups': groups, 'resources': resources, 'namespaces': namespaces}
     return {**rule, 'clusterScope': True}
+
+
+def _namespaced(verbs: list[str], group: str, resource: str) -> Obj:
+    return {'verbs': verbs, 'apiGroups': [group], 'resources': [resource], 'namespaces': ['*']}
 
 
 _ALL = _resources(['*'], ['*'], ['*'], ['*'])
@@ -76,20 +81,30 @@ def _rule(subjects: list[Obj], *resources: Obj, paths: Obj | None = None) -> Obj
 _MANAGER, _SCHEDULER = user('system:kube-controller-manager'), user('system:kube-scheduler')
 _NODE_RESOURCES = (
     _resources(['*'], [''], ['nodes', 'nodes/status'], ['*']),
-    _resources(['*'], ['coordination.k8s.io'], ['leases'], ['*']),
+    _namespaced(['*'], 'coordination.k8s.io', 'leases'),
 )
-_LEASES = _resources(_WRITES, ['coordination.k8s.io'], ['leases'], ['*'])
+_LEASES = _namespaced(_WRITES, 'coordination.k8s.io', 'leases')
+_SYSTEM_ACCOUNTS = account('kube-system', '*')
+_ENDPOINTS_WRITERS = [
+    _MANAGER, account('kube-system', 'endpoint-controller'), account('kube-system', 'endpointslicemirroring-controller')
+]  # fmt: skip
 _EVERYBODY = [group('system:authenticated'), group('system:unauthenticated')]
+MANDATORY = frozenset({'exempt', 'catch-all'})
+"""Schemas and levels that hold even if somebody deletes them."""
 SCHEMAS: tuple[Obj, ...] = (
     _schema('exempt', 'exempt', 1, '', _rule([group('system:masters')], _ALL, paths=_PATHS)),
     _schema('probes', 'exempt', 2, '', {'subjects': list(_EVERYBODY), 'nonResourceRules': [_HEALTH]}),
-    _schema('system-leader-election', 'leader-election', 100, 'ByUser', _rule([_MANAGER, _SCHEDULER], _LEASES)),
+    _schema('system-leader-election', 'leader-election', 100, 'ByUser',
+            _rule([_MANAGER, _SCHEDULER, _SYSTEM_ACCOUNTS], _LEASES)),
+    _schema('endpoint-controller', 'workload-high', 150, 'ByUser',
+            _rule(_ENDPOINTS_WRITERS, _namespaced(_WRITES, '', 'endpoints'))),
+    _schema('workload-leader-election', 'leader-election', 200, 'ByUser', _rule([_SYSTEM_ACCOUNTS], _LEASES)),
     _schema('system-node-high', 'node-high', 400, 'ByUser', _rule([group('system:nodes')], *_NODE_RESOURCES)),
     _schema('system-nodes', 'system', 500, 'ByUser', _rule([group('system:nodes')], _ALL, paths=_PATHS)),
     _schema('kube-controller-manager', 'workload-high', 800, 'ByNamespace', _rule([_MANAGER], _ALL, paths=_PATHS)),
     _schema('kube-scheduler', 'workload-high', 800, 'ByNamespace', _rule([_SCHEDULER], _ALL, paths=_PATHS)),
     _schema('kube-system-service-accounts', 'workload-high', 900, 'ByNamespace',
-            _rule([account('kube-system', '*')], _ALL, paths=_PATHS)),
+            _rule([_SYSTEM_ACCOUNTS], _ALL, paths=_PATHS)),
     _schema('service-accounts', 'workload-low', 9000, 'ByUser',
             _rule([group('system:serviceaccounts')], _ALL, paths=_PATHS)),
     _schema('global-default', 'global-default', 9900, 'ByUser', _rule(list(_EVERYBODY), _ALL, paths=_PATHS)),

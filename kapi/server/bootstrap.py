@@ -7,6 +7,7 @@ keeps a key with a time to live under `/registry/masterleases/`, and the endpoin
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
@@ -16,6 +17,7 @@ from kapi.authn.user import SYSTEM
 from kapi.authz import flow_defaults, policy
 from kapi.authz.reconcile import mended
 from kapi.errors import AlreadyExists, ApiError, InvalidObject, NotFound
+from kapi.flow.objects import updated
 from kapi.registry.store import Write
 from kapi.server.repair import AddressRepair
 from kapi.storage.base import KeyExists, KeyMissing, StorageError, Versioned
@@ -66,11 +68,18 @@ async def bootstrap(server: ApiServer) -> None:
     roles = [('clusterroles', o) for o in policy.cluster_roles()]
     roles += [('clusterrolebindings', o) for o in policy.cluster_role_bindings()]
     await asyncio.gather(
-        *(_mend(server, policy.GROUP, plural, obj) for plural, obj in roles),
-        *(ensure(server, FLOW_GROUP, 'prioritylevelconfigurations', '', clone(o)) for o in flow_defaults.LEVELS),
-        *(ensure(server, FLOW_GROUP, 'flowschemas', '', clone(o)) for o in flow_defaults.SCHEMAS),
+        *(_mend(server, policy.GROUP, plural, obj, mended) for plural, obj in roles), ensure_flows(server)
     )
     server.bootstrapped = True
+
+
+async def ensure_flows(server: ApiServer) -> None:
+    """Levels first, that no schema leads nowhere. Raises StorageUnavailable."""
+    for plural, objects in (
+        ('prioritylevelconfigurations', flow_defaults.LEVELS),
+        ('flowschemas', flow_defaults.SCHEMAS),
+    ):
+        await asyncio.gather(*(_mend(server, FLOW_GROUP, plural, clone(o), updated) for o in objects))
 
 
 async def _ensure_service(server: ApiServer, obj: Obj) -> None:
@@ -85,8 +94,8 @@ async def _ensure_service(server: ApiServer, obj: Obj) -> None:
     await ensure(server, '', 'services', 'default', obj)
 
 
-async def _mend(server: ApiServer, group: str, plural: str, wanted: Obj) -> None:
-    """Create, or add what is missing. Raises StorageUnavailable."""
+async def _mend(server: ApiServer, group: str, plural: str, wanted: Obj, merge: Callable[[Obj, Obj], Obj]) -> None:
+    """Create, or change what `merge` finds to be changed. Raises StorageUnavailable."""
     kind = server.catalog.find(group, 'v1', plural)
     if kind is None:
         return
@@ -95,11 +104,11 @@ async def _mend(server: ApiServer, group: str, plural: str, wanted: Obj) -> None
     if entry is None:
         await ensure(server, group, plural, '', wanted)
         return
-    if mended(clone(entry.obj), wanted) == entry.obj:
+    if merge(clone(entry.obj), wanted) == entry.obj:
         return
 
     async def transform(old: Obj) -> Obj:
-        return mended(old, wanted)
+        return merge(old, wanted)
 
     await server.registry.update(kind, '', name, transform, Write(SYSTEM))
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from kapi.audit.audit import UNHEARD, Decision
 from kapi.authn.user import ANONYMOUS, User
+from kapi.flow.fairness import Seat
 from kapi.registry.kind import Kind
 from kapi.server.negotiation import PLAIN, Form
 from kapi.server.requestinfo import RequestInfo
@@ -58,6 +59,9 @@ class Context:
     audit: Decision = UNHEARD
     audit_body: bytes = b''
     """The request's body as it came, if the audit log wants it."""
+    admitted: bool = False
+    """Whether it is known who asks, and the request has had its turn."""
+    seat: Seat | None = None
     on_exit: list[Callable[[], None]] = field(default_factory=list)
 
     @property

@@ -26,10 +26,6 @@ class Metrics:
         self.longrunning = Gauge(
             'apiserver_longrunning_requests', 'Watches and streams open.', ('verb', 'resource'), registry=self.registry
         )
-        self.rejected = Counter(
-            'apiserver_flowcontrol_rejected_requests_total', 'Requests refused with 429.', ('request_kind',),
-            registry=self.registry,
-        )  # fmt: skip
         self.watch_events = Counter(
             'apiserver_watch_events_total', 'Watch events sent.', ('resource',), registry=self.registry
         )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import platform
+from datetime import timedelta
 from typing import Any
 
 import orjson
 
 from kapi.errors import MethodNotAllowed, NotAcceptable, UnknownPath
+from kapi.flow import dump
 from kapi.registry.options import text
 from kapi.server import openapiv2, openid
 from kapi.server.context import Context, Reply
 from kapi.server.discovery import asked_version
 from kapi.server.health import health
 from kapi.server.negotiation import JSON, PLAIN, negotiate
+from kcore.meta.times import format_micro
 from kcore.metrics import CONTENT_TYPE, render
 
 Obj = dict[str, Any]
@@ -44,6 +47,8 @@ async def nonresource(ctx: Context) -> Reply:
     if path.startswith(HEALTH):
         checks = ctx.server.ready_checks if path.startswith('/readyz') else ctx.server.live_checks
         return await health(path, ctx.info.query, checks)
+    if path.startswith(dump.PREFIX):
+        return _dump(ctx, path.removeprefix(dump.PREFIX))
     if path == '/metrics':
         return Reply(render(ctx.server.metrics.registry), content_type=CONTENT_TYPE)
     if path in openid.PATHS:
@@ -60,6 +65,24 @@ async def nonresource(ctx: Context) -> Reply:
     if path == '/':
         return Reply(orjson.dumps({'paths': _paths(ctx)}))
     raise UnknownPath(path)
+
+
+def _dump(ctx: Context, what: str) -> Reply:
+    """State of priority and fairness. Raises UnknownPath."""
+    fair, clock = ctx.server.fairness, ctx.server.env.clock
+    fair.refresh()
+    shown = list(fair.levels.values())
+    match what:
+        case 'dump_priority_levels':
+            rows = dump.levels(shown, fair.counts())
+        case 'dump_queues':
+            rows = dump.queues(shown)
+        case 'dump_requests':
+            now, wall = clock.monotonic(), clock.wall()
+            rows = dump.requests(shown, lambda since: format_micro(wall - timedelta(seconds=now - since)))
+        case _:
+            raise UnknownPath(ctx.info.path)
+    return Reply(dump.table(rows).encode(), content_type='text/plain; charset=utf-8')
 
 
 def _known(ctx: Context, path: str) -> bool:

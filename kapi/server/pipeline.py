@@ -16,10 +16,13 @@ from aiohttp import web
 from kapi.authn.user import ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User
 from kapi.authz.union import Attributes, Decision
 from kapi.errors import ApiError, BadRequest, DeadlineExceeded, Forbidden, Unauthorized, UnknownPath, known
+from kapi.flow import inflight, work
+from kapi.registry.catalog import key_prefix
 from kapi.registry.options import text
-from kapi.server import audit, flow, negotiation, requestinfo
+from kapi.server import audit, negotiation, requestinfo
 from kapi.server.context import Context, Reply
 from kapi.server.dispatch import dispatch
+from kapi.server.listener import Connection
 from kapi.server.respond import error_reply, finish, not_found_text
 from kcore.meta.gvk import Resource
 from kcore.meta.selectors import parse_field_selector
@@ -28,6 +31,9 @@ log = structlog.get_logger('kapi.request')
 
 Stage = Callable[[Context], Awaitable[None]]
 EXTRA = 'impersonate-extra-'
+REFUSED = 'refused'
+"""The flow, for reading, of connections of which nobody knows whose they are."""
+_WIDE = frozenset({'list', 'watch', 'deletecollection'})
 SLOW_REQUEST_S = 1.0
 """Slower requests are logged at info level."""
 
@@ -73,23 +79,37 @@ async def authenticate(ctx: Context) -> None:
 async def in_flight_limit(ctx: Context) -> None:
     """So many at once; the rest gets 429."""
     server, info = ctx.server, ctx.info
-    if info.long_running or flow.exempt(info, ctx.user):
+    if info.long_running or inflight.exempt(info, ctx.user):
         return
     kind = server.in_flight.enter(info)
     ctx.on_exit.append(lambda: server.in_flight.leave(kind))
 
 
 async def fairness(ctx: Context) -> None:
-    """Wait for a seat of the request's priority level. Raises TooManyRequests."""
-    info = ctx.info
-    if info.long_running or flow.exempt(info, ctx.user):
-        return
-    ticket = ctx.server.fairness.classify(info, ctx.user)
-    await ticket.level.enter(ticket.flow)
-    ctx.on_exit.append(ticket.level.leave)
-    if ticket.schema_uid:
-        ctx.answer_headers['X-Kubernetes-PF-FlowSchema-UID'] = ticket.schema_uid
-        ctx.answer_headers['X-Kubernetes-PF-PriorityLevel-UID'] = ticket.level.uid
+    """Wait for a seat of the request's priority level; a watch keeps it until it has begun. Raises Refused."""
+    info, fair = ctx.info, ctx.server.fairness
+    if not info.long_running or info.verb == 'watch':
+        ticket = fair.classify(info, ctx.user)
+        if ticket.schema_uid:
+            ctx.answer_headers['X-Kubernetes-PF-FlowSchema-UID'] = ticket.schema_uid
+            ctx.answer_headers['X-Kubernetes-PF-PriorityLevel-UID'] = ticket.level.uid
+        if isinstance(ctx.raw.protocol, Connection):
+            ctx.raw.protocol.flow = '' if ticket.level.exempt else ticket.flow
+        if not inflight.exempt(info, ctx.user):
+            ctx.seat = await fair.enter(ticket, _width(ctx, ticket.level.width_max))
+            ctx.on_exit.append(ctx.seat.leave)
+    ctx.admitted = True
+
+
+def _width(ctx: Context, most: int) -> int:
+    """In seats, at most so many."""
+    info, server = ctx.info, ctx.server
+    if most == 1 or info.verb not in _WIDE:
+        return 1
+    kind = server.catalog.find(info.group, info.version, info.plural)
+    if kind is None:
+        return 1
+    return work.width(info, len(server.cache.resource(key_prefix(kind.storage or kind.resource)).keys), most)
 
 
 async def impersonate(ctx: Context) -> None:
@@ -238,7 +258,16 @@ async def serve(ctx: Context) -> web.StreamResponse:
     took = clock.monotonic() - begun
     _account(ctx, reply, took)
     audit.answered(ctx, reply, crashed=crashed)
+    if not ctx.admitted:
+        await _refuse(ctx)
     return await finish(ctx, reply) if isinstance(reply, Reply) else reply
+
+
+async def _refuse(ctx: Context) -> None:
+    """Let others have their turn before a client is told, for it may ask again at once; read few of those a turn."""
+    if isinstance(ctx.raw.protocol, Connection):
+        ctx.raw.protocol.flow = ctx.raw.protocol.flow or REFUSED
+    await ctx.server.fairness.turns.refusals.turn()
 
 
 def _account(ctx: Context, reply: Reply | web.StreamResponse, took: float) -> None:

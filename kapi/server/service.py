@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -25,15 +26,17 @@ from kapi.authz.webhook import WebhookAuthorizer
 from kapi.config import ApiConfig
 from kapi.crd.controller import Definitions
 from kapi.crd.registrar import Registrar
+from kapi.flow import inflight, keeper
+from kapi.flow.fairness import Fairness
+from kapi.flow.stats import FlowCollector
 from kapi.registry.addresses import ServiceAddresses
 from kapi.registry.catalog import Catalog
 from kapi.registry.kind import Kind
 from kapi.registry.store import Registry
-from kapi.server import flow, requestinfo
+from kapi.server import requestinfo
 from kapi.server.context import Context, Reply
 from kapi.server.deadlines import Deadlines
 from kapi.server.discovery import Discovery
-from kapi.server.fairness import Fairness
 from kapi.server.kubelet import Kubelets
 from kapi.server.metrics import Metrics
 from kapi.server.openapi import OpenApi
@@ -75,11 +78,13 @@ class ApiServer:
         self.registry.hooks['services'] = self.addresses
         self.registry.ttl_s = {'events': config.event_ttl_s, 'events.events.k8s.io': config.event_ttl_s}
         self.deadlines = Deadlines()
-        self.in_flight = flow.InFlight(config.max_requests_inflight, config.max_mutating_requests_inflight)
-        self.fairness = Fairness(self.cache, config.max_requests_inflight + config.max_mutating_requests_inflight)
+        reads_max, writes_max = config.max_requests_inflight, config.max_mutating_requests_inflight
+        self.in_flight = inflight.InFlight(reads_max, writes_max)
+        self.fairness = Fairness(self.cache, reads_max + writes_max, env.clock.monotonic)
         rotation = Rotation(config.audit_log_maxsize * 2**20, config.audit_log_maxbackup)
         self.audit_log = audit_log(config.audit_policy_file, config.audit_log_path, env, rotation)
         self.metrics = Metrics()
+        self.metrics.registry.register(FlowCollector(self.fairness))
         self.streams = 0
         """Upgraded connections passed on at this moment."""
         self.kubelets = Kubelets(config, env)
@@ -120,7 +125,12 @@ class ApiServer:
 
     def background(self) -> tuple[tuple[str, Callable[[], Coroutine[Any, Any, object]]], ...]:
         """(name, task) of what runs beside the requests; each is started anew when it fails."""
-        return (('definitions', Definitions(self).run), ('apiservices', ApiServices(self).run))
+        return (
+            ('definitions', Definitions(self).run),
+            ('apiservices', ApiServices(self).run),
+            ('flow schemas', partial(keeper.keep, self)),
+            ('seats', partial(keeper.lend, self)),
+        )
 
     async def _storage_check(self) -> str:
         try:

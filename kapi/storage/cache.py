@@ -99,11 +99,12 @@ class ResourceCache:
                 self.keys.append(item.key)
         self.entries[item.key] = Entry(item.key, item.value, item.rv)
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: Event) -> int:
+        """Take a change in and tell the watchers; how many they were."""
         prev = self.entries.get(event.key)
         if event.deleted:
             if prev is None:
-                return
+                return 0
             del self.entries[event.key]
             del self.keys[bisect_left(self.keys, event.key)]
             change = CacheEvent('DELETED', Entry(event.key, event.value or prev.value, event.rv), prev)
@@ -120,7 +121,7 @@ class ResourceCache:
         below = event.key[len(self.prefix) :]
         namespace = below.partition('/')[0] if '/' in below else ''
         scopes = (self.prefix, f'{self.prefix}{namespace}/', event.key) if namespace else (self.prefix, event.key)
-        self.hub.publish(change, scopes)
+        return self.hub.publish(change, scopes)
 
     def since(self, rv: int, scope: str) -> Iterator[CacheEvent]:
         """Events after `rv` under `scope`. The caller has compared `rv` with `floor`."""
@@ -142,6 +143,8 @@ class Cache:
         self._resources: dict[str, ResourceCache] = {}
         self.revision = 0
         """The cache reflects the store at this revision."""
+        self.told = 0
+        """How often a watcher was told of a change."""
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._ticket = 0
         self._asking: asyncio.Future[int] | None = None
@@ -212,7 +215,7 @@ class Cache:
     def _absorb(self, batch: Batch) -> None:
         for event in batch.events:
             if event.rv > self.revision:  # a resumed watch may repeat its last revision
-                self.resource(resource_prefix(event.key)).apply(event)
+                self.told += self.resource(resource_prefix(event.key)).apply(event)
         self._advance(batch.rv)
 
     def _advance(self, rv: int) -> None:

@@ -118,12 +118,16 @@ class Hub:
             if not group:
                 del self._groups[scope]
 
-    def publish(self, event: CacheEvent, scopes: tuple[str, ...]) -> None:
+    def publish(self, event: CacheEvent, scopes: tuple[str, ...]) -> int:
+        """Tell those whom it may concern; how many they were."""
+        told = 0
         for scope in scopes:
             group = self._groups.get(scope)
             if group:
+                told += len(group)
                 for watcher in tuple(group):
                     watcher.offer(event)
+        return told
 
     def everyone(self) -> Iterator[Watcher]:
         for group in tuple(self._groups.values()):

@@ -8,6 +8,8 @@ inside the stream (HTTP 200, one ERROR event), because that is where reflectors 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,8 @@ TIMEOUT_MIN_S = 1800
 """A watch without `timeoutSeconds` lasts between this and twice this, so that clients do not come back all at once."""
 FRAMES_BYTES_MAX = 1024 * 1024
 """Initial events are written in pieces of about this size."""
+SEAT_S_MAX = 15.0
+"""Whoever takes longer to read them keeps no seat."""
 INITIAL_END = 'k8s.io/initial-events-end'
 
 
@@ -109,7 +113,7 @@ def _opened(ctx: Context, watcher: Watcher | None) -> Sink:
     if websockets.wanted(ctx.raw):
         return Lines(ctx.raw, on_left=watcher.wake if watcher is not None else None)
     response = web.StreamResponse(headers={'Content-Type': 'application/json', 'Audit-Id': ctx.audit_id,
-                                           'Cache-Control': 'no-cache, private'})  # fmt: skip
+                                           'Cache-Control': 'no-cache, private', **ctx.answer_headers})  # fmt: skip
     for message in ctx.warnings:
         response.headers.add('Warning', warning_header(message))
     response.enable_chunked_encoding()
@@ -180,11 +184,25 @@ class _Stream:
         self.watcher.on_cut = transport.abort if transport is not None else None
         self._arm()
         try:
-            await self._write_initial(initial)
+            with self._seated():
+                await self._write_initial(initial)
             await self._follow()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+
+    @contextlib.contextmanager
+    def _seated(self) -> Iterator[None]:
+        """Keep the seat so long; what the watch costs later is the writers' affair, a slow reader its own."""
+        if self.ctx.seat is None:
+            yield
+            return
+        bound = self.loop.call_later(SEAT_S_MAX, self.ctx.seat.leave)
+        try:
+            yield
+        finally:
+            bound.cancel()
+            self.ctx.seat.leave()
 
     async def _write_initial(self, initial: list[Entry]) -> None:
         render, name = self.view.render, self.view.name

@@ -203,7 +203,7 @@ async def test_a_watch_whose_bell_rang_while_it_wrote_ends_all_the_same(env):
     metrics = SimpleNamespace(watch_events=SimpleNamespace(labels=lambda _: SimpleNamespace(inc=lambda _: None)))
     server = SimpleNamespace(env=env, metrics=metrics, cache=SimpleNamespace(revision=9))
     transport = SimpleNamespace(abort=lambda: None, is_closing=lambda: False)
-    ctx: Any = SimpleNamespace(server=server, raw=SimpleNamespace(transport=transport), form=watches.Form())
+    ctx: Any = SimpleNamespace(server=server, raw=SimpleNamespace(transport=transport), form=watches.Form(), seat=None)
     watcher, sink = Watcher(None), _SlowSink()
     options = ListOptions(watch=True, bookmarks=True, timeout_s=1)
     stream = watches._Stream(ctx, kind, options, view=watches.View('', None), watcher=watcher, response=sink)

@@ -1,16 +1,20 @@
-"""Connections that never come to the point, and too many of them."""
+"""Connections that never come to the point, too many of them, and whose turn it is to be let in and to be read."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from kapi.server.listener import Listener
+from kapi.flow.turns import READS_OF_FLOW, Turns
+from kapi.server.listener import HELD_BYTES_MAX, Door, Listener
+from kcore import tasks
 
 
 @contextlib.asynccontextmanager
@@ -115,3 +119,133 @@ async def test_a_large_body_in_small_pieces_is_no_large_head():
             await writer.drain()
         assert b'200' in await reader.readline()
         writer.close()
+
+
+REQUEST = b'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+
+
+@contextlib.asynccontextmanager
+async def crowd(turns: Turns, flows: list[str]) -> AsyncIterator[tuple[list[str], list[asyncio.StreamWriter]]]:
+    """(flows of the requests as they are heard, a writer for each connection), each connection known by its flow."""
+    heard: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        heard.append(request.protocol.flow or '-')
+        request.protocol.flow = request.headers.get('Flow', request.protocol.flow)
+        return web.Response(text='ok')
+
+    runner = web.ServerRunner(Listener(answer, turns=turns), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, '127.0.0.1', 0).start()
+    writers = []
+    async with asyncio.timeout(30):
+        for flow in flows:
+            reader, writer = await asyncio.open_connection('127.0.0.1', runner.addresses[0][1])
+            writer.write(b'GET / HTTP/1.1\r\nHost: x\r\nFlow: %b\r\n\r\n' % flow.encode())
+            await reader.readuntil(b'ok')
+            writers.append(writer)
+        heard.clear()
+        yield heard, writers
+    for writer in writers:
+        writer.close()
+    await runner.cleanup()
+
+
+async def until(heard: list[str], count: int) -> None:
+    while len(heard) < count:
+        await asyncio.sleep(0)
+
+
+async def test_of_a_flood_that_comes_at_once_few_are_read_before_a_quiet_client():
+    turns = Turns(lambda: 0)
+    async with crowd(turns, ['flood'] * 60 + ['quiet']) as (heard, writers):
+        for writer in writers:  # the quiet one last
+            writer.write(REQUEST)
+        await until(heard, len(writers))
+        assert heard.index('quiet') <= 3 * READS_OF_FLOW
+        assert heard.count('flood') == 60, 'everybody is heard in the end'
+
+
+async def test_a_body_that_waits_to_be_read_is_bounded_and_arrives_whole():
+    turns = Turns(lambda: 0)
+    sizes: list[int] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        sizes.append(len(await request.read()))
+        request.protocol.flow = 'uploads'
+        return web.Response(text='ok')
+
+    runner = web.ServerRunner(Listener(answer, turns=turns), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, '127.0.0.1', 0).start()
+    body = b'x' * (5 * HELD_BYTES_MAX)
+    post = b'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n' % len(body)
+
+    async def upload() -> None:
+        reader, writer = await asyncio.open_connection('127.0.0.1', runner.addresses[0][1])
+        for _ in range(3):
+            writer.write(post + body)
+            await reader.readuntil(b'ok')
+        writer.close()
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(upload() for _ in range(12)))
+    await runner.cleanup()
+    assert sizes == [len(body)] * 36
+
+
+async def test_a_client_that_leaves_while_its_bytes_wait_is_no_loss():
+    turns = Turns(lambda: 0)
+    async with crowd(turns, ['flood'] * 40) as (heard, writers):
+        for writer in writers:
+            writer.write(REQUEST)
+        for writer in writers[20:]:
+            writer.transport.abort()
+        await until(heard, 20)
+
+
+async def test_connections_that_come_at_once_are_let_in_by_turns(authority: Any):
+    turns = Turns(lambda: 0)
+    order: list[str] = []
+    turn = turns.arrivals.turn
+
+    async def arrived() -> None:
+        await turn()
+        order.append('connection')
+
+    turns.arrivals.turn = arrived
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.Response(text='ok')
+
+    listener = Listener(answer, turns=turns)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*authority.issue('door', 'localhost'))
+    door = Door(listener, tls, turns)
+    port = await door.open('127.0.0.1', 0)
+    running = tasks.start_detached('door', door.run())
+
+    async def request() -> None:
+        await turns.refusals.turn()
+        order.append('request')
+        if order.count('request') == 5_000:
+            order.append('end')
+
+    client = ssl.create_default_context(cafile=str(authority.directory / 'ca.crt'))
+    client.check_hostname = False
+
+    async def connect() -> bytes:
+        reader, writer = await asyncio.open_connection('127.0.0.1', port, ssl=client)
+        writer.write(REQUEST)
+        said = await reader.readuntil(b'ok')
+        writer.close()
+        return said
+
+    async with asyncio.timeout(30):
+        asking = [asyncio.ensure_future(request()) for _ in range(5_000)]
+        assert all(await asyncio.gather(*(connect() for _ in range(10))))
+        await asyncio.gather(*asking)
+    await tasks.stop(running)
+    await listener.shutdown(0.1)
+    assert order.count('connection') == 10
+    assert all(pair != ('connection', 'connection') for pair in pairwise(order[: order.index('end')]))

@@ -1,0 +1,1 @@
+"""Who is served when everybody asks at once: priority levels, fair queues, turns, in-flight limits."""
