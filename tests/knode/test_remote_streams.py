@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import struct
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import aiohttp
 import orjson
@@ -90,7 +92,8 @@ async def node(rig: Any) -> AsyncIterator[SimpleNamespace]:
     )  # fmt: skip
     manager = SimpleNamespace(find=lambda namespace, name: worker if name == 'p' else None)
     config = NodeConfig(name='n', kubeconfig='/dev/null', data_dir='/', listen='127.0.0.1:0')
-    stats, access = SimpleNamespace(add_routes=lambda router: None), Access(config, rig.env, SimpleNamespace())  # type: ignore[arg-type]
+    stats = SimpleNamespace(add_routes=lambda router: None, configz=mock.AsyncMock())
+    access = Access(config, rig.env, SimpleNamespace())  # type: ignore[arg-type]
     server = NodeServer(config, rig.env, manager, stats, access)  # type: ignore[arg-type]
     await server.start()
 
@@ -222,17 +225,29 @@ async def test_a_command_that_takes_no_input_ends_when_its_client_leaves(
 
 @pytest.fixture
 async def echo() -> AsyncIterator[int]:
-    """A server in the pod that gives back what it gets."""
+    """A server in the pod that gives back what it gets. At the end it leaves no connection half closed."""
+    serving: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        with contextlib.suppress(ConnectionError):
+            try:
+                while data := await reader.read(65536):
+                    writer.write(data)
+                    await writer.drain()
+            finally:
+                writer.close()
+                await writer.wait_closed()
 
     server = await asyncio.start_server(serve, '127.0.0.1', 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
+    for task in serving:
+        task.cancel()
+    if serving:
+        await asyncio.wait(serving)
 
 
 async def test_twenty_connections_are_forwarded_at_once(node: Any, echo: int) -> None:
