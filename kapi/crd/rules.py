@@ -115,11 +115,11 @@ def _check(source: str, program: Program, props: Props) -> int:
     """What a type checker would say of names; returns the depth of loops."""
     bare = _STRINGS.sub('""', source)
     for name in program.functions():
-        if re.match(r'[A-Za-z]', name) and name not in engine()[1] and name not in _NATIVE:
+        if re.match(r'[A-Za-z]', name) and name not in engine()[1] and name not in NATIVE:
             raise RuleError(f"compilation failed: ERROR: <input>: undeclared reference to '{name}' (in container '')")
     bound = set(re.findall(r'\(\s*([A-Za-z_]\w*)\s*,', bare))
     for name in program.variables():
-        if name not in {'self', 'oldSelf'} and name not in bound and name not in _NATIVE:
+        if name not in {'self', 'oldSelf'} and name not in bound and name not in NATIVE:
             raise RuleError(f"compilation failed: ERROR: <input>: undeclared reference to '{name}' (in container '')")
     for found in _PATHS.finditer(bare):
         names = [n.strip() for n in found.group(1).split('.') if n.strip()]
@@ -129,7 +129,7 @@ def _check(source: str, program: Program, props: Props) -> int:
     return _depth(bare)
 
 
-_NATIVE = frozenset(
+NATIVE = frozenset(
     (
         'size', 'contains', 'startsWith', 'endsWith', 'matches', 'has', 'int', 'uint', 'double', 'string', 'bytes',
         'bool', 'timestamp', 'duration', 'type', 'dyn', 'list', 'map', 'null_type', 'optional', 'of', 'none',

@@ -26,10 +26,12 @@ from kapi.admission.plugins.taint_nodes import TaintNodesByCondition
 from kapi.admission.plugins.token_secret import TokenSecret
 from kapi.admission.plugins.validating_policy import ValidatingPolicies
 from kapi.admission.plugins.webhooks import Conform, MutatingWebhooks, ValidatingWebhooks
+from kapi.admission.typechecking import TypeChecking
 from kapi.admission.webhooks.client import WebhookClient
 from kapi.authn.tokens import Tokens
 from kapi.authz.rbac import Rbac
 from kapi.authz.union import Union
+from kapi.registry.kind import Kind
 from kapi.storage.cache import Cache
 from kcore.env import Env
 from kcore.meta.gvk import Resource
@@ -46,6 +48,8 @@ class Needs:
     rbac: Rbac
     tokens: Tokens
     find_kind: Find
+    find_resource: Callable[[str, str, str], Kind | None]
+    """The kind of a group, version and plural."""
     authority: Callable[[], bytes]
     """The client CA (PEM), which token Secrets carry as `ca.crt`."""
     webhooks: WebhookClient
@@ -78,7 +82,9 @@ def chain(needs: Needs) -> Chain:
         InProcess.load(needs.modules),
         MutatingPolicies(cache, expressions, needs.find_kind, authz, conform=needs.conform, node=needs.node),
         MutatingWebhooks(cache, needs.env, needs.webhooks, expressions, authz, conform=needs.conform),
-        ValidatingPolicies(cache, expressions, needs.find_kind, authz),
+        ValidatingPolicies(
+            cache, expressions, needs.find_kind, authz, TypeChecking(needs.find_resource, needs.node)
+        ),
         ValidatingWebhooks(cache, needs.env, needs.webhooks, expressions, authz),
         ResourceQuota(cache, needs.env),
     ))  # fmt: skip

@@ -12,10 +12,12 @@ from typing import Any
 from kapi.admission.cel import CelError, Expressions
 from kapi.admission.celauthz import Decisions
 from kapi.admission.celobjects import plain
+from kapi.admission.celtypes import DYN, Checker
 from kapi.admission.chain import Attributes, Operation
 from kapi.admission.matching import CONFIGURATION_GROUP, exempt
 from kapi.admission.plugins.owner_references import Find
 from kapi.admission.policies import Bound, Policies, Scope, denial
+from kapi.admission.typechecking import UNTYPED, TypeChecking
 from kapi.authz.union import Union
 from kapi.errors import InvalidObject
 from kapi.registry.strategy import Invalid
@@ -28,13 +30,18 @@ class ValidatingPolicies:
     name = 'ValidatingAdmissionPolicy'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'DELETE', 'CONNECT'})
 
-    def __init__(self, cache: Cache, expressions: Expressions, find: Find, authz: Union) -> None:
+    def __init__(
+        self, cache: Cache, expressions: Expressions, find: Find, authz: Union, checking: TypeChecking
+    ) -> None:
+        self._checking = checking
         self._authz = authz
         self._expressions = expressions
         self._policies = Policies(cache, expressions, find, self.name)
 
     async def mutate(self, a: Attributes) -> None:
-        """Changes nothing."""
+        """Changes nothing but the status of policies themselves: what is wrong with their types."""
+        if a.is_for(CONFIGURATION_GROUP, 'validatingadmissionpolicies') and a.obj is not None:
+            a.obj.setdefault('status', {})['typeChecking'] = self._checking.status(a.obj)
 
     async def validate(self, a: Attributes) -> None:
         r = a.kind.resource
@@ -58,11 +65,18 @@ class ValidatingPolicies:
     def _check_syntax(self, kind: str, obj: Obj) -> None:
         """Raises InvalidObject for expressions that do not compile."""
         broken = []
+        declared = {v.get('name') or '': DYN for v in (obj.get('spec') or {}).get('variables') or ()}
         for field, text in _expressions(obj):
             try:
                 self._expressions.compile(plain(text))
             except CelError as e:
                 broken.append(Invalid(field, f'Invalid value: "{text}": {e}'))
+                continue
+            if kind == 'ValidatingAdmissionPolicy' or 'webhooks' in obj:
+                message = field.endswith('messageExpression')
+                names = {k: v for k, v in UNTYPED.items() if not (message and k == 'authorizer')}
+                mistakes = Checker(text, names, declared).mistakes
+                broken += [Invalid(field, f'Invalid value: "{text}": compilation failed: {m}') for m in mistakes]
         if broken:
             raise InvalidObject(kind, CONFIGURATION_GROUP, obj['metadata'].get('name', ''), broken)
 

@@ -22,10 +22,10 @@ class ValidatingAdmissionPolicyStrategy(BuiltinStrategy):
         default_match(spec.get('matchConstraints'))
 
     def observe(self, new: Obj) -> None:
-        """Expressions were compiled by admission; clients wait for this before they rely on the policy."""
+        """Admission has compiled and checked the expressions; clients wait for this before they rely on the policy."""
         status = new.setdefault('status', {})
         status['observedGeneration'] = new['metadata']['generation']
-        status['typeChecking'] = {}
+        status.setdefault('typeChecking', {})
 
     def rules(self, new: Obj, old: Obj | None) -> Iterator[Invalid]:
         spec = new.get('spec') or {}
