@@ -11,6 +11,8 @@ from kapi.flow.levels import Level
 
 PREFIX = '/debug/api_priority_and_fairness/'
 CELL_MIN = 8
+QUEUES_SHOWN_MAX = 1_000
+"""Of a level with more of them only those are shown in which somebody waits."""
 Row = Sequence[str]
 LEVELS = ('PriorityLevelName', 'ActiveQueues', 'IsIdle', 'IsQuiescing', 'WaitingRequests', 'ExecutingRequests',
           'DispatchedRequests', 'RejectedRequests', 'TimedoutRequests', 'CancelledRequests')  # fmt: skip
@@ -33,9 +35,8 @@ def levels(all_levels: Iterable[Level], counts: Counts) -> Iterator[Row]:
         if lv.exempt:
             yield (lv.name, *[NONE] * 5, *(str(n) for n in numbers[2:]))
         else:
-            active = sum(1 for q in lv.queues if q)
             idle = str(not lv.waiting and not lv.executing).lower()
-            yield (lv.name, str(active), idle, 'false', *(str(n) for n in numbers))
+            yield (lv.name, str(len(lv.queues)), idle, 'false', *(str(n) for n in numbers))
 
 
 def queues(all_levels: Iterable[Level]) -> Iterator[Row]:
@@ -44,7 +45,9 @@ def queues(all_levels: Iterable[Level]) -> Iterator[Row]:
     for lv in all_levels:
         if lv.exempt:
             yield (lv.name, *[NONE] * (len(QUEUES) - 1))
-        for index, queue in enumerate(lv.queues):
+        shown = range(lv.queue_count) if lv.queue_count <= QUEUES_SHOWN_MAX else sorted(lv.queues)
+        for index in shown:
+            queue = lv.queues.get(index, ())
             seats = str(sum(r.width for r in queue))
             widest = str(max((r.width for r in queue), default=0))
             yield (lv.name, str(index), str(len(queue)), NONE, NONE, NONE, seats, widest, NONE)

@@ -174,7 +174,7 @@ class Fairness:
             level.upper = min(self._seats, level.nominal + round(level.nominal * int(borrowing) / 100))
         response = (spec.get('limited') or {}).get('limitResponse') or {}
         queuing = (response.get('queuing') or {}) if response.get('type') == 'Queue' else None
-        level.resize(int(queuing.get('queues') or QUEUES) if queuing is not None else 0)
+        level.queue_count = int(queuing.get('queues') or QUEUES) if queuing is not None else 0
         level.width_max = 1
         if queuing is not None:
             level.hand = int(queuing.get('handSize') or HAND_SIZE)

@@ -34,7 +34,7 @@ class Waiting:
     flow: str
     width: int
     seat: asyncio.Future[None]
-    queue: Queue
+    queue: int
     since: float
 
 
@@ -65,7 +65,9 @@ class Level:
     limit: int = 1
     width_max: int = 1
     """The widest that a request may be."""
-    queues: list[Queue] = field(default_factory=list)
+    queue_count: int = 0
+    queues: dict[int, Queue] = field(default_factory=dict)
+    """Those with somebody in them."""
     hand: int = 8
     length_max: int = 50
     busy: int = 0
@@ -80,7 +82,7 @@ class Level:
     def enter(self, flow: str, width: int, now: float) -> bool:
         """Take seats at once, if they and a place in this turn are free. Raises Refused: no, and no queues."""
         if not self.exempt:
-            if not self.queues:
+            if not self.queue_count:
                 if not self._fits(width):
                     raise Refused('concurrency-limit')
             elif not self._fits(width) or not self._may_begin(flow):
@@ -103,11 +105,11 @@ class Level:
 
     async def wait(self, flow: str, width: int, now: float) -> None:
         """Take seats when they are free and it is this request's turn. Raises Refused."""
-        queue = self._shortest(flow)
-        if len(queue) >= self.length_max:
+        index, length = self._shortest(flow)
+        if length >= self.length_max:
             raise Refused('queue-full')
-        request = Waiting(flow, width, asyncio.get_running_loop().create_future(), queue, now)
-        queue.append(request)
+        request = Waiting(flow, width, asyncio.get_running_loop().create_future(), index, now)
+        self.queues.setdefault(index, Queue()).append(request)
         self._flows.setdefault(flow, Flow()).requests.append(request)
         self._round.join(flow)
         self.waiting += 1
@@ -125,7 +127,7 @@ class Level:
         except BaseException as e:
             if request.seat.done() and not request.seat.cancelled():
                 self.leave(width)  # given a seat and gone at the same moment
-            elif request in queue:
+            elif request in self.queues.get(index, ()):
                 self._flows[flow].requests.remove(request)
                 self._gone(request)
                 self._forget()
@@ -188,7 +190,10 @@ class Level:
         self.demand.note(self.busy + self.waiting_seats, now)
 
     def _gone(self, request: Waiting) -> None:
-        request.queue.remove(request)
+        queue = self.queues[request.queue]
+        queue.remove(request)
+        if not queue:
+            del self.queues[request.queue]
         self.waiting -= 1
         self.waiting_seats -= request.width
 
@@ -198,20 +203,14 @@ class Level:
             self._round.clear()
             self._flows.clear()
 
-    def _shortest(self, flow: str) -> Queue:
-        queues = self.queues
-        return min((queues[i] for i in dealt(flow, len(queues), self.hand)), key=len)
-
-    def resize(self, queues: int) -> None:
-        """Have that many queues; one with somebody in it stays until the next change."""
-        while len(self.queues) < queues:
-            self.queues.append(Queue())
-        while len(self.queues) > queues and not self.queues[-1]:
-            self.queues.pop()
+    def _shortest(self, flow: str) -> tuple[int, int]:
+        """(index, length) of the queue of `flow` with the fewest requests."""
+        lengths = ((i, len(self.queues.get(i, ()))) for i in dealt(flow, self.queue_count, self.hand))
+        return min(lengths, key=lambda found: found[1])
 
     def requests(self) -> Iterator[tuple[int, int, Waiting]]:
         """(queue, place in it, request) of all that wait."""
-        for index, queue in enumerate(self.queues):
+        for index, queue in sorted(self.queues.items()):
             for place, request in enumerate(queue):
                 yield index, place, request
 
@@ -228,9 +227,10 @@ class Refused(TooManyRequests):
 def dealt(flow: str, queues: int, hand: int) -> tuple[int, ...]:
     """The queues of a flow: `hand` different ones of `queues`, always the same for the same flow."""
     value = int.from_bytes(hashlib.blake2b(flow.encode(), digest_size=16).digest())
-    left = list(range(queues))
-    found = []
-    for _ in range(min(hand, queues)):
-        value, at = divmod(value, len(left))
-        found.append(left.pop(at))
+    found: list[int] = []
+    for dealt_before in range(min(hand, queues)):
+        value, card = divmod(value, queues - dealt_before)
+        for other in sorted(found):  # the card is counted among those that are left
+            card += other <= card
+        found.append(card)
     return tuple(found)

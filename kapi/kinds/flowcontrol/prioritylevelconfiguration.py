@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import datetime
 
 from kapi.kinds.base import BuiltinStrategy, put_defaults, spec_of
 from kapi.kinds.flowcontrol.flowschema import GROUP
 from kapi.kinds.printing import AGE, NONE, Cell, text
-from kapi.kinds.rules import not_negative, one_of, required
+from kapi.kinds.rules import between, forbidden, invalid, not_negative, one_of, required
 from kapi.registry.kind import Col, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
 from kcore.meta.gvk import Resource
@@ -16,6 +17,9 @@ from kcore.meta.objects import get_path
 
 SHARES = 30
 QUEUES, HAND_SIZE, QUEUE_LENGTH = 64, 8, 50
+QUEUES_MAX = 10_000_000
+HASH_BITS = 60
+"""Of a flow's hash; that many hands of queues can be told apart."""
 
 
 class PriorityLevelConfigurationStrategy(BuiltinStrategy):
@@ -38,10 +42,52 @@ class PriorityLevelConfigurationStrategy(BuiltinStrategy):
             if limited is None:
                 yield required('spec.limited', 'must not be empty when type is Limited')
             else:
-                shares = limited.get('nominalConcurrencyShares')
-                yield from not_negative('spec.limited.nominalConcurrencyShares', shares)
-                kind = get_path(limited, 'limitResponse.type')
-                yield from one_of('spec.limited.limitResponse.type', kind, ('Queue', 'Reject'))
+                yield from _limited(limited)
+        elif spec.get('limited') is not None:
+            yield forbidden('spec.limited', 'must be nil if the type is not Limited')
+        if spec.get('exempt') is not None:
+            if spec.get('type') == 'Limited':
+                yield forbidden('spec.exempt', 'must be nil if the type is Limited')
+            yield from _lent('spec.exempt', spec['exempt'])
+
+
+def _lent(field: str, spec: Obj) -> Iterator[Invalid]:
+    yield from not_negative(f'{field}.nominalConcurrencyShares', spec.get('nominalConcurrencyShares'))
+    yield from between(f'{field}.lendablePercent', spec.get('lendablePercent'), 0, 100)
+
+
+def _limited(limited: Obj) -> Iterator[Invalid]:
+    yield from _lent('spec.limited', limited)
+    borrowing = limited.get('borrowingLimitPercent')
+    if borrowing is not None and borrowing < 0:
+        text = 'if specified, must be a non-negative integer'
+        yield invalid('spec.limited.borrowingLimitPercent', borrowing, text)
+    at, response = 'spec.limited.limitResponse', limited.get('limitResponse') or {}
+    yield from one_of(f'{at}.type', response.get('type'), ('Queue', 'Reject'))
+    queuing = response.get('queuing')
+    if response.get('type') == 'Reject' and queuing is not None:
+        yield forbidden(f'{at}.queuing', "must be nil if limited.limitResponse.type is not 'Limited'")
+    elif response.get('type') == 'Queue':
+        if queuing is None:
+            yield required(f'{at}.queuing', "must not be empty if limited.limitResponse.type is 'Limited'")
+        else:
+            yield from _queuing_rules(f'{at}.queuing', queuing)
+
+
+def _queuing_rules(at: str, queuing: Obj) -> Iterator[Invalid]:
+    queues, hand = queuing.get('queues', QUEUES), queuing.get('handSize', HAND_SIZE)
+    for field, value in (('queueLengthLimit', queuing.get('queueLengthLimit', QUEUE_LENGTH)), ('queues', queues)):
+        if value <= 0:
+            yield invalid(f'{at}.{field}', value, 'must be positive')
+    if queues > QUEUES_MAX:
+        yield invalid(f'{at}.queues', queues, f'must not be greater than {QUEUES_MAX}')
+    if hand <= 0:
+        yield invalid(f'{at}.handSize', hand, 'must be positive')
+    elif hand > queues:
+        yield invalid(f'{at}.handSize', hand, f'should not be greater than queues ({queues})')
+    elif math.ceil(math.log2(queues) * hand) > HASH_BITS:
+        text = f'required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS}'
+        yield invalid(f'{at}.handSize', hand, text)
 
 
 def _shares(obj: Obj, _now: datetime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from kapi.flow.demand import Demand
-from kapi.flow.levels import Level, Queue, Refused, dealt
+from kapi.flow.levels import Level, Refused, dealt
 from kapi.flow.turns import MANY_WATCHERS, PLACES, PLACES_BESIDE_WATCHERS, Round, Turns
 
 
@@ -33,7 +34,7 @@ def turns() -> Iterator[Turns]:
 
 def level(turns: Turns, seats: int, queues: int = 64, length: int = 50, name: str = 'l') -> Level:
     return Level(
-        name, turns, Demand(lambda: 0.0), nominal=seats, limit=seats, queues=[Queue() for _ in range(queues)], hand=6,
+        name, turns, Demand(lambda: 0.0), nominal=seats, limit=seats, queue_count=queues, hand=6,
         length_max=length,
     )  # fmt: skip
 
@@ -242,6 +243,12 @@ def test_hands_differ_and_stay() -> None:
     assert len(set(dealt('a', 64, 6))) == 6
     assert dealt('a', 64, 6) != dealt('b', 64, 6)
     assert dealt('a', 2, 6) in ((0, 1), (1, 0))
+    for name in range(300):
+        hand = dealt(str(name), 9, 7)
+        assert len(set(hand)) == 7
+        assert set(hand) <= set(range(9))
+    first = Counter(dealt(str(name), 9, 7)[-1] for name in range(9_000))
+    assert all(800 <= first[queue] <= 1_200 for queue in range(9))
 
 
 async def test_defaults_are_objects_and_answers_name_them(world: Any, api: Any) -> None:
