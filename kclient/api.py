@@ -16,7 +16,7 @@ import orjson
 from kclient.errors import ApiError, Timeout, Unavailable, failure, from_status
 from kclient.kubeconfig import ClientConfig
 from kclient.model import Obj, ObjectList, PatchKind, Propagation, WatchEvent
-from kclient.transport import READS, Call, HttpTransport
+from kclient.transport import READS, Call, HttpTransport, Observer
 from kcore.env import Env
 from kcore.meta.gvk import Resource
 
@@ -43,9 +43,12 @@ _PATCH_TYPES: Mapping[PatchKind, str] = {
 class Client:
     """Async context manager; may also be used without and closed with `close`."""
 
-    def __init__(self, config: ClientConfig, env: Env, *, user_agent: str) -> None:
+    def __init__(
+        self, config: ClientConfig, env: Env, *, user_agent: str, observe: Observer = lambda answer: None
+    ) -> None:
+        """observe: hears of every request that was sent, retries included; for metrics."""
         self.env = env
-        self._transport = HttpTransport(config, env, user_agent)
+        self._transport = HttpTransport(config, env, user_agent, observe)
         self._check: Callable[[], float] | None = None
 
     @property

@@ -1,8 +1,9 @@
 """Event recorder: never blocks, bounded, counts repetitions instead of repeating.
 
-Theory: the same (source, object, type, reason, message) becomes one Event whose `count` grows; more than ten different
-messages of one reason within ten minutes are combined into one; each object has a bucket of 25 events, refilled by one
-every five minutes. `Correlator` is pure. Source: client-go tools/record/events_cache.go.
+Theory: the same (source, object, type, reason, message) becomes one Event whose `count` grows; from the tenth different
+message of one reason on they are combined into one, until ten minutes pass without any; each object has a bucket of 25
+events, refilled by one every five minutes, and what the bucket holds back still counts. `Correlator` is pure.
+Source: client-go tools/record/events_cache.go.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ CACHE_MAX = 4_096
 MESSAGE_MAX = 1_024
 """Characters of a message; longer ones are cut."""
 SIMILAR_MAX = 10
+"""From this many different messages of one reason on, they are combined."""
 COMBINED = '(combined from similar events)'
 SIMILAR_WINDOW_S = 600.0
 BURST = 25
@@ -41,6 +43,8 @@ ATTEMPTS_MAX = 5
 """Tries to send one event before it is dropped."""
 SETTLE_S = 0.5
 """How long the first of a group of events waits for the others: the API server has what they tell of done first."""
+FLUSH_S = 1.0
+"""How long an orderly stop may take to send what is still waiting."""
 SENDERS = 8
 """Objects whose events are sent at once; those of one object go one after the other, in order."""
 
@@ -88,8 +92,6 @@ class Correlator:
 
         now: monotonic seconds. suffix: hexadecimal text that makes the Event's name unique.
         """
-        if not self._allowed(fact, now):
-            return None
         message = self._message(fact, now)
         key = self._key(fact, message)
         known = self._known.get(key)
@@ -97,7 +99,8 @@ class Correlator:
             known = _Known(f'{fact.involved.get("name", "")}.{suffix}', 0, fact.at)
         known.count += 1
         self._known.remember(key, known)
-        return known.name, self._event(fact, message, known), known.count
+        # Last, so that what is not told still counts.
+        return (known.name, self._event(fact, message, known), known.count) if self._allowed(fact, now) else None
 
     def forget(self, fact: Fact, message: str) -> None:
         """The server lost the Event (its TTL passed): start it anew."""
@@ -106,11 +109,12 @@ class Correlator:
     def _key(self, fact: Fact, message: str) -> tuple[str, ...]:
         """What makes two facts one Event: all combined messages of a reason share theirs."""
         same = COMBINED if message.startswith(COMBINED) else message
-        return (*self._object_key(fact), fact.type, fact.reason, same)
+        field_path = str(fact.involved.get('fieldPath') or '')
+        return (*self._object_key(fact), field_path, fact.type, fact.reason, same)
 
     def _object_key(self, fact: Fact) -> tuple[str, ...]:
         ref = fact.involved
-        return tuple(str(ref.get(k) or '') for k in ('kind', 'namespace', 'name', 'uid', 'apiVersion', 'fieldPath'))
+        return tuple(str(ref.get(k) or '') for k in ('kind', 'namespace', 'name', 'uid', 'apiVersion'))
 
     def _allowed(self, fact: Fact, now: float) -> bool:
         """Token bucket per object, kept as the time at which it was last empty."""
@@ -127,14 +131,12 @@ class Correlator:
         text = fact.message[:MESSAGE_MAX]
         key = (*self._object_key(fact), fact.type, fact.reason)
         entry = self._similar.get(key)
-        since, messages = entry if isinstance(entry, tuple) else (now, frozenset())
-        if now - since > SIMILAR_WINDOW_S:
-            since, messages = now, frozenset()
-        if len(messages) < SIMILAR_MAX:
-            messages = messages | {text}
-            self._similar.remember(key, (since, messages))
-            return text
-        return text if text in messages else f'{COMBINED}: {text}'[:MESSAGE_MAX]
+        last, messages = entry if isinstance(entry, tuple) else (now, frozenset())
+        if now - last > SIMILAR_WINDOW_S:
+            messages = frozenset()
+        told = text in messages or len(messages) < SIMILAR_MAX - 1
+        self._similar.remember(key, (now, messages | {text} if told else messages))
+        return text if told else f'{COMBINED}: {text}'[:MESSAGE_MAX]
 
     def _event(self, fact: Fact, message: str, known: _Known) -> Obj:
         source = {'component': self._component} | ({'host': self._host} if self._host else {})
@@ -173,6 +175,8 @@ class EventRecorder:
         self._client, self._env = client, env
         self._correlator = Correlator(component, host)
         self._queue: deque[Fact] = deque()
+        self._objects: deque[deque[Fact]] = deque()
+        """What is being sent: the facts of one object in each."""
         self._wake = asyncio.Event()
         self.dropped = 0
         """Events lost to the limits."""
@@ -187,27 +191,49 @@ class EventRecorder:
         self._wake.set()
 
     async def run(self) -> NoReturn:
-        """Send what is recorded, in groups, for ever."""
-        while True:
-            await self._wake.wait()
-            await asyncio.sleep(SETTLE_S)
-            self._wake.clear()
-            objects: deque[list[Fact]] = deque(self._by_object())
-            self._queue.clear()
-            async with asyncio.TaskGroup() as group:
-                for n in range(min(SENDERS, len(objects))):
-                    start(group, f'event sender {n}', self._send_all(objects))
+        """Send what is recorded, in groups, for ever. Cancelled, it first sends what waits, for FLUSH_S at most."""
+        try:
+            while True:
+                await self._wake.wait()
+                await asyncio.sleep(SETTLE_S)
+                await self._send_waiting()
+        finally:
+            await self._flush()
 
-    def _by_object(self) -> Iterable[list[Fact]]:
-        found: dict[str, list[Fact]] = {}
+    async def _flush(self) -> None:
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await self._send_waiting()
+        except TimeoutError:
+            lost = len(self._queue) + sum(map(len, self._objects))
+            self.dropped += lost
+            log.warning('events lost at the end', count=lost)
+
+    async def _send_waiting(self) -> None:
+        self._wake.clear()
+        self._objects.extend(self._by_object())
+        self._queue.clear()
+        if not self._objects:
+            return
+        async with asyncio.TaskGroup() as group:
+            for n in range(min(SENDERS, len(self._objects))):
+                start(group, f'event sender {n}', self._send_all())
+
+    def _by_object(self) -> Iterable[deque[Fact]]:
+        found: dict[str, deque[Fact]] = {}
         for fact in self._queue:
-            found.setdefault(fact.involved.get('uid') or fact.involved.get('name') or '', []).append(fact)
+            found.setdefault(fact.involved.get('uid') or fact.involved.get('name') or '', deque()).append(fact)
         return found.values()
 
-    async def _send_all(self, objects: deque[list[Fact]]) -> None:
-        while objects:
-            for fact in objects.popleft():
-                await self._send(fact)
+    async def _send_all(self) -> None:
+        while self._objects:
+            facts = self._objects.popleft()
+            try:
+                while facts:
+                    await self._send(facts.popleft())
+            finally:
+                if facts:  # cancelled: what is left is for the flush
+                    self._objects.append(facts)
 
     async def _send(self, fact: Fact) -> None:
         taken = self._correlator.take(fact, self._env.clock.monotonic(), self._env.new_uid().replace('-', '')[:16])

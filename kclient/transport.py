@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -32,6 +32,8 @@ RETRY_AFTER_CAP_S = 10.0
 RELOAD_S = 1.0
 """How often, at most, a request looks whether the credentials' files have changed."""
 READS = frozenset({'GET', 'HEAD', 'OPTIONS'})
+FAILED = '<error>'
+"""The code of a request that nobody answered, as client-go counts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,24 @@ class Call:
     """For the whole request up to its headers, pauses included; None for ever."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of sending a Call once."""
+
+    call: Call
+    host: str
+    """`address:port` of the server."""
+    code: str
+    """HTTP status, or FAILED."""
+    seconds: float
+    """Until the headers came."""
+    attempt: int
+    """0 for the first one."""
+
+
+Observer = Callable[[Answer], None]
+
+
 def open_connector(_env: Env) -> aiohttp.BaseConnector:
     """The connections of one client. Real ones, whatever the world; a test in virtual time puts its own here."""
     return aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
@@ -55,9 +75,13 @@ def open_connector(_env: Env) -> aiohttp.BaseConnector:
 class HttpTransport:
     """Keep-alive, TLS, failover, pauses. Safe for concurrent use on one event loop."""
 
-    def __init__(self, config: ClientConfig, env: Env, user_agent: str) -> None:
-        self.config, self._env = config, env
+    def __init__(
+        self, config: ClientConfig, env: Env, user_agent: str, observe: Observer = lambda answer: None
+    ) -> None:
+        """observe: hears of every attempt, whoever answered it."""
+        self.config = config
         """As its files were when a request last looked."""
+        self._env, self._observe = env, observe
         self._headers = {'User-Agent': user_agent, 'Accept': 'application/json'}
         self._tls: ssl.SSLContext | None = None
         self._looked = env.clock.monotonic()
@@ -123,7 +147,7 @@ class HttpTransport:
         attempt = 0
         while True:
             try:
-                response = await self._once(call)
+                response = await self._observed(call, attempt)
             except aiohttp.ClientError as e:
                 self._current = (self._current + 1) % len(self.config.servers)
                 never_sent = isinstance(e, aiohttp.ClientConnectorError)
@@ -140,6 +164,16 @@ class HttpTransport:
                 response.release()
                 await asyncio.sleep(min(pause, RETRY_AFTER_CAP_S) * (1 + 0.1 * self._env.rng.random()))
             attempt += 1
+
+    async def _observed(self, call: Call, attempt: int) -> aiohttp.ClientResponse:
+        monotonic, host, code = self._env.clock.monotonic, self.server.partition('://')[2], FAILED
+        began = monotonic()
+        try:
+            response = await self._once(call)
+            code = str(response.status)
+            return response
+        finally:
+            self._observe(Answer(call, host, code, monotonic() - began, attempt))
 
     async def _once(self, call: Call) -> aiohttp.ClientResponse:
         session = self._open()

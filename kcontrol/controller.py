@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from kclient.api import Client
+from kclient.discovery import Discovery, discover
 from kclient.events import EventRecorder
 from kclient.informer import IndexFn, Informer, InformerSet, by_namespace
 from kclient.model import Obj
@@ -20,6 +21,7 @@ from kclient.queue import WorkQueue
 from kcontrol.claim import selects
 from kcontrol.config import ControlConfig
 from kcontrol.expectations import Expectations
+from kcontrol.figures import Figures
 from kcore.env import Env
 from kcore.meta.gvk import Resource
 from kcore.meta.objects import controller_of, key_of, namespace_of
@@ -27,6 +29,8 @@ from kcore.meta.patch import two_way_merge_patch
 
 CONTROLLER_INDEX = 'controller'
 NAMESPACE_INDEX = 'namespace'
+DISCOVERY_S = 30.0
+"""How long the server's kinds, once asked for, are believed."""
 Objects = list[Obj]
 
 
@@ -44,6 +48,12 @@ class Terminal(Exception):
 Reconcile = Callable[['Ctx', str], Awaitable[Result | None]]
 Keys = Callable[['Ctx', Obj | None, Obj | None], Iterable[str]]
 """(context, old, new) → keys of the primary resource to look at."""
+
+
+def own_key(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """The changed object's own key."""
+    obj = new if new is not None else old
+    return (key_of(obj),) if obj is not None else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,8 @@ class Controller:
     owns: tuple[Resource, ...] = ()
     watches: tuple[Watching, ...] = ()
     workers: int = 1
+    concerns: Keys = own_key
+    """Keys that a change of the primary resource brings."""
 
     @property
     def resources(self) -> tuple[Resource, ...]:
@@ -86,11 +98,13 @@ def controller(
     owns: Iterable[Resource] = (),
     watches: Iterable[Watching] = (),
     workers: int = 1,
+    concerns: Keys | None = None,
 ) -> Callable[[Reconcile], Controller]:
-    """Declare the function below as a controller."""
+    """Declare the function below as a controller. `concerns`: instead of every change of the primary resource."""
 
     def declare(reconcile: Reconcile) -> Controller:
-        return Controller(name, primary, reconcile, tuple(owns), tuple(watches), workers)
+        keys = concerns if concerns is not None else own_key
+        return Controller(name, primary, reconcile, tuple(owns), tuple(watches), workers, keys)
 
     return declare
 
@@ -118,7 +132,10 @@ class Ctx:
     config: ControlConfig
     queue: WorkQueue[str]
     name: str = ''
+    primary: Resource | None = None
+    """Whose keys the controller gets; None for a Loop."""
     expectations: Expectations = field(default_factory=Expectations)
+    figures: Figures = field(default_factory=Figures)
     state: dict[str, Any] = field(default_factory=dict)
     """A controller's own memory for one term of leadership."""
 
@@ -146,6 +163,14 @@ class Ctx:
         """Objects of the namespace that no controller owns."""
         return self.informer(r).store.by_index(CONTROLLER_INDEX, f'orphan/{namespace}')
 
+    async def discovery(self) -> Discovery:
+        """The kinds that the server has, as of at most DISCOVERY_S ago. Raises ApiError."""
+        now = self.env.clock.monotonic()
+        known = self.state.get('discovery')
+        if known is None or now - known[0] > DISCOVERY_S:
+            known = self.state['discovery'] = now, await discover(self.client)
+        return cast('Discovery', known[1])
+
     def event(self, obj: Obj, type_: Literal['Normal', 'Warning'], reason: str, message: str) -> None:
         self.recorder.event(obj, type_, reason, message)
 
@@ -163,6 +188,17 @@ class Ctx:
         if owner is not None:
             self.expectations.deleted(owner, obj, self.env.clock.monotonic())
 
+    def sees_itself(self, key: str) -> bool:
+        """Whether the cache shows what this controller last wrote to the object of `key` itself."""
+        if self.primary is None:
+            return True
+        informer = self.informer(self.primary)
+        return self.expectations.shown(key, informer.store, informer.seen_revision, self.env.clock.monotonic())
+
+    def _wrote(self, r: Resource, obj: Obj) -> None:
+        if r == self.primary:
+            self.expectations.wrote(key_of(obj), obj, self.env.clock.monotonic())
+
     def caught_up(self, owner: str, r: Resource) -> bool:
         """Whether the cache of `r` shows all that this controller wrote for `owner`."""
         informer = self.informer(r)
@@ -171,7 +207,9 @@ class Ctx:
     async def patch(self, r: Resource, obj: Obj, change: Obj, *, conditional: bool = True) -> Obj:
         """Merge `change` into `obj`; `conditional` on the version that the caller saw (raises Conflict)."""
         meta = obj['metadata']
-        return await self.client.patch(r, meta['name'], _pinned(obj, change, conditional), meta.get('namespace'))
+        new = await self.client.patch(r, meta['name'], _pinned(obj, change, conditional), meta.get('namespace'))
+        self._wrote(r, new)
+        return new
 
     async def patch_status(self, r: Resource, obj: Obj, status: Obj, *, conditional: bool = True) -> bool:
         """Bring `obj.status` to `status`; fields that `status` lacks are removed. False when nothing differs."""
@@ -180,7 +218,7 @@ class Ctx:
             return False
         meta = obj['metadata']
         body = _pinned(obj, change, conditional)
-        await self.client.patch(r, meta['name'], body, meta.get('namespace'), subresource='status')
+        self._wrote(r, await self.client.patch(r, meta['name'], body, meta.get('namespace'), subresource='status'))
         return True
 
 
@@ -189,12 +227,6 @@ def _pinned(obj: Obj, change: Obj, conditional: bool) -> Obj:
     meta = obj['metadata']
     pin = {'uid': meta['uid']} | ({'resourceVersion': meta['resourceVersion']} if conditional else {})
     return {**change, 'metadata': {**(change.get('metadata') or {}), **pin}}
-
-
-def own_key(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
-    """The changed object's own key."""
-    obj = new if new is not None else old
-    return (key_of(obj),) if obj is not None else ()
 
 
 def controller_keys(kind: Resource) -> Keys:

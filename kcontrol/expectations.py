@@ -38,6 +38,8 @@ class Expectations:
 
     def __init__(self) -> None:
         self._expected: dict[str, _Expected] = {}
+        self._written: dict[str, tuple[int, float]] = {}
+        """Owner key → revision and time of the last write to the owner itself."""
 
     def __len__(self) -> int:
         return len(self._expected)
@@ -50,6 +52,22 @@ class Expectations:
     def deleted(self, owner: str, obj: Obj, now: float) -> None:
         """Note an object that the server agreed to delete."""
         self._of(owner, now).deleted[str(obj['metadata']['uid'])] = key_of(obj)
+
+    def wrote(self, owner: str, obj: Obj, now: float) -> None:
+        """Note the owner itself as the server returned it after a write."""
+        self._written[owner] = int(obj['metadata']['resourceVersion']), now
+
+    def shown(self, owner: str, cache: Cache, seen_revision: int, now: float) -> bool:
+        """Whether the cache holds the owner as it was last written here, or something newer; forgets it then."""
+        written = self._written.get(owner)
+        if written is None:
+            return True
+        held = cache.get(owner)
+        newest = max(seen_revision, int(held['metadata']['resourceVersion']) if held is not None else seen_revision)
+        if held is not None and newest < written[0] and now - written[1] <= TIMEOUT_S:
+            return False
+        del self._written[owner]
+        return True
 
     def satisfied(self, owner: str, cache: Cache, seen_revision: int, now: float) -> bool:
         """Whether the cache shows all that was written for `owner`; forgets what it shows."""

@@ -47,9 +47,10 @@ async def run(config: ControlConfig, env: Env, ready: Ready) -> None:
     client_config = load(config.kubeconfig, env)
     scheduler_config = load(config.scheduler_kubeconfig, env) if config.scheduler_kubeconfig else client_config
     manager = Manager(config, env)
+    seen, agent = manager.metrics.requested, f'kubeling-{{}}/{config.identity}'
     async with (
-        Client(client_config, env, user_agent=f'kubeling-controller-manager/{config.identity}') as client,
-        Client(scheduler_config, env, user_agent=f'kubeling-scheduler/{config.identity}') as scheduler_client,
+        Client(client_config, env, user_agent=agent.format('controller-manager'), observe=seen) as client,
+        Client(scheduler_config, env, user_agent=agent.format('scheduler'), observe=seen) as scheduler_client,
         asyncio.TaskGroup() as group,
     ):
         if config.http is not None:
@@ -103,7 +104,7 @@ class Manager:
         guarded = client.guarded(elector.check)
 
         async def lead() -> None:
-            await run_scheduler(guarded, self._env)
+            await run_scheduler(guarded, self._env, metrics=self.metrics)
 
         await elector.run(self._counted(SCHEDULER_LEASE, lead))
 

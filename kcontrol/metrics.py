@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kclient.queue import WorkQueue
+from kclient.transport import Answer
+from kcontrol.figures import Figures
 from kcore.metrics import CollectorRegistry
 
 Family = CounterMetricFamily | GaugeMetricFamily
 BUCKETS_S = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Upstream's: a decade each."""
+REQUEST_BUCKETS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
 class _Queues(Collector):
@@ -40,13 +43,31 @@ class _Queues(Collector):
         yield from (depth, adds, retries, unfinished, longest)
 
 
+class _Pending(Collector):
+    """Asks the scheduler, while one runs here, how many pods wait in which of its queues."""
+
+    def __init__(self) -> None:
+        self.counts: Callable[[], Mapping[str, int]] = dict
+
+    def collect(self) -> Iterator[Family]:
+        pending = GaugeMetricFamily('scheduler_pending_pods', 'Pods that wait, by queue.', labels=['queue'])
+        for queue, count in self.counts().items():
+            pending.add_metric([queue], count)
+        yield pending
+
+
 class Metrics:
     """One set a process, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._queues = _Queues()
+        self._queues, self._pending = _Queues(), _Pending()
         self.registry.register(self._queues)
+        self.registry.register(self._pending)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.figures = Figures(self.registry)
+        """What single controllers and the scheduler count."""
         self._reconciles = Counter(
             'controller_runtime_reconcile', 'Reconciles by outcome.', ['controller', 'result'], registry=self.registry
         )
@@ -65,6 +86,16 @@ class Metrics:
         self.leader = Gauge(
             'leader_election_master_status', '1 while this process leads.', ['name'], registry=self.registry
         )
+        self._requests = Counter(
+            'rest_client_requests', 'Requests sent to API servers.', ['code', 'method', 'host'], registry=self.registry
+        )
+        self._retries = Counter(
+            'rest_client_request_retries', 'Requests sent again.', ['code', 'verb', 'host'], registry=self.registry
+        )
+        self._request_s = Histogram(
+            'rest_client_request_duration_seconds', 'Until the headers of an answer came.', ['verb', 'host'],
+            buckets=REQUEST_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
 
     def watch_queues(self, queues: Mapping[str, WorkQueue[str]]) -> None:
         """Report these queues from now on (a new term has new ones)."""
@@ -72,7 +103,19 @@ class Metrics:
         for name, queue in queues.items():
             queue.on_take = self._waited.labels(name).observe
 
+    def watch_scheduler(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Report what `counts()` says: queue → pods that wait in it."""
+        self._pending.counts = counts
+
     def reconciled(self, controller: str, outcome: str, seconds: float) -> None:
         self._reconciles.labels(controller, outcome).inc()
         self._seconds.labels(controller).observe(seconds)
         self._worked.labels(controller).observe(seconds)
+
+    def requested(self, answer: Answer) -> None:
+        """For `Client(observe=…)`."""
+        verb = answer.call.method
+        self._requests.labels(answer.code, verb, answer.host).inc()
+        self._request_s.labels(verb, answer.host).observe(answer.seconds)
+        if answer.attempt:
+            self._retries.labels(answer.code, verb, answer.host).inc()

@@ -20,7 +20,7 @@ from kclient.informer import Handler, InformerSet
 from kclient.model import Obj
 from kclient.queue import WorkQueue
 from kcontrol.config import ControlConfig
-from kcontrol.controller import Controller, Ctx, Keys, Loop, Terminal, controller_keys, own_key
+from kcontrol.controller import Controller, Ctx, Keys, Loop, Terminal, controller_keys
 from kcontrol.metrics import Metrics
 from kcore.env import Env
 from kcore.tasks import start_essential, start_restarting
@@ -29,6 +29,9 @@ log = structlog.get_logger('kcontrol')
 
 RECHECK_MIN_S = 0.05
 """A reconcile that asks to be called again at once is called after this: it must not starve the event loop."""
+
+BEHIND_S = 5.0
+"""Safety net: the event that shows a controller its own write brings the key back much earlier."""
 
 IN_WORK_MAX_S = 600.0
 """A reconcile that takes longer hangs: its requests have deadlines of 30 s. Shown by /healthz."""
@@ -47,7 +50,10 @@ class Runner:
         self._running: list[tuple[Controller | Loop, Ctx]] = []
         for declared in controllers:
             recorder = EventRecorder(client, env, component_of(declared.name))
-            ctx = Ctx(client, env, self._informers, recorder, config, WorkQueue(env), declared.name)
+            queue: WorkQueue[str] = WorkQueue(env)
+            ctx = Ctx(client, env, self._informers, recorder, config, queue, declared.name)
+            ctx.figures = self._metrics.figures
+            ctx.primary = declared.primary if isinstance(declared, Controller) else None
             self._recorders.append(recorder)
             self._running.append((declared, ctx))
             if isinstance(declared, Controller):
@@ -117,8 +123,12 @@ def served_only(declared: Iterable[Controller | Loop], found: Discovery) -> list
 async def work_once(declared: Controller, ctx: Ctx, key: str) -> str:
     """One reconcile with its consequences for the queue.
 
-    Returns: success, requeue_after, terminal, conflict or error.
+    Returns: success, requeue_after, behind, terminal, conflict or error.
     """
+    if not ctx.sees_itself(key):
+        # It would decide from what it has itself changed since, and meet a conflict. The event of its write is coming.
+        ctx.queue.add_after(key, BEHIND_S)
+        return 'behind'
     try:
         result = await declared.reconcile(ctx, key)
     except Terminal as e:
@@ -144,9 +154,24 @@ async def work_once(declared: Controller, ctx: Ctx, key: str) -> str:
     return 'requeue_after'
 
 
+_COMPONENTS = {
+    'replicationcontroller': 'replication-controller',
+    'horizontalpodautoscaler': 'horizontal-pod-autoscaler',
+    'nodelifecycle': 'node-controller',
+    'nodeipam': 'cidrAllocator',
+    'tainteviction': 'taint-eviction-controller',
+    'disruption': 'controllermanager',
+    'endpoints': 'endpoint-controller',
+    'endpointslice': 'endpoint-slice-controller',
+    'endpointslicemirroring': 'endpoint-slice-mirroring-controller',
+    'persistentvolumebinder': 'persistentvolume-controller',
+    'ephemeralvolume': 'ephemeral_volume',
+}
+
+
 def component_of(name: str) -> str:
     """The source component of a controller's events, as upstream names it."""
-    return f'{name}-controller'
+    return _COMPONENTS.get(name, f'{name}-controller')
 
 
 def _feed(ctx: Ctx, declared: Controller) -> None:
@@ -159,7 +184,7 @@ def _feed(ctx: Ctx, declared: Controller) -> None:
 
         return changed
 
-    ctx.informer(declared.primary).on_change(handler(own_key))
+    ctx.informer(declared.primary).on_change(handler(declared.concerns))
     for resource in declared.owns:
         ctx.informer(resource).on_change(handler(controller_keys(declared.primary)))
     for watching in declared.watches:

@@ -18,8 +18,11 @@ from kclient.api import Client
 from kclient.errors import ApiError, Conflict, Forbidden, NotFound, ServerFailed, Timeout, TooManyRequests, Unavailable
 from kclient.events import EventRecorder
 from kclient.informer import Informer
+from kcontrol.figures import PREEMPTION_ATTEMPTS, PREEMPTION_VICTIMS, SCHEDULE_ATTEMPTS, SCHEDULE_S
+from kcontrol.metrics import Metrics
 from kcontrol.scheduler.core import Bind, Core, Failure
 from kcontrol.scheduler.podinfo import PodInfo
+from kcontrol.scheduler.queue import Place
 from kcore.backoff import Backoff
 from kcore.env import Env
 from kcore.meta.gvk import NAMESPACES, NODES, PODS, REPLICASETS, SERVICES, Resource
@@ -45,20 +48,30 @@ READ_BACK_CAP_S = 5.0
 _UNCERTAIN = (Conflict, Unavailable, Timeout, ServerFailed, TooManyRequests)
 
 
-async def run_scheduler(client: Client, env: Env, *, name: str = 'default-scheduler') -> NoReturn:
+_QUEUES = {
+    'active': Place.ACTIVE, 'backoff': Place.BACKOFF, 'unschedulable': Place.UNSCHEDULABLE, 'gated': Place.GATED,
+}  # fmt: skip
+"""As upstream's `scheduler_pending_pods` names them."""
+
+
+async def run_scheduler(
+    client: Client, env: Env, *, name: str = 'default-scheduler', metrics: Metrics | None = None
+) -> NoReturn:
     """Schedule the pods whose `spec.schedulerName` is `name`, until cancelled; only one at a time should act."""
-    await Scheduler(client, env, name).run()
+    await Scheduler(client, env, name, metrics).run()
 
 
 class Scheduler:
-    def __init__(self, client: Client, env: Env, name: str) -> None:
+    def __init__(self, client: Client, env: Env, name: str, metrics: Metrics | None = None) -> None:
         self._client, self._env = client, env
+        self._metrics = metrics if metrics is not None else Metrics()
         self._work = asyncio.Event()
         self.core = Core(name, env.rng, env.clock.monotonic, self._work.set)
         self._recorder = EventRecorder(client, env, name)
         self._writes: asyncio.Queue[Bind | Failure] = asyncio.Queue(WRITES_WAITING_MAX)
 
     async def run(self) -> NoReturn:
+        self._metrics.watch_scheduler(self._waiting)
         async with asyncio.TaskGroup() as group:
             start_restarting(group, 'scheduler events', self._recorder.run, self._env)
             for informer in await self._informers():
@@ -70,6 +83,10 @@ class Scheduler:
             log.info('scheduler started', nodes=len(self.core.cache.nodes), waiting=len(self.core.queue))
             await self._decide_all()
         raise AssertionError('a task group with an endless body ended')
+
+    def _waiting(self) -> dict[str, int]:
+        counts = self.core.queue.counts()
+        return {name: counts[place] for name, place in _QUEUES.items()}
 
     async def _informers(self) -> list[Informer]:
         """Pods last: a decision needs everything else. Kinds that the server does not have are left out."""
@@ -111,12 +128,23 @@ class Scheduler:
     async def _decide_all(self) -> NoReturn:
         while True:
             self._work.clear()
+            began = self._env.clock.monotonic()
             decision = self.core.next()
             if decision is None:
                 await self._idle()
             else:
+                self._count(decision, self._env.clock.monotonic() - began)
                 await self._writes.put(decision)
                 await asyncio.sleep(0)  # one pod a turn of the loop: watch events are to come in between
+
+    def _count(self, decision: Bind | Failure, seconds: float) -> None:
+        labels = 'scheduled' if isinstance(decision, Bind) else 'unschedulable', self.core.name
+        figures = self._metrics.figures
+        figures.count(SCHEDULE_ATTEMPTS, *labels)
+        figures.observe(SCHEDULE_S, seconds, *labels)
+        if isinstance(decision, Failure) and decision.victims:
+            figures.count(PREEMPTION_ATTEMPTS)
+            figures.observe(PREEMPTION_VICTIMS, len(decision.victims))
 
     async def _idle(self) -> None:
         with contextlib.suppress(TimeoutError):

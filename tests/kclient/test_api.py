@@ -143,3 +143,23 @@ def test_each_status_becomes_its_own_error(code, reason, cls):
     error = from_status({'code': code, 'reason': reason, 'message': 'why'})
     assert type(error) is cls
     assert (error.code, error.message) == (code, 'why')
+
+
+async def test_every_request_is_told_to_the_observer_retries_and_failures_included(api, env):
+    heard = []
+    config_ = ClientConfig((api.url,))
+    api.fail_next.append((503, {'Retry-After': '0'}))
+    async with Client(config_, env, user_agent='test', observe=heard.append) as client:
+        await client.create(CONFIGMAPS, config('a'))
+        with pytest.raises(NotFound):
+            await client.get(CONFIGMAPS, 'nobody', 'default')
+    host = api.url.partition('://')[2]
+    assert [(a.call.method, a.host, a.code, a.attempt) for a in heard] == [
+        ('POST', host, '503', 0), ('POST', host, '201', 1), ('GET', host, '404', 0),
+    ]  # fmt: skip
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        nobody = f'http://127.0.0.1:{probe.getsockname()[1]}'
+    async with Client(ClientConfig((nobody,)), env, user_agent='test', observe=heard.append) as client:
+        with pytest.raises(Unavailable):
+            await client.get(CONFIGMAPS, 'a', 'default')
+    assert heard[-1].code == '<error>'

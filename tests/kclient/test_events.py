@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from kclient.events import BURST, QUEUE_MAX, Correlator, EventRecorder, Fact
+from kclient.events import BURST, QUEUE_MAX, REFILL_PER_S, SENDERS, SIMILAR_WINDOW_S, Correlator, EventRecorder, Fact
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 POD = {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'p', 'namespace': 'default', 'uid': '1'}}
@@ -26,11 +26,11 @@ def test_the_same_event_again_is_a_count():
 
 def test_many_different_messages_of_one_reason_are_combined():
     correlator = Correlator('me', '')
-    taken = [correlator.take(fact(f'm{i}'), 0, str(i)) for i in range(12)]
+    taken = [correlator.take(fact(f'm{i}'), 0, str(i)) for i in range(11)]
     messages = [event['message'] for _, event, _ in taken]
-    assert [(name, count) for name, _, count in taken[9:]] == [('p.9', 1), ('p.10', 1), ('p.10', 2)]
-    assert messages[9] == 'm9'
-    assert messages[10] == '(combined from similar events): m10'
+    assert [(name, count) for name, _, count in taken[8:]] == [('p.8', 1), ('p.9', 1), ('p.9', 2)]
+    assert messages[8] == 'm8'
+    assert messages[9] == '(combined from similar events): m9'
 
 
 def test_an_object_that_talks_too_much_is_silenced_alone():
@@ -38,7 +38,7 @@ def test_an_object_that_talks_too_much_is_silenced_alone():
     sent = [correlator.take(fact('x'), 0, 'a') for _ in range(BURST + 5)]
     assert sent.count(None) == 5
     assert correlator.take(fact('x', name='q'), 0, 'a') is not None
-    assert correlator.take(fact('x'), 301, 'a') is not None
+    assert correlator.take(fact('x'), 301, 'a')[2] == BURST + 6, 'what was held back counts'
 
 
 async def test_recorded_events_reach_the_api_and_are_counted_there(api, client, env, until):
@@ -93,3 +93,54 @@ async def test_events_of_one_object_are_sent_in_order_and_other_objects_do_not_w
     await until(lambda: ('p', 'Started') in sent)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_was_recorded_a_moment_before_an_orderly_stop_is_sent(api, client, env):
+    recorder = EventRecorder(client, env, 'me')
+    task = asyncio.ensure_future(recorder.run())
+    await asyncio.sleep(0)
+    for number in range(SENDERS + 3):
+        pod = {'kind': 'Pod', 'metadata': {'name': f'p{number}', 'uid': str(number)}}
+        recorder.event(pod, 'Normal', 'Killing', 'Stopping container c')
+        recorder.event(pod, 'Normal', 'Gone', 'x')
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(api.all('events')) == 2 * (SENDERS + 3)
+    assert recorder.dropped == 0
+
+
+async def test_a_server_that_hangs_holds_up_a_stop_for_a_second_and_no_longer(client, env):
+    recorder = EventRecorder(client, env, 'me')
+
+    async def create(_, event):
+        await asyncio.Event().wait()
+
+    client.create = create
+    for number in range(3):
+        recorder.event({'kind': 'Pod', 'metadata': {'name': str(number)}}, 'Normal', 'Gone', 'x')
+        recorder.event({'kind': 'Pod', 'metadata': {'name': str(number)}}, 'Normal', 'Gone', 'y')
+    task = asyncio.ensure_future(recorder.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(60):
+        await asyncio.gather(task, return_exceptions=True)
+    assert recorder.dropped == 3, 'those that were never tried'
+
+
+def test_the_bucket_of_an_object_refills_by_one_event_in_five_minutes():
+    correlator = Correlator('me', '')
+    assert all(correlator.take(fact('x'), 0, 'a') for _ in range(25))
+    assert correlator.take(fact('x'), 299, 'a') is None
+    assert correlator.take(fact('x'), 300, 'a') is not None
+    assert correlator.take(fact('x'), 301, 'a') is None
+    assert [correlator.take(fact('x'), 301 + 26 / REFILL_PER_S, 'a') is not None for _ in range(26)].count(True) == 25
+
+
+def test_ten_quiet_minutes_end_the_combining_of_similar_events():
+    correlator = Correlator('me', '')
+    for i in range(11):
+        correlator.take(fact(f'm{i}'), 0, str(i))
+    assert correlator.take(fact('late'), SIMILAR_WINDOW_S - 1, 'x')[1]['message'].startswith('(combined')
+    still = correlator.take(fact('later'), 1.9 * SIMILAR_WINDOW_S, 'x')
+    assert still[1]['message'].startswith('(combined'), 'counted from the last one, not from the first'
+    assert correlator.take(fact('fresh'), 3 * SIMILAR_WINDOW_S, 'x')[1]['message'] == 'fresh'

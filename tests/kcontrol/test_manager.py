@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import re
 import socket
 
 import aiohttp
@@ -93,6 +94,10 @@ async def test_health_metrics_and_queues_are_served(fake, start, holder, until):
     assert 'workqueue_adds_total{name="serviceaccount"}' in text
     for name in ('queue_duration_seconds_count', 'work_duration_seconds_count', 'unfinished_work_seconds'):
         assert f'workqueue_{name}{{name="serviceaccount"}}' in text
+    assert re.search(r'rest_client_requests_total\{code="201",host="127.0.0.1:\d+",method="POST"\} [1-9]', text)
+    assert re.search(r'rest_client_request_duration_seconds_count\{host="127.0.0.1:\d+",verb="GET"\} [1-9]', text)
+    assert 'process_resident_memory_bytes' in text
+    assert 'node_collector_zone_size' in text
     assert queues['leading'] == {'kube-controller-manager': True}
     assert set(queues['queues']['replicaset']) >= {'queued', 'dirty', 'processing'}
 

@@ -69,6 +69,8 @@ class Plane:
         self._elsewhere: list[asyncio.Task] = []
         self.written: list[tuple[str, str, str]] = []
         """(user agent, method, path) of every write that the API server accepted, in order."""
+        self.refused: list[tuple[str, int, str]] = []
+        """(user agent, status, path) of every write that it refused."""
         self.on_write: Callable[[str, str], None] = lambda agent, path: None
         """Called with (user agent, path) after each of them."""
         self.admin = self.client('admin')
@@ -84,6 +86,8 @@ class Plane:
             agent = request.headers['User-Agent']
             self.written.append((agent, request.method, request.path))
             self.on_write(agent, request.path)
+        elif request.method != 'GET':
+            self.refused.append((request.headers['User-Agent'], answer.status, request.path))
         return answer
 
     async def controllers(self, *names: str, **changes) -> Runner:

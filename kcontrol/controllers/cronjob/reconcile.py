@@ -5,9 +5,11 @@ from __future__ import annotations
 from kclient.errors import AlreadyExists, ApiError, Conflict, Forbidden, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, controller
-from kcontrol.controllers.cronjob.plan import plan, with_active
+from kcontrol.controllers.cronjob.plan import SCHEDULED_AT, plan, with_active
+from kcontrol.figures import CRONJOB_SKEW_S
 from kcontrol.kinds import CRONJOBS, JOBS
-from kcore.meta.objects import controller_of, name_of, namespace_of, uid_of
+from kcore.meta.objects import annotations_of, controller_of, name_of, namespace_of, uid_of
+from kcore.meta.times import format_time, parse_time
 
 CATCH_UP_S = 5.0
 """Safety net: the event that shows our own write brings us back much earlier."""
@@ -33,6 +35,8 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         made = await _create(c, cron, step.create, key)
         if made is None:
             return None
+        due = parse_time(annotations_of(made).get(SCHEDULED_AT) or format_time(c.now()))
+        c.figures.observe(CRONJOB_SKEW_S, max(0.0, (c.now() - due).total_seconds()))
         status = with_active(status, made)
     await c.patch_status(CRONJOBS, cron, status)
     return Result(step.recheck_s) if step.recheck_s is not None else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kclient.discovery import discover
 from kclient.errors import NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
@@ -101,7 +100,7 @@ async def _owner_scale(c: Ctx, ref: Obj, namespace: str) -> tuple[str, int]:
 
 async def _foreign_scale(c: Ctx, ref: Obj, namespace: str) -> int:
     """What the owner's scale subresource says."""
-    resource: Resource | None = (await discover(c.client)).find(str(ref['apiVersion']), str(ref['kind']))
+    resource: Resource | None = (await c.discovery()).find(str(ref['apiVersion']), str(ref['kind']))
     if resource is None:
         raise CannotCount(f'{ref["apiVersion"]} {ref["kind"]} is not served')
     try:

@@ -9,6 +9,7 @@ from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.endpoints.reconcile import pods_of, services_of_pod
 from kcontrol.controllers.endpointslice.plan import MANAGED_LABEL, MANAGER, SERVICE_LABEL, plan
+from kcontrol.figures import SLICE_CHANGES, SLICE_SYNCS
 from kcore.meta.gvk import NODES, PODS, SERVICES, Resource
 from kcore.meta.objects import labels_of, name_of, namespace_of
 
@@ -47,17 +48,21 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     try:
         for piece in step.create:
             await c.create(ENDPOINTSLICES, piece, owner=key)
+            c.figures.count(SLICE_CHANGES, 'create')
     except Forbidden as e:
         if not e.has_cause('NamespaceTerminating'):
             raise
         return None
     for piece, change in step.update:
         await c.patch(ENDPOINTSLICES, piece, change)
+        c.figures.count(SLICE_CHANGES, 'update')
     for piece in step.delete:
         try:
             await c.delete(ENDPOINTSLICES, piece, owner=key)
+            c.figures.count(SLICE_CHANGES, 'delete')
         except NotFound:
             continue
+    c.figures.count(SLICE_SYNCS, 'success')
     return None
 
 

@@ -8,7 +8,16 @@ from kclient.errors import AlreadyExists, Forbidden
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PODS
-from kcore.meta.objects import controller_of, deleting, is_pod_finished, name_of, namespace_of, owner_ref, uid_of
+from kcore.meta.objects import (
+    controller_of,
+    deleting,
+    is_pod_finished,
+    key_of,
+    name_of,
+    namespace_of,
+    owner_ref,
+    uid_of,
+)
 
 
 def pod_of_claim(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
@@ -33,7 +42,19 @@ def claims_for(pod: Obj) -> list[Obj]:
     return made
 
 
-@controller('ephemeralvolume', primary=PODS, watches=[Watching(PERSISTENTVOLUMECLAIMS, pod_of_claim)], workers=2)
+def pod_with_templates(_: Ctx, _old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """A pod that wants claims of its own."""
+    volumes = (new.get('spec') or {}).get('volumes') or () if new is not None else ()
+    return (key_of(new),) if new is not None and any(v.get('ephemeral') for v in volumes) else ()
+
+
+@controller(
+    'ephemeralvolume',
+    primary=PODS,
+    concerns=pod_with_templates,
+    watches=[Watching(PERSISTENTVOLUMECLAIMS, pod_of_claim)],
+    workers=2,
+)
 async def reconcile(c: Ctx, key: str) -> Result | None:
     pod = c.get(PODS, key)
     if pod is None or deleting(pod) or is_pod_finished(pod):

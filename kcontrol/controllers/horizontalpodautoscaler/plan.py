@@ -121,6 +121,18 @@ def after_rescale(step: Plan, now: datetime) -> Obj:
     return {**holder['status'], 'lastScaleTime': format_time(now)}
 
 
+def after_refusal(step: Plan, error: str, now: datetime) -> Obj:
+    """The status once the scale was refused."""
+    holder: Obj = {'status': {'conditions': [dict(c) for c in step.status['conditions']]}}
+    text = f'the HPA controller was unable to update the target scale: {error}'
+    _say(holder, 'AbleToScale', ('False', 'FailedUpdateScale', text), now)
+    return {
+        **step.status,
+        'desiredReplicas': step.status['currentReplicas'],
+        'conditions': holder['status']['conditions'],
+    }
+
+
 def no_scale(hpa: Obj, error: str, now: datetime) -> Obj:
     """The status when the target cannot be read."""
     holder = _holder(hpa)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from kclient.discovery import discover
-from kclient.errors import ApiError, Conflict
+from kclient.errors import ApiError
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.horizontalpodautoscaler.limits import Past
 from kcontrol.controllers.horizontalpodautoscaler.metrics import Target, answer
-from kcontrol.controllers.horizontalpodautoscaler.plan import Plan, after_rescale, no_scale, plan
+from kcontrol.controllers.horizontalpodautoscaler.plan import Plan, after_refusal, after_rescale, no_scale, plan
 from kcontrol.controllers.horizontalpodautoscaler.replicas import TOLERANCE, Tolerances
+from kcontrol.figures import HPA_PASS_S, HPA_PASSES
 from kcontrol.kinds import HORIZONTALPODAUTOSCALERS
 from kcore.meta import quantity
 from kcore.meta.gvk import PODS, Resource
-from kcore.meta.objects import labels_of, name_of, namespace_of
+from kcore.meta.objects import key_of, labels_of, namespace_of
 from kcore.meta.selectors import parse_label_selector
 
 PERIOD_S = 15.0
@@ -39,7 +39,7 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     if now < due.get(key, now):  # our own status write: the metrics are not newer than a moment ago
         return Result(due[key] - now)
     due[key] = now + PERIOD_S
-    found, ref = await discover(c.client), hpa['spec']['scaleTargetRef']
+    found, ref = await c.discovery(), hpa['spec']['scaleTargetRef']
     resource = found.find(str(ref.get('apiVersion') or 'v1'), str(ref['kind']))
     try:
         if resource is None:
@@ -48,6 +48,7 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     except (ApiError, LookupError) as e:
         c.event(hpa, 'Warning', 'FailedGetScale', str(e))
         await c.patch_status(HORIZONTALPODAUTOSCALERS, hpa, no_scale(hpa, str(e), c.now()))
+        _count(c, now, 'none', 'internal')
         return Result(PERIOD_S)
     target = _target(c, hpa, scale)
     metrics = hpa['spec'].get('metrics') or [DEFAULT_METRIC]
@@ -60,7 +61,14 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     if step.rescale:
         status = await _rescale(c, hpa, resource, scale, (step, past))
     await c.patch_status(HORIZONTALPODAUTOSCALERS, hpa, status, conditional=False)
+    action = 'none' if not step.rescale else 'scale_up' if step.replicas > target.replicas else 'scale_down'
+    _count(c, now, action, 'internal' if step.error else 'none')
     return Result(PERIOD_S)
+
+
+def _count(c: Ctx, began: float, action: str, error: str) -> None:
+    c.figures.count(HPA_PASSES, action, error)
+    c.figures.observe(HPA_PASS_S, c.env.clock.monotonic() - began, action, error)
 
 
 def _target(c: Ctx, hpa: Obj, scale: Obj) -> Target:
@@ -78,18 +86,17 @@ def _tolerances(hpa: Obj) -> Tolerances:
 
 
 async def _rescale(c: Ctx, hpa: Obj, resource: Resource, scale: Obj, decided: tuple[Plan, Past]) -> Obj:
-    """Write the scale. Returns the status that tells of it. Raises Conflict when the target changed meanwhile."""
+    """Write the scale. Returns the status that tells of it. Raises ApiError when it was refused."""
     step, past = decided
     before = int((scale.get('spec') or {}).get('replicas') or 0)
     text = f'New size: {step.replicas}; reason: {step.why}'
     try:
         wanted = {**scale, 'spec': {**(scale.get('spec') or {}), 'replicas': step.replicas}}
         await c.client.update(resource, wanted, subresource='scale')
-    except Conflict:
-        c.state['due'].pop(f'{namespace_of(hpa)}/{name_of(hpa)}', None)
-        raise
     except ApiError as e:
+        c.state['due'].pop(key_of(hpa), None)  # tried again after the back-off, not at the next look
         c.event(hpa, 'Warning', 'FailedRescale', f'{text}; error: {e}')
+        await c.patch_status(HORIZONTALPODAUTOSCALERS, hpa, after_refusal(step, str(e), c.now()), conditional=False)
         raise
     past.scaled(before, step.replicas, c.now(), hpa['spec'].get('behavior') or {})
     c.event(hpa, 'Normal', 'SuccessfulRescale', text)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from kclient.errors import Conflict, NotFound
+from kclient.errors import NotFound
 from kclient.model import Obj
+from kclient.retry import change
 from kcontrol.adoption import carry_out
 from kcontrol.claim import plan_claim
 from kcontrol.controller import Ctx, Result, controller
 from kcontrol.controllers.job.indexes import INDEX
 from kcontrol.controllers.job.plan import FINALIZER, finished, plan, tracked
 from kcontrol.controllers.replicaset.plan import pod_from_template
+from kcontrol.figures import JOB_PODS_FINISHED, JOB_SYNC_S, JOB_SYNCS, JOBS_FINISHED, TTL_DELETION_S
 from kcontrol.kinds import JOBS
 from kcontrol.pods import Failed, create_pods, delete_pods
 from kcore.meta.gvk import PODS
@@ -31,6 +33,18 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         return None
     if job['spec'].get('managedBy') not in (None, OURS):
         return None
+    began, mode = c.env.clock.monotonic(), str(job['spec'].get('completionMode') or 'NonIndexed')
+    result = 'error'
+    try:
+        outcome = await _sync(c, key, job)
+        result = 'success'
+    finally:
+        c.figures.count(JOB_SYNCS, mode, result, 'reconciling')
+        c.figures.observe(JOB_SYNC_S, c.env.clock.monotonic() - began, mode, result, 'reconciling')
+    return outcome
+
+
+async def _sync(c: Ctx, key: str, job: Obj) -> Result | None:
     if not c.caught_up(key, PODS):
         return Result(CATCH_UP_S)
     candidates = [*c.owned(PODS, job), *c.orphans(PODS, namespace_of(job))]
@@ -42,9 +56,11 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
             return None
         meta = job['metadata']
         await c.client.delete(JOBS, meta['name'], meta['namespace'], uid=meta['uid'], propagation='Foreground')
+        c.figures.observe(TTL_DELETION_S, -step.recheck_s)
         return None
     # The uids of ended pods must be in the status before their finalizers go.
     await c.patch_status(JOBS, job, step.status)
+    _count(c, job, step.status)
     if step.note is not None:
         kind, reason, message = step.note
         c.event(job, 'Normal' if kind == 'Normal' else 'Warning', reason, message)
@@ -56,6 +72,19 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     except Failed as e:
         raise e.cause from e
     return Result(step.recheck_s) if step.recheck_s is not None else None
+
+
+def _count(c: Ctx, job: Obj, status: Obj) -> None:
+    """What the status says now and did not say before."""
+    mode, before = str(job['spec'].get('completionMode') or 'NonIndexed'), job.get('status') or {}
+    for result in ('succeeded', 'failed'):
+        more = int(status.get(result) or 0) - int(before.get(result) or 0)
+        if more > 0:
+            c.figures.count(JOB_PODS_FINISHED, mode, result, by=more)
+    over = finished({**job, 'status': status})
+    if over is not None and finished(job) is None:
+        result = 'succeeded' if over['type'] == 'Complete' else 'failed'
+        c.figures.count(JOBS_FINISHED, mode, result, str(over.get('reason') or ''))
 
 
 def new_pod(job: Obj, index: int | None, annotations: Mapping[int, dict[str, str]] = MappingProxyType({})) -> Obj:
@@ -83,11 +112,17 @@ def _with_index(container: Obj) -> Obj:
     return {**container, 'env': [*held, {'name': 'JOB_COMPLETION_INDEX', 'valueFrom': source}]}
 
 
+def without_finalizer(pod: Obj) -> Obj | None:
+    """The patch; None when the finalizer is gone already."""
+    if not tracked(pod):
+        return None
+    return {'metadata': {'finalizers': [f for f in pod['metadata']['finalizers'] if f != FINALIZER] or None}}
+
+
 async def _release(c: Ctx, pod: Obj) -> None:
     """Remove the counting finalizer."""
-    left = [f for f in pod['metadata'].get('finalizers') or () if f != FINALIZER]
     try:
-        await c.patch(PODS, pod, {'metadata': {'finalizers': left or None}})
+        await change(c.client, PODS, pod, without_finalizer)
     except NotFound:
         return
 
@@ -98,7 +133,4 @@ async def _release_orphans(c: Ctx, key: str) -> None:
     for pod in c.in_namespace(PODS, namespace):
         refs = pod['metadata'].get('ownerReferences') or ()
         if tracked(pod) and any(r.get('kind') == 'Job' and r.get('name') == name for r in refs):
-            try:
-                await _release(c, pod)
-            except Conflict:
-                c.queue.add_rate_limited(key)
+            await _release(c, pod)

@@ -26,6 +26,7 @@ from kcontrol.controllers.nodelifecycle.plan import (
     wanted_taints,
     zone_of,
 )
+from kcontrol.figures import NODE_EVICTIONS, ZONE_HEALTH, ZONE_SICK, ZONE_SIZE
 from kcore.meta.gvk import LEASES, NODES, PODS
 from kcore.meta.objects import name_of
 
@@ -85,8 +86,19 @@ async def look(c: Ctx, monitor: Monitor) -> None:
             heart.since = now
     monitor.all_down = down
     rates = eviction_rates(nodes)
+    _count_zones(c, nodes)
     for node in nodes:
         await _tried(node, _judge(c, monitor, node, rates, now))
+
+
+def _count_zones(c: Ctx, nodes: list[Obj]) -> None:
+    zones: dict[str, list[bool]] = {}
+    for node in nodes:
+        zones.setdefault(zone_of(node), []).append(readiness(node) == 'True')
+    for zone, ready in zones.items():
+        c.figures.observe(ZONE_SIZE, len(ready), zone)
+        c.figures.observe(ZONE_SICK, ready.count(False), zone)
+        c.figures.observe(ZONE_HEALTH, 100 * ready.count(True) / len(ready), zone)
 
 
 async def _tried(node: Obj, step: Coroutine[None, None, Obj | None]) -> Obj | None:
@@ -145,6 +157,8 @@ async def _judge(c: Ctx, monitor: Monitor, node: Obj, rates: dict[str, float], n
     taints = wanted_taints(node, eviction, c.now())
     if taints is not None:
         await c.patch(NODES, node, {'spec': {'taints': taints or None}})
+        if eviction == 'now':
+            c.figures.count(NODE_EVICTIONS, zone_of(node))
 
 
 async def _mark_pods(c: Ctx, node: Obj) -> None:

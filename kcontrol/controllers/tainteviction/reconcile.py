@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kclient.errors import Conflict, NotFound
+from kclient.errors import NotFound
 from kclient.model import Obj
+from kclient.retry import change
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.nodelifecycle.reconcile import NODE_INDEX, by_node
 from kcontrol.controllers.tainteviction.plan import Seen, dated, evict_in_s, first_seen, no_execute
+from kcontrol.figures import EVICTED_PODS
 from kcore.meta.gvk import NODES, PODS
 from kcore.meta.objects import deleting, is_pod_finished, key_of, name_of
 from kcore.meta.times import format_time
@@ -38,7 +40,20 @@ def _wait_s(c: Ctx, pod: Obj) -> float | None:
     return evict_in_s(pod, dated(no_execute(node), c.state.get('seen', {}).get(name_of(node), {})), c.now())
 
 
-@controller('tainteviction', primary=PODS, watches=[Watching(NODES, pods_of_node)], workers=5)
+def pod_that_may_go(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """A pod that came to its node, changed what it tolerates, or ended."""
+    if old is not None and new is not None and _fate(old) == _fate(new):
+        return ()
+    pod = new if new is not None else old
+    return (key_of(pod),) if pod is not None and pod['spec'].get('nodeName') else ()
+
+
+def _fate(pod: Obj) -> tuple[object, ...]:
+    spec = pod['spec']
+    return spec.get('nodeName'), spec.get('tolerations'), deleting(pod), is_pod_finished(pod)
+
+
+@controller('tainteviction', primary=PODS, concerns=pod_that_may_go, watches=[Watching(NODES, pods_of_node)], workers=5)
 async def reconcile(c: Ctx, key: str) -> Result | None:
     planned: set[str] = c.state.setdefault('planned', set())
     pod = c.get(PODS, key)
@@ -59,12 +74,15 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         'type': 'DisruptionTarget', 'status': 'True', 'lastTransitionTime': format_time(c.now()),
         'reason': 'DeletionByTaintManager', 'message': MESSAGE,
     }  # fmt: skip
-    held = [x for x in (pod.get('status') or {}).get('conditions') or () if x.get('type') != 'DisruptionTarget']
+
+    def marked(now: Obj) -> Obj:
+        held = [x for x in (now.get('status') or {}).get('conditions') or () if x.get('type') != 'DisruptionTarget']
+        return {'status': {'conditions': [*held, target]}}
+
     try:
-        await c.patch_status(PODS, pod, {**(pod.get('status') or {}), 'conditions': [*held, target]})
+        await change(c.client, PODS, pod, marked, subresource='status')
         await c.delete(PODS, pod)
     except NotFound:
         return None
-    except Conflict:
-        return Result(0.1)
+    c.figures.count(EVICTED_PODS)
     return None

@@ -5,10 +5,12 @@ Source: pkg/controller/volume/pvcprotection, pvprotection.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
-from kclient.errors import Conflict, NotFound
+from kclient.errors import NotFound
 from kclient.model import Obj
+from kclient.retry import change
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS, Resource
 from kcore.meta.objects import controller_of, deleting, get_path, is_pod_finished, name_of, namespace_of, uid_of
@@ -62,7 +64,8 @@ async def protect_claims(c: Ctx, key: str) -> Result | None:
         used = in_use(claim, c.in_namespace(PODS, namespace_of(claim)))
         if not used:  # the cache may be behind a pod that was just bound: ask before data are let go
             used = in_use(claim, (await c.client.list(PODS, namespace_of(claim))).items)
-    return await _keep(c, PERSISTENTVOLUMECLAIMS, claim, CLAIM_FINALIZER, used=used)
+    await _keep(c, PERSISTENTVOLUMECLAIMS, claim, CLAIM_FINALIZER, used=used)
+    return None
 
 
 @controller('pvprotection', primary=PERSISTENTVOLUMES)
@@ -71,23 +74,20 @@ async def protect_volumes(c: Ctx, key: str) -> Result | None:
     if volume is None:
         return None
     used = not deleting(volume) or get_path(volume, 'status.phase') == 'Bound'
-    return await _keep(c, PERSISTENTVOLUMES, volume, VOLUME_FINALIZER, used=used)
-
-
-async def _keep(c: Ctx, resource: Resource, obj: Obj, finalizer: str, *, used: bool) -> Result | None:
-    held = obj['metadata'].get('finalizers') or []
-    if deleting(obj):
-        if used or finalizer not in held:
-            return None
-        wanted = [f for f in held if f != finalizer]
-    elif finalizer in held:
-        return None
-    else:
-        wanted = [*held, finalizer]
-    try:
-        await c.patch(resource, obj, {'metadata': {'finalizers': wanted or None}})
-    except NotFound:
-        return None
-    except Conflict:
-        return Result(0.1)
+    await _keep(c, PERSISTENTVOLUMES, volume, VOLUME_FINALIZER, used=used)
     return None
+
+
+async def _keep(c: Ctx, resource: Resource, obj: Obj, finalizer: str, *, used: bool) -> None:
+    """The finalizer on what exists, and off what is deleted and not `used` any more."""
+
+    def make(now: Obj) -> Obj | None:
+        held = now['metadata'].get('finalizers') or []
+        if deleting(now):
+            wanted = held if used else [f for f in held if f != finalizer]
+        else:
+            wanted = held if finalizer in held else [*held, finalizer]
+        return None if wanted == held else {'metadata': {'finalizers': wanted or None}}
+
+    with contextlib.suppress(NotFound):
+        await change(c.client, resource, obj, make)
