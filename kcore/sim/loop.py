@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import selectors
 from collections import deque
@@ -17,6 +18,10 @@ from typing import Any
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """Wall time at the start of every simulation."""
+
+
+RESOLUTION_S = 1e-9
+"""Timers so close to each other are due together."""
 
 
 HOST: ContextVar[str] = ContextVar('HOST', default='')
@@ -139,6 +144,8 @@ class SimLoop(asyncio.SelectorEventLoop):
         return self._clock.monotonic()
 
     def _run_once(self) -> None:
+        # A timer is due within the clock's resolution; after a hundred days that is finer than a float can tell.
+        self._clock_resolution = max(RESOLUTION_S, 2 * math.ulp(self._clock.monotonic()))
         ready = self._ready
         if ready.held:
             self._put_aside()

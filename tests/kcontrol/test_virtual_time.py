@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from kcontrol.controllers.cronjob.plan import SCHEDULED_AT
 from kcontrol.controllers.horizontalpodautoscaler import metrics
 from kcontrol.kinds import CRONJOBS, HORIZONTALPODAUTOSCALERS, JOBS
 from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS
@@ -17,6 +19,7 @@ from kcore.meta.times import format_time, parse_time
 from tests.kcontrol.virtual import Nodes, Plane, run_virtually
 
 EVICTS = 'node.kubernetes.io/unreachable'
+YEAR_S = 365 * 86400.0
 GRACE_S, TOLERATED_S, LOOK_S = 50, 300, 5
 """Defaults: when a silent node is Unknown, how long its pods may stay, how often nodes are looked at."""
 
@@ -281,5 +284,52 @@ def test_load_scales_up_within_two_looks_and_down_only_after_five_quiet_minutes(
         quiet = plane.now_s()
         await plane.until(lambda: _is(size, 1))
         assert 300 - 15 <= plane.now_s() - quiet <= 300 + 15 + 2, 'five minutes after the last look that saw load'
+
+    virtually(scenario)
+
+
+def test_a_year_of_sunday_nights_in_berlin_skips_and_doubles_with_the_clock(virtually, monkeypatch):
+    # What only keeps long watches alive would be a million requests and bookmarks.
+    monkeypatch.setattr('kclient.api.WATCH_TIMEOUT_S', YEAR_S)
+    monkeypatch.setattr('kapi.server.handlers.watch.BOOKMARK_INTERVAL_S', YEAR_S / 12)
+
+    async def scenario(plane: Plane) -> None:
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        plane.env.clock.jump_wall((start - plane.env.clock.wall()).total_seconds())
+        await plane.controllers('cronjob')
+        due: list[datetime] = []
+
+        async def finish() -> None:
+            """Plays the Job controller: what starts is over a minute later."""
+            async for event in plane.admin.watch(JOBS, 'default', timeout_s=2 * YEAR_S):
+                if event.type == 'ADDED':
+                    due.append(parse_time(event.object['metadata']['annotations'][SCHEDULED_AT]))
+                    await asyncio.sleep(60)
+                    stamp = format_time(plane.env.clock.wall())
+                    conditions = [
+                        {'type': kind, 'status': 'True', 'lastProbeTime': stamp, 'lastTransitionTime': stamp}
+                        for kind in ('SuccessCriteriaMet', 'Complete')
+                    ]
+                    change = {'startTime': stamp, 'completionTime': stamp, 'succeeded': 1, 'conditions': conditions}
+                    name = name_of(event.object)
+                    await plane.admin.patch(JOBS, name, {'status': change}, 'default', subresource='status')
+
+        plane.start(finish())
+        spec = {
+            'schedule': '30 2 * * 0', 'timeZone': 'Europe/Berlin', 'concurrencyPolicy': 'Forbid',
+            'jobTemplate': {'spec': job('x')['spec']},
+        }  # fmt: skip
+        await plane.admin.create(CRONJOBS, {'metadata': {'name': 'night', 'namespace': 'default'}, 'spec': spec})
+        await asyncio.sleep(YEAR_S)
+        local = [t.astimezone(ZoneInfo('Europe/Berlin')) for t in due]
+        assert {(t.hour, t.minute) for t in local} == {(2, 30)}
+        days = [t.date().isoformat() for t in local]
+        assert '2026-03-29' not in days, 'half past two does not exist that night'
+        assert days.count('2026-10-25') == 2, 'and exists twice that night'
+        assert len(days) == 52 - 1 + 1
+        assert len((await plane.admin.list(JOBS, 'default')).items) == 3, 'the history limit holds'
+        status = (await plane.admin.get(CRONJOBS, 'night', 'default'))['status']
+        assert status['lastSuccessfulTime'] > status['lastScheduleTime']
+        assert not status.get('active')
 
     virtually(scenario)

@@ -46,7 +46,7 @@ class SimConnector(aiohttp.BaseConnector):
     """aiohttp's connections over `Env.net`."""
 
     def __init__(self, env: Env) -> None:
-        super().__init__(limit=0)
+        super().__init__(limit=0, keepalive_timeout=1e9)  # else it looks for idle ones every 15 s of virtual time
         self._net = env.net
         self._protocol = lambda: ResponseHandler(loop=asyncio.get_running_loop())
 

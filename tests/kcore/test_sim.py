@@ -262,3 +262,17 @@ def test_sending_to_an_end_that_is_gone_resets_the_connection() -> None:
         assert isinstance(client.lost, ConnectionResetError)
 
     world.run(main())
+
+
+def test_timers_go_off_after_years_too():
+    world = World(1)
+
+    async def main() -> list[float]:
+        clock, seen = asyncio.get_running_loop().time, []
+        for days in (1, 100, 1000, 10_000):
+            await asyncio.sleep(days * 86400.0 - clock())
+            await asyncio.sleep(0.1)
+            seen.append(round(clock() / 86400))
+        return seen
+
+    assert world.run(main()) == [1, 100, 1000, 10_000]

@@ -45,6 +45,14 @@ def default_template(template: Any) -> None:
         default_pod_spec(template['spec'])
 
 
+def _without_claims(spec: Obj) -> None:
+    """Dynamic resource allocation is off, as by default upstream: what asks for it is dropped without a word."""
+    spec.pop('resourceClaims', None)
+    for container in containers_of(spec):
+        if isinstance(container.get('resources'), dict):
+            container['resources'].pop('claims', None)
+
+
 def default_pod_spec(spec: Obj) -> None:
     put_defaults(
         spec,
@@ -55,6 +63,7 @@ def default_pod_spec(spec: Obj) -> None:
     )
     if 'securityContext' not in spec:
         spec['securityContext'] = {}
+    _without_claims(spec)
     _service_account(spec)
     for container in containers_of(spec):
         default_container(container)

@@ -183,6 +183,13 @@ def test_quality_of_service_follows_requests_and_limits():
     assert qos_class(with_resources(limits={'cpu': '1', 'memory': '1Gi'}, requests={'cpu': '500m'})) == 'Burstable'
 
 
+def test_what_asks_for_devices_is_dropped_as_upstream_does_while_its_gate_is_off():
+    asks = {'name': 'c', 'image': 'i', 'resources': {'claims': [{'name': 'gpu'}], 'limits': {'cpu': '1'}}}
+    made = pod(asks, resourceClaims=[{'name': 'gpu', 'resourceClaimTemplateName': 't'}])
+    assert 'resourceClaims' not in made['spec']
+    assert made['spec']['containers'][0]['resources'] == {'limits': {'cpu': '1'}, 'requests': {'cpu': '1'}}
+
+
 def test_a_new_pod_is_pending():
     obj = pod()
     STRATEGY.prepare(obj, None)
