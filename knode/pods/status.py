@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +39,7 @@ class Place:
 
 def status(view: View, place: Place) -> dict[str, Any]:
     """The whole status; conditions of other writers are kept from the pod."""
+    view = _settled(view)
     old: Obj = view.pod.get('status') or {}
     lists: dict[str, list[dict[str, Any]]] = {'init': [], 'main': [], 'ephemeral': []}
     for c, kind in containers_of(view.spec):
@@ -65,6 +66,13 @@ def status(view: View, place: Place) -> dict[str, Any]:
     if lists['ephemeral']:
         result['ephemeralContainerStatuses'] = lists['ephemeral']
     return result
+
+
+def _settled(view: View) -> View:
+    """Without containers whose postStart hook is under way: they count as running only after it."""
+    if not view.hooked or view.grace_s is not None or view.verdict is not None:
+        return view
+    return replace(view, records={n: [r for r in rs if r.id not in view.hooked] for n, rs in view.records.items()})
 
 
 def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:

@@ -274,3 +274,23 @@ def test_a_changed_image_restarts_a_container_whatever_its_policy(node, policy):
     got = node.status('p')
     assert (got['phase'], got['containerStatuses'][0]['restartCount']) == ('Running', 1)
     assert [text for _, _, text in node.heard('p', 'Killing')] == ['Container c definition changed, will be restarted']
+
+
+def test_a_container_counts_as_running_when_its_post_start_hook_is_done_and_the_next_one_starts_then(node):
+    hook = {'postStart': {'sleep': {'seconds': 7}}}
+    containers = [{'name': 'a', 'image': 'busybox', 'lifecycle': hook}, {'name': 'b', 'image': 'busybox'}]
+
+    async def script():
+        node.create('p', containers=containers)
+        await asyncio.sleep(6)
+        told = node.status('p')
+        assert told['phase'] == 'Pending'
+        assert [c['state'] for c in told['containerStatuses']] == [{'waiting': {'reason': 'ContainerCreating'}}] * 2
+        await asyncio.sleep(4)
+
+    node.run(script)
+    assert [(round(at), text) for at, _, text in node.heard('p', 'Started')] == [
+        (0, 'Started container a'), (7, 'Started container b'),
+    ]  # fmt: skip
+    told = node.status('p')
+    assert (told['phase'], [c['ready'] for c in told['containerStatuses']]) == ('Running', [True, True])
