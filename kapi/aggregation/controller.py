@@ -19,6 +19,7 @@ from kapi.aggregation.aggregator import PREFIX, Remote
 from kapi.aggregation.endpoints import EndpointUnknown
 from kapi.aggregation.trust import publish_trust
 from kapi.authn.user import SYSTEM
+from kapi.dialed import said
 from kapi.errors import AlreadyExists, ApiError, NotFound
 from kapi.kinds.apiregistration.apiservice import KIND
 from kapi.registry.options import DeleteOptions, WriteOptions
@@ -166,7 +167,7 @@ class ApiServices:
         except TimeoutError:
             return Health('False', 'FailedDiscoveryCheck', _failed(url, 'context deadline exceeded'))
         except (aiohttp.ClientError, ssl.SSLError, OSError) as e:
-            return Health('False', 'FailedDiscoveryCheck', _failed(url, str(e)))
+            return Health('False', 'FailedDiscoveryCheck', _failed(url, said(e)))
         if not 200 <= status < 300:
             return Health(
                 'False',

@@ -12,8 +12,10 @@ from typing import Any
 import aiohttp
 import orjson
 
+from kapi.admission.webhooks.client import shown_url
 from kapi.aggregation.endpoints import Backend, EndpointUnknown, Transport
 from kapi.crd.conversion import check_converted
+from kapi.dialed import said
 from kapi.errors import InternalError
 
 Obj = dict[str, Any]
@@ -31,6 +33,7 @@ class Webhook:
     def __init__(self, crd: Obj, transport: Transport, new_uid: Callable[[], str]) -> None:
         self._name = crd['metadata']['name']
         webhook = crd['spec']['conversion']['webhook']
+        self._shown = shown_url(webhook['clientConfig'], int(TIMEOUT_S))
         self._backend = Backend.of_client_config(webhook['clientConfig'])
         self._version = next((v for v in webhook.get('conversionReviewVersions') or () if v in REVIEW_VERSIONS), 'v1')
         self._transport = transport
@@ -67,10 +70,10 @@ class Webhook:
                     if reply.status != 200:
                         raise InternalError(self._failed(what, f'the server answered {reply.status}'))
             return orjson.loads(body)
-        except (aiohttp.ClientError, EndpointUnknown, OSError) as e:
-            raise InternalError(self._failed(what, str(e))) from e
         except TimeoutError as e:
-            raise InternalError(self._failed(what, 'context deadline exceeded')) from e
+            raise InternalError(self._failed(what, f'Post "{self._shown}": context deadline exceeded')) from e
+        except (aiohttp.ClientError, EndpointUnknown, OSError) as e:
+            raise InternalError(self._failed(what, f'Post "{self._shown}": {said(e)}')) from e
         except orjson.JSONDecodeError as e:
             raise InternalError(self._failed(what, f'the answer is not JSON: {e}')) from e
 

@@ -35,11 +35,14 @@ async def _read(request: web.BaseRequest) -> bytes:
         return b''
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > BODY_BYTES_MAX:
-            raise TooLarge(f'Request entity too large: limit is {BODY_BYTES_MAX}')
-        chunks.append(chunk)
+    try:
+        async for chunk in request.content.iter_any():
+            size += len(chunk)
+            if size > BODY_BYTES_MAX:
+                raise TooLarge(f'Request entity too large: limit is {BODY_BYTES_MAX}')
+            chunks.append(chunk)
+    except web.RequestPayloadError as e:
+        raise BadRequest(f'the body of the request is broken: {" ".join(str(e).split())}') from None
     return chunks[0] if len(chunks) == 1 else b''.join(chunks)
 
 

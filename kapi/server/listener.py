@@ -112,7 +112,8 @@ class Listener(web.Server):
         request_s: float = REQUEST_S,
         **options: Any,
     ) -> None:
-        super().__init__(self._heard, **options)
+        # Upstream takes no compressed bodies either; unpacking one would cost the loop what its sender likes.
+        super().__init__(self._heard, auto_decompress=False, **options)
         self._serve = handler
         self._reads = turns.reads if turns is not None else None
         self._connections_max, self._request_s = connections_max, request_s

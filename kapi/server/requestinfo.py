@@ -54,6 +54,8 @@ _remembered = lru_cache(KNOWN_TARGETS_MAX)(_of)
 def parse_target(target: str) -> tuple[str, dict[str, list[str]]]:
     """(decoded path, query) of a request target. Raises ValueError: too many parameters."""
     path, _, query = target.partition('?')
+    if '://' in path and not path.startswith('/'):  # as to a proxy
+        path = '/' + path.partition('://')[2].partition('/')[2]
     if '%' in path:
         path = unquote(path)
     if not query:

@@ -26,6 +26,7 @@ from kapi.authz.webhook import WebhookAuthorizer
 from kapi.config import ApiConfig
 from kapi.crd.controller import Definitions
 from kapi.crd.registrar import Registrar
+from kapi.errors import BadRequest
 from kapi.flow import inflight, keeper
 from kapi.flow.fairness import Fairness
 from kapi.flow.stats import FlowCollector
@@ -41,6 +42,7 @@ from kapi.server.kubelet import Kubelets
 from kapi.server.metrics import Metrics
 from kapi.server.openapi import OpenApi
 from kapi.server.pipeline import serve
+from kapi.server.respond import error_reply, finish
 from kapi.server.schemas import Schemas
 from kapi.storage.base import Storage, StorageError
 from kapi.storage.cache import Cache
@@ -102,11 +104,13 @@ class ApiServer:
         return self.schemas.builtin(kind.resource)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        audit_id = request.headers.get('Audit-Id') or self.env.new_uid()
         try:
             info = requestinfo.of(request.method, request.raw_path)
         except ValueError:
             return web.Response(status=400, text='too many query parameters\n')
+        audit_id = request.headers.get('Audit-Id') or self.env.new_uid()
+        if (broken := _not_utf8(request)) is not None:
+            return await finish(Context(self, request, info, self.env.new_uid()), broken)
         return await serve(Context(self, request, info, audit_id[:128]))
 
     async def close(self) -> None:
@@ -141,6 +145,17 @@ class ApiServer:
 
     async def _cache_check(self) -> str:
         return '' if self.bootstrapped else 'the first objects are not there yet'
+
+
+def _not_utf8(request: web.BaseRequest) -> Reply | None:
+    """A refusal of headers that are no text: user names and managers from them are stored and shown as JSON."""
+    for name, value in request.raw_headers:
+        if not value.isascii():
+            try:
+                value.decode()
+            except UnicodeDecodeError:
+                return error_reply(BadRequest(f'header {name.decode(errors="replace")} is not UTF-8'))
+    return None
 
 
 async def _ping() -> str:

@@ -46,7 +46,11 @@ class Messages:
         self._reader: asyncio.Task[None] | None = None
 
     async def prepare(self, raw: web.BaseRequest) -> None:
-        await self.socket.prepare(raw)
+        """Raises BadRequest: no handshake that can be answered."""
+        try:
+            await self.socket.prepare(raw)
+        except web.HTTPException as e:
+            raise BadRequest(f'no WebSocket can be opened: {e.text or e.reason}') from None
         self._reader = tasks.start_detached('socket reader', self._read())
 
     async def _read(self) -> None:

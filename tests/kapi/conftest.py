@@ -135,7 +135,7 @@ async def serving(authority: Authority, storage: Any = None, **settings: Any) ->
     await server.cache.start()
     follower = tasks.start_detached('cache', server.cache.run())
     await bootstrap.bootstrap(server)
-    runner = web.ServerRunner(web.Server(server.handle), access_log=None, shutdown_timeout=0.1)
+    runner = web.ServerRunner(web.Server(server.handle, auto_decompress=False), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, '127.0.0.1', 0, ssl_context=tls_context(config, env))
     await site.start()

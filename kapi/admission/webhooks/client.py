@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from kapi.dialed import said
 from kapi.storage.cache import Cache
 from kcore.env import Env
 
@@ -67,7 +68,7 @@ class WebhookClient:
         except TimeoutError:
             raise CallFailed(f'failed to call webhook: Post "{shown}": context deadline exceeded') from None
         except (aiohttp.ClientError, OSError, ssl.SSLError, CallFailed) as e:
-            raise CallFailed(f'failed to call webhook: Post "{shown}": {e}') from None
+            raise CallFailed(f'failed to call webhook: Post "{shown}": {said(e)}') from None
         try:
             return verified(answer, version, request['uid'])
         except ValueError as e:

@@ -17,6 +17,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from kapi.dialed import said
 from kapi.errors import BadRequest, InternalError, Unavailable
 from kapi.registry.kind import Kind
 from kapi.server import tunnel
@@ -123,7 +124,7 @@ async def proxy(ctx: Context, kind: Kind) -> web.StreamResponse:
         ) as answer:
             return await pass_back(ctx, answer)
     except aiohttp.ClientConnectionError as e:
-        raise Unavailable(f'error trying to reach service: {e}') from e
+        raise Unavailable(f'error trying to reach service: {said(e)}') from e
     except aiohttp.ClientError as e:
         raise InternalError(f'the proxied server answered nonsense: {e}') from e
 
