@@ -37,15 +37,15 @@ def _rule(rule: Obj, info: RequestInfo, user: User) -> bool:
 
 
 def _subject(subject: Obj, user: User) -> bool:
-    match subject.get('kind'):
-        case 'User':
-            return subject['user']['name'] in {'*', user.name}
-        case 'Group':
-            return subject['group']['name'] == '*' or subject['group']['name'] in user.groups
-        case 'ServiceAccount':
-            account = subject['serviceAccount']
-            prefix = f'system:serviceaccount:{account["namespace"]}:'
-            return user.name.startswith(prefix) and account['name'] in {'*', user.name.removeprefix(prefix)}
+    """One that lacks what its kind needs, stored before that was checked, is nobody."""
+    match subject:
+        case {'kind': 'User', 'user': {'name': name}}:
+            return name in {'*', user.name}
+        case {'kind': 'Group', 'group': {'name': name}}:
+            return name == '*' or name in user.groups
+        case {'kind': 'ServiceAccount', 'serviceAccount': {'namespace': namespace, 'name': name}}:
+            prefix = f'system:serviceaccount:{namespace}:'
+            return user.name.startswith(prefix) and name in {'*', user.name.removeprefix(prefix)}
     return False
 
 

@@ -102,6 +102,7 @@ _HISTOGRAMS: tuple[tuple[str, str, tuple[str, ...], Callable[[Stats], Buckets]],
 
 
 class Source(Protocol):
+    fair_fraction: float
     levels: dict[str, Level]
     stats: dict[tuple[str, str], Stats]
 
@@ -131,6 +132,9 @@ class FlowCollector(Collector):
             for s in self._source.stats.values():
                 counter.add_metric([s.level, s.schema], number(s))
             yield counter
+        yield GaugeMetricFamily(
+            f'{PREFIX}seat_fair_frac', 'Share of its target that a level gets.', self._source.fair_fraction
+        )
         yield self._refused()
         yield from self._histograms()
 

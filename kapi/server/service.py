@@ -87,6 +87,8 @@ class ApiServer:
         self.audit_log = audit_log(config.audit_policy_file, config.audit_log_path, env, rotation)
         self.metrics = Metrics()
         self.metrics.registry.register(FlowCollector(self.fairness))
+        for kind in self.in_flight.counts:
+            self.metrics.inflight.labels(kind).set_function(partial(self.in_flight.counts.__getitem__, kind))
         self.streams = 0
         """Upgraded connections passed on at this moment."""
         self.kubelets = Kubelets(config, env)

@@ -1,4 +1,4 @@
-"""What a PriorityLevelConfiguration may say."""
+"""What a PriorityLevelConfiguration and a FlowSchema may say."""
 
 from __future__ import annotations
 
@@ -51,3 +51,48 @@ async def test_a_level_with_millions_of_queues_serves_at_once(world: Any, api: A
     assert (await (await world.user('bob')).get('/apis')).status == 200
     shown = (await api.get('/debug/api_priority_and_fairness/dump_queues')).text
     assert 'wide' not in shown
+
+
+SCHEMAS = '/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas'
+BOB = {'kind': 'User', 'user': {'name': 'bob'}}
+PATHS = {'verbs': ['get'], 'nonResourceURLs': ['/x']}
+PODS = {'verbs': ['get'], 'apiGroups': [''], 'resources': ['pods'], 'namespaces': ['*']}
+
+
+def rule(*subjects: dict[str, Any], **rules: Any) -> dict[str, Any]:
+    return {'subjects': list(subjects), **(rules or {'nonResourceRules': [PATHS]})}
+
+
+def without(whole: dict[str, Any], field: str) -> dict[str, Any]:
+    return {name: value for name, value in whole.items() if name != field}
+
+
+@pytest.mark.parametrize(('broken', 'field', 'said'), [
+    (rule(), 'subjects', 'subjects must contain at least one value'),
+    (rule(BOB, resourceRules=[]), '', 'at least one of resourceRules and nonResourceRules has to be non-empty'),
+    (rule({'kind': 'User'}), 'subjects[0].user', "user is required when subject kind is 'User'"),
+    (rule({'kind': 'Group', 'group': {'name': ''}}), 'subjects[0].group.name', 'Required value'),
+    (rule({'kind': 'Robot'}), 'subjects[0].kind', 'Unsupported value'),
+    (rule({**BOB, 'group': {'name': 'x'}}), 'subjects[0].group', "group is forbidden when subject kind is not 'Group'"),
+    (rule({'kind': 'ServiceAccount', 'serviceAccount': {'namespace': '', 'name': 'x'}}),
+     'subjects[0].serviceAccount.namespace', 'Required value'),
+    (rule(BOB, resourceRules=[{**PODS, 'verbs': ['*', 'get']}]), 'resourceRules[0].verbs', "if '*' is present"),
+    (rule(BOB, resourceRules=[{**PODS, 'resources': []}]), 'resourceRules[0].resources', 'at least one value'),
+    (rule(BOB, resourceRules=[without(PODS, 'namespaces')]), 'resourceRules[0].namespaces', 'at least one namespace'),
+    (rule(BOB, nonResourceRules=[{**PATHS, 'nonResourceURLs': []}]), 'nonResourceRules[0].nonResourceURLs', 'at least'),
+])  # fmt: skip
+async def test_a_schema_that_can_match_nobody_is_refused_by_field(
+    api: Any, broken: dict[str, Any], field: str, said: str
+) -> None:
+    spec = {'priorityLevelConfiguration': {'name': 'exempt'}, 'matchingPrecedence': 50, 'rules': [broken]}
+    refused = await api.post(SCHEMAS, {'metadata': {'name': 'bad'}, 'spec': spec})
+    assert refused.status == 422
+    at = 'spec.rules[0]' + (f'.{field}' if field else '')
+    causes = {cause['field']: cause['message'] for cause in refused.json['details']['causes']}
+    assert said in causes[at]
+
+
+async def test_nobody_goes_before_the_exempt_schema(api: Any) -> None:
+    spec = {'priorityLevelConfiguration': {'name': 'exempt'}, 'matchingPrecedence': 1, 'rules': [rule(BOB)]}
+    refused = await api.post(SCHEMAS, {'metadata': {'name': 'first'}, 'spec': spec})
+    assert "only the schema named 'exempt' may have matchingPrecedence 1" in refused.json['message']

@@ -30,6 +30,13 @@ def test_no_request_fills_its_level(nominal: int, hand: int, most: int) -> None:
     assert width_max(nominal, hand) == most
 
 
+@pytest.mark.parametrize('subject', [{}, {'kind': 'User'}, {'kind': 'Group', 'group': {}}, {'kind': 'ServiceAccount'}])
+def test_a_subject_that_lacks_what_its_kind_needs_is_nobody(subject: dict[str, object]) -> None:
+    path = {'verbs': ['*'], 'nonResourceURLs': ['*']}
+    schema = {'spec': {'rules': [{'subjects': [subject], 'nonResourceRules': [path]}]}}
+    assert not matches(schema, requestinfo.of('GET', '/apis'), NODE)
+
+
 NODE = User('system:node:n1', ('system:nodes', 'system:authenticated'))
 MANAGER = User('system:kube-controller-manager', ('system:authenticated',))
 SYSTEM_ACCOUNTS = ('system:serviceaccounts', 'system:serviceaccounts:kube-system', 'system:authenticated')
