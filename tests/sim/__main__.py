@@ -59,8 +59,9 @@ def main() -> int:
     counts: dict[str, int] = {}
     with ProcessPoolExecutor(args.jobs) as pool:
         todo = cases(args.start, args.seeds, args.only)
-        while batch := list(islice(todo, 40 * args.jobs)):
-            for world, seed, reason in pool.map(one, batch, chunksize=4):
+        size = 2 if args.stop_at else 40  # seeds behind the one that ends it would be for nothing
+        while batch := list(islice(todo, size * args.jobs)):
+            for world, seed, reason in pool.map(one, batch, chunksize=min(size, 4)):
                 done += 1
                 counts[world] = counts.get(world, 0) + 1
                 if reason:

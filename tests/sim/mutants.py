@@ -35,9 +35,9 @@ class Mutant(NamedTuple):
 MUTANTS = (
     # --- durability -----------------------------------------------------------------------------------------------
     Mutant('acknowledge before the write', 'store', 'kstore/node.py',
-           '            if batch.payloads:\n                await self._write(core, batch)\n            for _ in range(open_):',
+           '            if batch.payloads:\n                self._waiters.reached(2, batch.last)\n',
            '            for rd in islice(self._unsynced, open_):\n                self._send(core, rd.send_durable)\n'
-           '            if batch.payloads:\n                await self._write(core, batch)\n            for _ in range(open_):'),
+           '            if batch.payloads:\n                self._waiters.reached(2, batch.last)\n'),
     Mutant('write without a sync', 'store', 'kstore/wal.py', '        file.sync()\n        self._writes += 1',
            '        self._writes += 1'),
     Mutant('leave half a batch on a full disk', 'store', 'kstore/wal.py', '            file.truncate(durable)\n', ''),
@@ -74,7 +74,7 @@ MUTANTS = (
            'if not self._has_committed_own:\n            self._early', 'if False:\n            self._early'),
     # --- node -----------------------------------------------------------------------------------------------------
     Mutant('a waiter of an old term gets the result of another command', 'store', 'kstore/node.py',
-           '        if leader != self.config.id or term != self._waiters_term:\n            self._fail_waiters()',
+           '        if leader != self.config.id or term != self._waiters.term:\n            self._fail_waiters()',
            '        pass'),
     Mutant('a read accepts the answer to an older question', 'node', 'kstore/reads.py',
            'if self._round and token == self._token:', 'if self._round:'),
