@@ -35,7 +35,7 @@ from knode.pods.statuses import Statuses
 from knode.pods.watchdog import Watchdog
 from knode.runtime.registry import features, make_drivers
 from knode.server import NodeServer
-from knode.shutdown import shut_down
+from knode.shutdown import phases_of, shut_down
 from knode.static.mirrors import Mirrors
 from knode.static.source import StaticSource
 from knode.stats.collector import Collector
@@ -116,11 +116,8 @@ class Agent:
                 await asyncio.wait({working})
                 working.result()
             except asyncio.CancelledError:
-                if config.shutdown_grace_period_s:
-                    await shut_down(
-                        keeper, self._manager, config.shutdown_grace_period_s,
-                        config.shutdown_grace_period_critical_pods_s,
-                    )  # fmt: skip
+                if phases := phases_of(config):
+                    await shut_down(keeper, self._manager, phases)
                 raise
             finally:
                 await stop(working)

@@ -13,6 +13,20 @@ from kcore.meta import quantity
 from knode.eviction.thresholds import thresholds
 
 
+def shutdown_phases(text: str) -> dict[int, float]:
+    """Seconds by the priority from which on pods have them, in the order of their ends. Raises ValueError."""
+    phases: dict[int, float] = {}
+    for part in filter(None, text.split(',')):
+        priority, equals, seconds = part.partition('=')
+        try:
+            phases[int(priority)] = float(seconds)
+        except ValueError:
+            equals = ''
+        if not equals or phases[int(priority)] < 0:
+            raise ValueError(f'shutdown_grace_period_by_pod_priority: {part!r} is not PRIORITY=SECONDS')
+    return dict(sorted(phases.items()))
+
+
 class NodeConfig(Config):
     """Kubeling node agent: registers a node and runs its pods as processes."""
 
@@ -57,6 +71,9 @@ class NodeConfig(Config):
     shutdown_grace_period_critical_pods_s: float = Field(
         0.0, ge=0, description='how many of them are kept for critical pods, which end after the others'
     )
+    shutdown_grace_period_by_pod_priority: str = Field(
+        '', description='instead of these two: seconds for pods from a priority on, the least first, e.g. 0=60,1000=20'
+    )
     healthz_listen: Address | None = Field(None, description='HOST:PORT of a plain /healthz (the kubelet: 10248)')
     read_only_listen: Address | None = Field(
         None, description='HOST:PORT of a plain, open, read-only API (the kubelet once: 10255); off unless given'
@@ -78,6 +95,8 @@ class NodeConfig(Config):
                 raise ValueError(f'{name}: {e}') from e
         if self.shutdown_grace_period_critical_pods_s > self.shutdown_grace_period_s:
             raise ValueError('shutdown_grace_period_critical_pods_s must not be greater than shutdown_grace_period_s')
+        if shutdown_phases(self.shutdown_grace_period_by_pod_priority) and self.shutdown_grace_period_s:
+            raise ValueError('shutdown_grace_period_by_pod_priority stands instead of shutdown_grace_period_s')
         if self.lease_duration_s <= self.heartbeat_s:
             raise ValueError('lease_duration_s must be greater than heartbeat_s')
         given = [self.tls_cert, self.tls_key, self.client_ca]

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
 import structlog
 
+from knode.config import NodeConfig, shutdown_phases
 from knode.node import NodeKeeper
 from knode.pods.manager import PodManager
 from knode.pods.model import Verdict
+from knode.pods.resources import SYSTEM_CRITICAL_PRIORITY
 
 log = structlog.get_logger('knode.shutdown')
 
@@ -25,11 +28,22 @@ MESSAGE = 'Pod was terminated in response to imminent node shutdown.'
 DISRUPTION = 'TerminationByKubelet'
 
 
-async def shut_down(keeper: NodeKeeper, manager: PodManager, grace_s: float, critical_s: float) -> None:
-    """critical_s: the part of the grace that is kept for critical pods.
+def phases_of(config: NodeConfig) -> dict[int, float]:
+    """Seconds by the priority from which on pods have them; empty: the pods go on without the agent."""
+    if phases := shutdown_phases(config.shutdown_grace_period_by_pod_priority):
+        return phases
+    whole, critical = config.shutdown_grace_period_s, config.shutdown_grace_period_critical_pods_s
+    if not whole:
+        return {}
+    return {0: whole - critical, SYSTEM_CRITICAL_PRIORITY: critical} if critical else {0: whole}
+
+
+async def shut_down(keeper: NodeKeeper, manager: PodManager, phases: Mapping[int, float]) -> None:
+    """phases: as of `phases_of`.
 
     Returns when the API knows, or AVOIDED_S + REPORT_S after the grace. Raises nothing but cancellation.
     """
+    grace_s = sum(phases.values())
     log.info('node shuts down', grace_s=grace_s)
     try:
         async with asyncio.timeout(AVOIDED_S + grace_s + REPORT_S):
@@ -39,6 +53,6 @@ async def shut_down(keeper: NodeKeeper, manager: PodManager, grace_s: float, cri
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AVOIDED_S):
                     await keeper.avoided.wait()
-            await manager.terminate(Verdict(REASON, MESSAGE, grace_s, DISRUPTION), critical_s=critical_s)
+            await manager.terminate(Verdict(REASON, MESSAGE, None, DISRUPTION), phases)
     except TimeoutError:
         log.warning('node shutdown was cut short: not every pod has ended, or the API was out of reach')

@@ -7,7 +7,8 @@ Pods are told apart by uid, never by name. At the start the checkpoints come fir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -22,7 +23,7 @@ from knode.pods.admission import PREEMPTED, PREFIX, Judgement, judge, no_room, v
 from knode.pods.checkpoint import Checkpoint
 from knode.pods.host import Host
 from knode.pods.model import Obj, Verdict
-from knode.pods.resources import is_critical
+from knode.pods.resources import priority
 from knode.pods.statuses import Statuses
 from knode.pods.worker import PodWorker
 from knode.runtime.process import kill_marked, kill_shim
@@ -94,21 +95,21 @@ class PodManager:
                 self._admit(pod)
         self._mirrors.settle()
 
-    async def terminate(self, verdict: Verdict, *, critical_s: float = 0.0) -> None:
+    async def terminate(self, verdict: Verdict, phases: Mapping[int, float]) -> None:
         """End every pod and return once the API has been told that each of them has ended.
 
-        critical_s:  how much of the verdict's grace is kept for critical pods, which then go after the others.
+        phases:  most seconds by the priority from which on pods have them; the least important go first. A pod below
+                 all of them goes with the first.
         """
         self.closing = True
         living = [w for w in self.workers.values() if not w.removed and not w.ended]
-        critical = [w for w in living if critical_s and is_critical(w.pod)]
-        whole = verdict.grace_s
-        first = None if whole is None else whole - critical_s
-        for group, most in (([w for w in living if w not in critical], first), (critical, critical_s)):
-            for worker in group:
+        limits = sorted(phases)
+        for index, least in enumerate(limits):
+            part = [w for w in living if max(bisect_right(limits, priority(w.pod)) - 1, 0) == index]
+            for worker in part:
                 grace = float(worker.pod['spec'].get('terminationGracePeriodSeconds', 30))
-                worker.end(replace(verdict, grace_s=grace if most is None else min(grace, most)))
-            for worker in group:
+                worker.end(replace(verdict, grace_s=min(grace, phases[least])))
+            for worker in part:
                 await worker.until(lambda w: w.ended or w.removed)
         await self._statuses.sent({w.uid for w in living})
 

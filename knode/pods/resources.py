@@ -112,7 +112,13 @@ def rlimits(c: Obj) -> dict[str, tuple[int, int]]:
     return found
 
 
+def priority(pod: Obj) -> int:
+    """Static pods have the priority of the system, whatever they say."""
+    source = (pod['metadata'].get('annotations') or {}).get('kubernetes.io/config.source', 'api')
+    said = int(pod['spec'].get('priority') or 0)
+    return said if source == 'api' else max(said, SYSTEM_CRITICAL_PRIORITY)
+
+
 def is_critical(pod: Obj) -> bool:
     """Never evicted: static pods, and those with a system priority."""
-    source = (pod['metadata'].get('annotations') or {}).get('kubernetes.io/config.source', 'api')
-    return source != 'api' or int(pod['spec'].get('priority') or 0) >= SYSTEM_CRITICAL_PRIORITY
+    return priority(pod) >= SYSTEM_CRITICAL_PRIORITY

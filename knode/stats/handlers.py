@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector as Exposed
 from kcore.env import Env
 from kcore.meta import quantity
 from kcore.metrics import CONTENT_TYPE, CollectorRegistry, render
-from knode.config import NodeConfig
+from knode.config import NodeConfig, shutdown_phases
 from knode.pods.manager import PodManager
 from knode.probes.metrics import ProbeMetrics
 from knode.stats.collector import Collector
@@ -94,6 +94,10 @@ def configz(config: NodeConfig) -> Obj:
         'nodeLeaseDurationSeconds': config.lease_duration_s,
         'shutdownGracePeriod': f'{config.shutdown_grace_period_s:g}s',
         'shutdownGracePeriodCriticalPods': f'{config.shutdown_grace_period_critical_pods_s:g}s',
+        'shutdownGracePeriodByPodPriority': [
+            {'priority': least, 'shutdownGracePeriodSeconds': seconds}
+            for least, seconds in shutdown_phases(config.shutdown_grace_period_by_pod_priority).items()
+        ],
         'readOnlyPort': _port(config.read_only_listen), 'healthzPort': _port(config.healthz_listen),
         'authorization': {'mode': config.authorization_mode},
         'staticPodPath': str(config.pod_manifest_path or ''),

@@ -18,6 +18,9 @@ def node(tmp_path):
     return VirtualNode(tmp_path)
 
 
+OVER = Verdict('Terminated', 'over', None, 'TerminationByKubelet')
+
+
 def asks(cpu):
     return [{'name': 'c', 'image': 'busybox', 'resources': {'requests': {'cpu': cpu}}}]
 
@@ -78,7 +81,7 @@ def test_a_shutdown_ends_critical_pods_after_the_others(node):
         node.create('deaf', {'stop-for': '1000'})
         node.create('quick', {'stop-for': '1'})
         await asyncio.sleep(10)
-        await node.manager.terminate(Verdict('Terminated', 'over', 30.0, 'TerminationByKubelet'), critical_s=10.0)
+        await node.manager.terminate(OVER, {0: 20.0, 2_000_000_000: 10.0})
         assert node.now == pytest.approx(33, abs=0.5)
         node.create('late')
         await asyncio.sleep(1)
@@ -294,3 +297,16 @@ def test_a_container_counts_as_running_when_its_post_start_hook_is_done_and_the_
     ]  # fmt: skip
     told = node.status('p')
     assert (told['phase'], [c['ready'] for c in told['containerStatuses']]) == ('Running', [True, True])
+
+
+def test_a_shutdown_ends_pods_by_their_priority_each_with_the_seconds_of_its_own(node):
+    async def script():
+        for name, priority in (('least', -5), ('none', 0), ('some', 999), ('more', 1000), ('most', 2_000_000_000)):
+            node.create(name, {'stop-for': '1000'}, priority=priority)
+        node.create('brief', {'stop-for': '1000'}, priority=1000, terminationGracePeriodSeconds=3)
+        await asyncio.sleep(10)
+        await node.manager.terminate(OVER, {0: 5.0, 1000: 8.0})
+
+    node.run(script)
+    ended = {n: round(at) for at, n, s in reversed(node.told) if s['phase'] == 'Failed'}
+    assert ended == {'least': 15, 'none': 15, 'some': 15, 'brief': 18, 'more': 23, 'most': 23}
