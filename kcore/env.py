@@ -82,7 +82,12 @@ class Disk(Protocol):
         """Delete a file; a missing one is fine."""
 
     def open_append(self, path: Path, *, preallocate: int = 0, mode: int = 0o600) -> AppendFile:
-        """Open or create. `preallocate` bytes are reserved without changing the file's size."""
+        """Open or create. `preallocate` bytes are reserved without changing the file's size.
+
+        A file with a reservation is quick to sync: zeros are written ahead of the data, so that most syncs change only
+        content, which needs no entry in the file system's journal. After a crash such a file may end in zeros, which
+        `size` then counts; `truncate` and `close` cut them off.
+        """
 
     async def offload(self, call: Callable[..., T], *args: Any) -> T:
         """Run a blocking call off the event loop."""
@@ -196,8 +201,10 @@ class RealClock:
 
 class RealAppendFile:
     def __init__(self, path: Path, preallocate: int, mode: int) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
-        self._size = os.fstat(self._fd).st_size
+        at_end = 0 if preallocate else os.O_APPEND  # which would send the zeros written ahead behind each other
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | at_end, mode)
+        self._size = self._zeroed = os.fstat(self._fd).st_size
+        self._reserved = preallocate
         if preallocate > self._size and hasattr(os, 'posix_fallocate'):
             try:
                 _reserve(self._fd, preallocate)
@@ -210,10 +217,33 @@ class RealAppendFile:
         return self._size
 
     def append(self, data: bytes) -> None:
-        view = memoryview(data)
+        if not self._reserved:
+            view = memoryview(data)
+            while view:
+                written = os.write(self._fd, view)
+                self._size += written
+                view = view[written:]
+            return
+        end = self._size + len(data)
+        if self._zeroed < end <= self._reserved:
+            ahead = min(end + AHEAD_BYTES, self._reserved)
+            try:
+                self._put(data + bytes(ahead - end))
+            except OSError as e:
+                if not is_full(e):
+                    raise
+                self._reserved = end  # no reservation here, and no room: what is written must do without
+            else:
+                self._size, self._zeroed = end, ahead
+                return
+        self._put(data)
+        self._size = end
+
+    def _put(self, data: bytes) -> None:
+        view, at = memoryview(data), self._size
         while view:
-            written = os.write(self._fd, view)
-            self._size += written
+            written = os.pwrite(self._fd, view, at)
+            at += written
             view = view[written:]
 
     def sync(self) -> None:
@@ -222,9 +252,11 @@ class RealAppendFile:
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
         os.fsync(self._fd)
-        self._size = size
+        self._size = self._zeroed = size
 
     def close(self) -> None:
+        if self._zeroed > self._size:
+            os.ftruncate(self._fd, self._size)
         os.close(self._fd)
 
 
@@ -242,17 +274,25 @@ def _reserve(fd: int, length: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+AHEAD_BYTES = 128 * 1024
+"""Zeros written at a time ahead of the data of a file with a reservation."""
 _datasync: Callable[[int], None] = getattr(os, 'fdatasync', os.fsync)
 QUICK_S = 0.005
 """Longest time of a `sync_soon` on a quick disk."""
+SLOW_S = 0.025
+"""One that takes longer than this shows a slow disk by itself. Between the two it may have been the processor that was
+busy, not the disk: a thread would only make that worse."""
 QUICK_CALLS = 64
-"""So many in a row make a disk a quick one; one that took longer ends it."""
+"""So many quick calls make a disk a quick one, after its start and after one that took longer than SLOW_S."""
+SLOW_CALLS = 8
+"""So many quick calls make up for one that took longer than QUICK_S; on a quick disk one of those may stand open."""
 
 
 class RealDisk:
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
-        self._quick_calls = 0
+        self._doubt = QUICK_CALLS + SLOW_CALLS
+        """Falls with each quick call and rises with each that was not; up to SLOW_CALLS it is a quick disk."""
 
     def read(self, path: Path) -> bytes:
         return path.read_bytes()
@@ -310,7 +350,7 @@ class RealDisk:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
     async def sync_soon(self, call: Callable[..., T], *args: Any) -> T:
-        if self._quick_calls >= QUICK_CALLS:
+        if self._doubt <= SLOW_CALLS:
             return self._timed(call, *args)
         return await self.offload(self._timed, call, *args)
 
@@ -319,7 +359,12 @@ class RealDisk:
         try:
             return call(*args)
         finally:
-            self._quick_calls = self._quick_calls + 1 if time.perf_counter() - began < QUICK_S else 0
+            took = time.perf_counter() - began
+            if took < QUICK_S:
+                self._doubt = max(0, self._doubt - 1)
+            else:
+                worst = QUICK_CALLS + SLOW_CALLS
+                self._doubt = worst if took > SLOW_S else min(worst, self._doubt + SLOW_CALLS)
 
 
 def _sync_directory(path: Path) -> None:

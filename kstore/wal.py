@@ -13,7 +13,8 @@ the log begins, so that older segments can be removed at any time. Then follow *
 crash leaves and which nobody relied on, from damage to something that had been promised: if any readable record
 claims that the unreadable place was already durable, or if the unreadable bytes show no sign of tearing, this member
 must not start (it would forget entries that it helped to commit). A torn write leaves a short file or missing 512-byte
-sectors, which read as zeros. Same reasoning as etcd's `wal/decoder.go`; the offset is ours.
+sectors, which read as zeros. Same reasoning as etcd's `wal/decoder.go`; the offset is ours. Zeros alone are no tail at
+all: the disk writes them ahead of the data (see `kcore.env.Disk.open_append`); a completed segment has none.
 
 Checksums are CRC-32 (zlib), not CRC-32C: it is in the standard library, and one check of 300 bytes costs 0.3 µs.
 
@@ -202,8 +203,11 @@ class Wal:
             file = self._disk.open_append(path)
             file.truncate(end)
             file.close()
-            log.warning('torn tail cut', file=str(path), offset=end, bytes=len(data) - end)
-        return len(data) - end
+        cut = len(data) - end
+        if data.count(0, end) == cut:
+            return 0  # written ahead
+        log.warning('torn tail cut', file=str(path), offset=end, bytes=cut)
+        return cut
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -268,6 +272,7 @@ class Wal:
             if self._spare is None:
                 self._spare = self._disk.open_append(self._path(number), preallocate=self._segment_bytes)
             if file.size >= self._segment_bytes:
+                file.truncate(file.size)  # of what was written ahead: a completed segment ends with its last record
                 last = _Closed(self._number, batch.last)
                 self._start_segment(self._spare, number, batch)
                 self._spare = None

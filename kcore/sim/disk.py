@@ -1,8 +1,9 @@
 """A disk in memory that keeps its promises and nothing more.
 
 What `Disk` calls durable is durable; what was appended and not synced is, after `crash()`, there in part: some prefix
-of it, possibly with sectors missing (zeros), or gone. `sync_error` makes syncs fail, `capacity` makes appends fail half
-way with ENOSPC, `latency_s` makes them slow, `damage` flips a bit at rest. Handles from before a crash are dead.
+of it, possibly with sectors missing (zeros), or gone. A file with a reservation then ends in zeros. `sync_error` makes
+syncs fail, `capacity` makes appends fail half way with ENOSPC, `latency_s` makes them slow, `damage` flips a bit at
+rest. Handles from before a crash are dead.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ class _File:
     def __init__(self, data: bytes = b'') -> None:
         self.data = bytearray(data)
         self.durable = len(data)
+        self.reserved = False
+        self.zeros_ahead = False
+        """The data is written over zeros: a crash leaves whole sectors of either."""
 
 
 class SimAppendFile:
@@ -43,6 +47,7 @@ class SimAppendFile:
         self._check()
         fits = self._disk.room()
         self._file.data += data[:fits]
+        self._file.zeros_ahead = self._file.reserved
         if fits < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -56,6 +61,7 @@ class SimAppendFile:
         self._check()
         del self._file.data[size:]
         self._file.durable = size
+        self._file.zeros_ahead = False
 
     def close(self) -> None:
         self._incarnation = -1
@@ -87,9 +93,14 @@ class SimDisk:
             pending = len(file.data) - file.durable
             if pending:
                 kept = self._rng.choice([0, pending, self._rng.randint(0, pending)])
+                if file.zeros_ahead and kept < pending:
+                    kept = max(0, kept - (file.durable + kept) % SECTOR)
                 del file.data[file.durable + kept :]
                 if kept and self._rng.random() < 0.5:
                     self._tear(file)
+                file.durable = len(file.data)
+            if file.zeros_ahead:
+                file.data += bytes(SECTOR + -file.durable % SECTOR)
                 file.durable = len(file.data)
 
     def _tear(self, file: _File) -> None:
@@ -144,7 +155,9 @@ class SimDisk:
     def open_append(self, path: Path, *, preallocate: int = 0, mode: int = 0o600) -> SimAppendFile:
         if path not in self._files:
             self.reserve(0)
-        return SimAppendFile(self, self._files.setdefault(path, _File()))
+        file = self._files.setdefault(path, _File())
+        file.reserved = preallocate > 0
+        return SimAppendFile(self, file)
 
     async def offload(self, call: Callable[..., T], *args: Any) -> T:
         await asyncio.sleep(self.latency_s * (0.5 + self._rng.random()))

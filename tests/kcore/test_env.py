@@ -66,11 +66,65 @@ async def test_a_quick_disk_is_asked_at_once_until_it_is_slow_for_the_first_time
     assert await disk.sync_soon(threading.get_ident) != loop_thread
 
 
+async def test_a_quick_disk_may_take_long_once_in_a_while_but_not_twice_in_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    took, now = 0.001, 0.0
+
+    def perf_counter() -> float:
+        nonlocal now
+        now += took / 2
+        return now
+
+    monkeypatch.setattr(env.time, 'perf_counter', perf_counter)
+    disk = env.RealDisk()
+    loop_thread = threading.get_ident()
+
+    async def threads(calls: int, each_s: float) -> set[bool]:
+        nonlocal took
+        took = each_s
+        return {await disk.sync_soon(threading.get_ident) == loop_thread for _ in range(calls)}
+
+    assert await threads(env.QUICK_CALLS, 0.001) == {False}
+    for _ in range(5):
+        assert await threads(env.SLOW_CALLS, 0.001) == {True}
+        assert await threads(1, 0.03) == {True}
+    assert await threads(1, 0.03) == {True}  # nobody knew yet
+    assert await threads(env.SLOW_CALLS, 0.001) == {False}
+    assert await threads(2 * env.SLOW_CALLS, 0.001) == {True}
+
+
 def test_preallocation_keeps_the_size(tmp_path: Path) -> None:
     file = ENV.disk.open_append(tmp_path / 'log', preallocate=1 << 20)
     assert file.size == 0
     assert (tmp_path / 'log').stat().st_size == 0
     file.close()
+
+
+def test_a_file_with_a_reservation_holds_zeros_ahead_of_its_data_until_it_is_closed(tmp_path: Path) -> None:
+    path, reserved = tmp_path / 'log', 2 * env.AHEAD_BYTES
+    file = ENV.disk.open_append(path, preallocate=reserved)
+    written, sizes = b'', set()
+    while len(written) < reserved + 1000:
+        data = b'%d' % len(written) * 100
+        file.append(data)
+        file.sync()
+        written += data
+        found = path.read_bytes()
+        sizes.add(len(found))
+        assert file.size == len(written)
+        assert found.rstrip(b'\0') == written
+    assert len(sizes) < 10, 'most writes changed nothing but content'
+    assert len(path.read_bytes()) == len(written), 'nothing is written ahead beyond the reservation'
+    file.close()
+    assert path.read_bytes() == written
+    again = ENV.disk.open_append(path, preallocate=2 * len(written))
+    again.append(b'more')
+    assert path.stat().st_size > len(written) + 4
+    again.truncate(len(written) + 2)
+    again.append(b'!')
+    again.close()
+    assert path.read_bytes() == written + b'mo!'
 
 
 def test_a_missing_directory_lists_as_empty_and_is_made_with_its_parents(tmp_path: Path) -> None:

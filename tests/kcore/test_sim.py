@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kcore.env import Env
+from kcore.env import AppendFile, Env
 from kcore.sim import Deadlock, World
 from kcore.sim.disk import SimDisk
 
@@ -66,22 +66,38 @@ def test_an_env_needs_no_running_loop() -> None:
     assert env.clock.monotonic() == 0
 
 
+def crashed(seed: int, preallocate: int = 0) -> tuple[bytes, AppendFile]:
+    """What is left of 1500 bytes that were not synced after 600 that were, and the dead handle."""
+    disk = SimDisk(random.Random(seed))
+    file = disk.open_append(Path('/a'), preallocate=preallocate)
+    file.append(b'x' * 600)
+    file.sync()
+    file.append(b'y' * 1500)
+    disk.crash()
+    data = disk.read(Path('/a'))
+    assert data[:600] == b'x' * 600
+    return data[600:], file
+
+
 def test_a_crash_takes_only_what_was_not_synced() -> None:
     outcomes = set()
     for seed in range(60):
-        disk = SimDisk(random.Random(seed))
-        file = disk.open_append(Path('/a'))
-        file.append(b'x' * 600)
-        file.sync()
-        file.append(b'y' * 1500)
-        disk.crash()
-        data = disk.read(Path('/a'))
-        assert data[:600] == b'x' * 600
-        rest = data[600:]
+        rest, file = crashed(seed)
         outcomes.add('gone' if not rest else 'torn' if b'\0' in rest else 'whole' if len(rest) == 1500 else 'short')
         with pytest.raises(OSError, match='Bad file descriptor'):
             file.append(b'z')
     assert outcomes == {'gone', 'torn', 'whole', 'short'}
+
+
+def test_a_crash_leaves_whole_sectors_of_what_was_written_over_zeros() -> None:
+    outcomes = set()
+    for seed in range(60):
+        rest, _ = crashed(seed, preallocate=1 << 20)
+        assert rest[1500:].strip(b'\0') == b''
+        sectors = [rest[:424], rest[424:936], rest[936:1448], rest[1448:1500]]
+        assert all(len(set(s)) <= 1 for s in sectors)
+        outcomes.add(tuple(s[:1] == b'y' for s in sectors))
+    assert len(outcomes) > 4
 
 
 def test_a_full_disk_and_a_failing_sync_are_errors() -> None:

@@ -151,6 +151,84 @@ def test_a_missing_sector_in_the_last_write_is_a_torn_tail(tmp_path: Path) -> No
     assert reopen(tmp_path).entries == entries(1, 5)
 
 
+def test_zeros_written_ahead_are_no_torn_tail(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path / 'log')
+    for i in range(1, 4):
+        wal.append(STATE, entries(i, i))
+        wal.flush()
+    (path,) = (tmp_path / 'log').iterdir()
+    data = path.read_bytes()  # as a crash would leave it
+    assert data.endswith(bytes(1000))
+    path.write_bytes(data)
+    wal, found = open_wal(tmp_path / 'log')
+    assert (found.entries, found.cut) == (entries(1, 3), 0)
+    wal.append(STATE, entries(4, 4))
+    wal.flush()
+    wal.close()
+    assert reopen(tmp_path / 'log').entries == entries(1, 4)
+
+
+@pytest.mark.parametrize('sector', [2, 3, 4])
+def test_a_write_over_zeros_that_misses_a_sector_is_a_torn_tail(tmp_path: Path, sector: int) -> None:
+    wal, _ = open_wal(tmp_path)
+    wal.append(STATE, entries(1, 5))
+    wal.flush()
+    wal.append(STATE, entries(6, 9, size=900))
+    wal.flush()
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[sector * 512 : sector * 512 + 512] = bytes(512)
+    path.write_bytes(data)
+    found = reopen(tmp_path)
+    assert found.entries == entries(1, 5)
+    assert found.cut > 0
+
+
+def test_damage_before_zeros_written_ahead_refuses_to_start(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path)
+    wal.append(STATE, entries(1, 5))
+    wal.flush()
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data.rstrip(b'\0')) - 10] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WalCorrupt, match='complete record'):
+        reopen(tmp_path)
+
+
+def test_a_completed_segment_ends_with_its_last_record(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path, segment_bytes=5_000)
+    i = 0
+    while len(names := sorted(tmp_path.glob('*.wal'))) < 5:
+        i += 1
+        wal.append(STATE, entries(i, i))
+        wal.flush()
+    assert not any(name.read_bytes().endswith(bytes(8)) for name in names[:-2])
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_a_crash_loses_nothing_that_was_flushed(seed: int) -> None:
+    rng = random.Random(seed)
+    disk = SimDisk(rng)
+    i = 0
+    for _ in range(8):
+        wal = Wal(Path('/wal'), disk, segment_bytes=2_000)
+        found = wal.open(CONF)
+        assert list(found.entries[:i]) == entries(1, i, size=7)
+        i = len(found.entries)
+        for _ in range(rng.randrange(20)):
+            n = rng.randint(1, 9)
+            wal.append(STATE, entries(i + 1, i + n, size=7))
+            i += n
+            wal.flush()
+        wal.append(STATE, entries(i + 1, i + rng.randint(1, 60), size=7))
+        sync, disk.sync_error = disk.sync_error, OSError(errno.EIO, 'power off')
+        with pytest.raises(OSError, match='power off'):
+            wal.flush()
+        disk.sync_error = sync
+        disk.crash()
+
+
 def test_damage_before_synced_records_refuses_to_start_and_says_what_to_do(tmp_path: Path) -> None:
     path = written(tmp_path, [entries(1, 5), entries(6, 9), entries(10, 12)])
     data = bytearray(path.read_bytes())
