@@ -93,7 +93,7 @@ MUTANTS = (
     Mutant('a full disk refuses what may have been done', 'store', 'kstore/proposals.py',
            'isinstance(result, LogFull) and not _may_be_applied(ticket)', 'isinstance(result, LogFull)'),
     Mutant('a swap is refused without asking who leads', 'store', 'kstore/contention.py',
-           'self._proposals.read(lambda error: self._decide(key, error))', 'self._decide(key, None)'),
+           'self._proposals.read(lambda error: self._proved(line, arrived, error))', 'self._proved(line, arrived, None)'),
     # --- watches --------------------------------------------------------------------------------------------------
     Mutant('compaction takes the deletion at its own revision', 'store', 'kstore/mvcc/store.py',
            'if not record[12] and revision < target:', 'if not record[12] and revision <= target:'),
