@@ -63,7 +63,7 @@ class StoreFsm:
         self.sessions = Sessions(engine)
         self._applied = engine.durable_index
         self.on_changes: Callable[[Sequence[Change], int], None] = lambda changes, revision: None
-        """Called after each batch with its changes and the store's revision: watches."""
+        """Called by `publish` with the changes and the store's revision: watches."""
         self.on_full: Callable[[], None] = lambda: None
         """Called when the recent writes in memory ask for a flush."""
         self.on_restore: Callable[[], None] = lambda: None
@@ -100,12 +100,15 @@ class StoreFsm:
         results = [None if e.kind or not e.data else self._command(e.data, e.index) for e in entries]
         if entries:
             self._applied = entries[-1].index
-        if self._changes:
-            changes, self._changes = self._changes, []
-            self.on_changes(changes, self.store.revision)
         if self.engine.full:
             self.on_full()
         return results
+
+    def publish(self) -> None:
+        """See `kstore.node.Fsm`."""
+        if self._changes:
+            changes, self._changes = self._changes, []
+            self.on_changes(changes, self.store.revision)
 
     def _command(self, data: bytes, index: int) -> bytes:
         try:
@@ -332,6 +335,8 @@ async def load_snapshot(engine: Engine, chunks: AsyncIterable[bytes], index: int
                     if value[:2] != [SNAPSHOT_MAGIC, SNAPSHOT_VERSION]:
                         raise Corrupt('not a snapshot of this version')
                     header = True
+                elif complete:
+                    raise Corrupt('it goes on after its end')
                 elif value[0] == -1:
                     complete = value[1] == crc
                 else:
@@ -343,6 +348,6 @@ async def load_snapshot(engine: Engine, chunks: AsyncIterable[bytes], index: int
                 await engine.flush(0)
     except (StoreError, TypeError, IndexError, ValueError) as e:
         raise ValueError(f'bad snapshot: {e}') from e
-    if not complete:
+    if not complete or reader.pending:
         raise ValueError('bad snapshot: incomplete, or its checksum does not match')
     await engine.flush(index)

@@ -373,6 +373,7 @@ class Node:
     def _apply(self, entries: Sequence[Entry]) -> None:
         self._waiters.reached(4, entries[-1].index)
         self._waiters.applied(entries[0].index, self._fsm.apply(entries))
+        self._fsm.publish()
 
     def _soft_state_changed(self, leader: int, term: int) -> None:
         if (leader, term) == self._led:

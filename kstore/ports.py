@@ -37,6 +37,11 @@ class Fsm(Protocol):
         instance, say), not a raise: raising ends the process.
         """
 
+    def publish(self) -> None:
+        """Tell those who watch of what was applied; called right after the results have been handed out, because a
+        thousand watchers take longer than the one who waits for his answer should have to.
+        """
+
     def snapshot(self) -> AsyncIterator[bytes]:
         """The whole state at exactly the `applied_index` of the moment of this call, in chunks of at most 1 MiB.
 

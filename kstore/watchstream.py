@@ -106,21 +106,23 @@ class WatchStream:
         self.fed_by = 0
         self._fragments = []
 
-    def deliver(self, revision: int, more: bool, events: list[Event]) -> None:
-        """Events of whole revisions (the last piece has `more` False)."""
+    def deliver(self, batch: WatchBatch, more: bool) -> None:
+        """Events of whole revisions (the last piece has `more` False); the batch is shared with other streams."""
         if more or self._fragments:
-            self._fragments += events
+            self._fragments += batch.events
             if more:
                 return
-            events, self._fragments = self._fragments, []
+            batch = WatchBatch(batch.revision, tuple(self._fragments))
+            self._fragments = []
+        revision, events = batch
         if revision < self.next:
             return
         if events and events[0].kv.mod_revision < self.next:
-            events = [e for e in events if e.kv.mod_revision >= self.next]
+            batch = WatchBatch(revision, tuple(e for e in events if e.kv.mod_revision >= self.next))
         self.next = revision + 1
-        if not events:
+        if not batch.events:
             return
-        self._push(WatchBatch(revision, tuple(events)))
+        self._push(batch)
         if self._events > STREAM_EVENTS_MAX:
             self.suspended = True
             self._client.suspend(self)
@@ -169,9 +171,9 @@ class WatchTable:
         kind = message[1]
         if kind == Stream.FEED:
             _, _, feed, revision, more, raw = message
-            events = events_of(raw)
+            batch = WatchBatch(revision, events_of(raw))
             for stream in tuple(self._feeds.get(feed, ())):
-                stream.deliver(revision, more, events)
+                stream.deliver(batch, more)
         elif kind == Stream.PROGRESS:
             for stream in tuple(self._feeds.get(message[2], ())):
                 stream.progress(message[3])
@@ -180,7 +182,7 @@ class WatchTable:
             if found is None:
                 return
             if kind == Stream.HISTORY:
-                found.deliver(message[3], message[4], events_of(message[5]))
+                found.deliver(WatchBatch(message[3], events_of(message[5])), message[4])
             elif kind == Stream.CAUGHT_UP:
                 found.fed_by = message[3]
                 self._feeds.setdefault(message[3], set()).add(found)
@@ -191,6 +193,8 @@ class WatchTable:
                 found.fail(from_wire(message[3], message[4]))
 
 
-def events_of(raw: list[list[Any]]) -> list[Event]:
+def events_of(raw: list[list[Any]]) -> tuple[Event, ...]:
     """From the wire's `[type, key-value, previous]`."""
-    return [Event(_TYPES[kind], KeyValue(*kv), None if prev is None else KeyValue(*prev)) for kind, kv, prev in raw]
+    return tuple(
+        [Event(_TYPES[kind], KeyValue(*kv), None if prev is None else KeyValue(*prev)) for kind, kv, prev in raw]
+    )

@@ -139,9 +139,16 @@ class FrameReader:
         """Change the largest frame, once the peer has said who it is."""
         self._limit = limit
 
+    @property
+    def pending(self) -> int:
+        """Bytes of the incomplete frame."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Payloads completed by `data`, in order. Raises ProtocolError at a length over the limit."""
         buffer = self._buffer
+        if not buffer and 4 <= len(data) <= self._limit and _LENGTH.unpack_from(data)[0] == len(data) - 4:
+            return [data[4:]]  # the usual case
         source: bytes | bytearray = data
         if buffer:
             buffer += data

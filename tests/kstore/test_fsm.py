@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kstore import session
@@ -18,7 +18,7 @@ from kstore.errors import BadRequest, LeaseExists, LeaseNotFound, SessionExpired
 from kstore.fsm import Command, StoreFsm, encode
 from kstore.model import RangeQuery
 from kstore.raft.messages import ConfState, Entry, EntryKind, SnapshotMeta
-from kstore.wire import split_result
+from kstore.wire import frame, pack, split_result
 
 
 class Machine:
@@ -33,6 +33,7 @@ class Machine:
 
     def raw(self, data: bytes, kind: int = EntryKind.NORMAL) -> Any:
         (result,) = self.fsm.apply([Entry(1, self.fsm.applied_index + 1, kind, data)])
+        self.fsm.publish()
         return None if result is None else split_result(result)
 
     def state(self) -> list[tuple[int, bytes, bytes]]:
@@ -249,6 +250,8 @@ SNAPSHOT = _small_snapshot()
     ),
     st.integers(1, 400),
 )
+@example(SNAPSHOT + b'\0', 400)
+@example(SNAPSHOT + frame(pack([int(Table.KEYS), []])), 400)
 async def test_whatever_is_no_whole_snapshot_is_refused(data: bytes, step: int):
     async def stream() -> AsyncIterator[bytes]:
         for at in range(0, len(data), step):

@@ -52,6 +52,9 @@ class ListFsm:
             self.persist()
         return results
 
+    def publish(self) -> None:
+        """Nobody watches."""
+
     def persist(self) -> None:
         self._host.disk.replace(self._path, msgpack.packb((self.applied_index, self.commands)))
         self.durable_index = self.applied_index
