@@ -76,6 +76,8 @@ class Node:
         self._led = (NO_ONE, 0)
         self._reads = Reads(self._raft_config, env.rng)
         self._unsynced: deque[Ready] = deque()
+        self._unapplied: list[Entry] = []
+        """Committed entries that wait for the acknowledgement of others to leave; the next turn applies them."""
         self._dirty = asyncio.Event()
         self._full = False
         self._writing_since: float | None = None
@@ -304,6 +306,7 @@ class Node:
         if core is None:
             return
         try:
+            self._catch_up()
             self._feed(core)
             while (rd := core.ready()) is not None:
                 self._carry_out(core, rd)
@@ -354,7 +357,12 @@ class Node:
             self._send(core, rd.send_durable)
             core.advance()
         if rd.committed:
-            self._apply(rd.committed)
+            if rd.entries and core.leading is None and rd.soft_state is None:
+                self._unapplied += rd.committed  # the leader's clients wait for our disk, nobody for our state
+                self._schedule()
+            else:
+                self._catch_up()
+                self._apply(rd.committed)
         for read in rd.reads:
             self._reads.confirmed(read.context, read.index)
         if rd.soft_state is not None:
@@ -363,12 +371,17 @@ class Node:
     def _send(self, core: RaftCore, messages: Sequence[Message]) -> None:
         if not messages:
             return
-        if any(m.type == MessageType.SNAPSHOT for m in messages):
-            for m in messages:
-                if m.type == MessageType.SNAPSHOT:
-                    self._start_sender(core, m)
+        snapshots = [m for m in messages if m.type == MessageType.SNAPSHOT]
+        if snapshots:
+            for m in snapshots:
+                self._start_sender(core, m)
             messages = [m for m in messages if m.type != MessageType.SNAPSHOT]
         self._transport.send(messages)
+
+    def _catch_up(self) -> None:
+        if self._unapplied:
+            entries, self._unapplied = self._unapplied, []
+            self._apply(entries)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         self._waiters.reached(4, entries[-1].index)
@@ -400,6 +413,9 @@ class Node:
     def _maybe_compact(self, core: RaftCore) -> None:
         """Cut the log once there is twice as much as lagging followers are granted."""
         log_, config = core.log, self.config
+        held = log_.applied - log_.offset
+        if held < 2 * config.log_keep_entries and log_.bytes < 2 * config.log_keep_bytes:
+            return
         durable = min(self._fsm.durable_index, log_.applied)
         entries = durable - log_.offset
         if self._compacted is not None or (
@@ -425,6 +441,7 @@ class Node:
             batch, open_, compacted = self._wal.take(), len(self._unsynced), self._compacted
             received = [rd.snapshot for rd in islice(self._unsynced, open_) if rd.snapshot is not None]
             if received:
+                self._catch_up()
                 await self._restore(received[-1])
             if batch.payloads:
                 self._waiters.reached(2, batch.last)
@@ -441,7 +458,8 @@ class Node:
             if compacted is not None:
                 self._compacted = None
                 await disk.offload(self._wal.drop, compacted.index)
-            self._turn()
+            if not self._scheduled:  # else it comes at once
+                self._turn()
 
     async def _write(self, core: RaftCore, batch: Batch) -> None:
         """Bring the batch to disk, however long there is no room. Raises OSError when the disk fails."""

@@ -27,6 +27,12 @@ PEER_BUFFER_BYTES_MAX = 32 * 1024 * 1024
 DIAL_TIMEOUT_S = 2.0
 REDIAL_S_MAX = 0.5
 """Longest pause between two attempts to reach a peer."""
+NEWS_S = 0.005
+"""How long a follower's news of a commit may wait for an append to travel with: with no append coming it costs the
+follower a turn, and the leader an answer, just when the client sends its next write."""
+
+
+_RAFT, _FORWARD, _ANSWER = int(Peer.RAFT), int(Peer.FORWARD), int(Peer.ANSWER)
 
 
 class PeerLink(asyncio.Protocol):
@@ -43,6 +49,8 @@ class PeerLink(asyncio.Protocol):
         self._answers: list[Any] = []
         self._scheduled = False
         self.sent_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        """Flushes news that found no company."""
         self.ready: asyncio.Future[None] = self._loop.create_future()
         """Done once the peer has said a fitting hello."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -71,6 +79,9 @@ class PeerLink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.error = exc if self.ready.done() else lost(self._transport, exc)
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for future in (self.ready, self.lost):
             if not future.done():
                 future.set_result(None)
@@ -86,8 +97,16 @@ class PeerLink(asyncio.Protocol):
     def post(self, message: Message) -> None:
         if self._transport is None or self._transport.get_write_buffer_size() > PEER_BUFFER_BYTES_MAX:
             return
-        self._messages.append(message)
-        self._schedule()
+        waiting = self._messages
+        if message.entries and waiting and _says_no_more(waiting[-1], message):
+            waiting.pop()
+        waiting.append(message)
+        if message.entries or message.type == MessageType.APPEND_RESP:
+            return  # `Peers.send` flushes at once
+        if message.type != MessageType.APPEND:
+            self._schedule()
+        elif not self._scheduled and self._timer is None:
+            self._timer = self._loop.call_later(NEWS_S, self._flush)
 
     def forward(self, item: Any) -> None:
         self._forwards.append(item)
@@ -108,14 +127,20 @@ class PeerLink(asyncio.Protocol):
 
     def flush(self) -> None:
         """Send what has gathered."""
-        pieces = []
-        for kind, name in ((Peer.RAFT, '_messages'), (Peer.FORWARD, '_forwards'), (Peer.ANSWER, '_answers')):
-            items = getattr(self, name)
-            if items:
-                setattr(self, name, [])
-                pieces.append(frame(pack([int(kind), items])))
-        if self._transport is not None and pieces:
-            data = b''.join(pieces)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        data = b''
+        if self._messages:
+            data = frame(pack((_RAFT, self._messages)))
+            self._messages = []
+        if self._forwards:
+            data += frame(pack((_FORWARD, self._forwards)))
+            self._forwards = []
+        if self._answers:
+            data += frame(pack((_ANSWER, self._answers)))
+            self._answers = []
+        if data and self._transport is not None:
             self.sent_bytes += len(data)
             self._transport.write(data)
 
@@ -138,14 +163,15 @@ class Peers:
     def send(self, messages: Sequence[Message]) -> None:
         """See `kstore.node.Transport`."""
         links = self._links
+        urgent: dict[PeerLink, None] = {}
         for message in messages:
             link = links.get(message.to)
             if link is not None:
                 link.post(message)
-        if any(message.entries or message.type == MessageType.APPEND_RESP for message in messages):
-            for to in {message.to for message in messages}:  # somebody's write waits for these
-                if to in links:
-                    links[to].flush()
+                if message.entries or message.type == MessageType.APPEND_RESP:
+                    urgent[link] = None
+        for link in urgent:  # somebody's write waits for these
+            link.flush()
 
     def up(self, peer: int) -> bool:
         link = self._links.get(peer)
@@ -220,6 +246,15 @@ class Peers:
                     self._sent_bytes[peer] = self._sent_bytes.get(peer, 0) + link.sent_bytes
                     self.on_down(peer)
             await asyncio.sleep(backoff.next())
+
+
+def _says_no_more(news: Message, append: Message) -> bool:
+    """Whether `append` tells all that the empty append `news` does: both follow on one entry, the commit only grows."""
+    return (
+        news.type == append.type == MessageType.APPEND
+        and not news.entries
+        and (news.term, news.index) == (append.term, append.index)
+    )
 
 
 def _tell(peer: int, e: Exception, told: str) -> str:

@@ -140,6 +140,8 @@ class RaftCore:
         self._snapshot: SnapshotMeta | None = None
         self._written_state = (self.term, self.vote)
         self._shown = SoftState(self.role, self.leader, self.term)
+        self._settled = False
+        """Nothing came in since `ready` gave out all there was."""
         self._open: deque[_Open] = deque()
         self._open_terms = 0
         self.draw_patience()
@@ -160,6 +162,7 @@ class RaftCore:
 
     def tick(self) -> None:
         """One unit of time passed."""
+        self._settled = False
         self.elapsed += 1
         if self.leading is not None:
             self.leading.tick()
@@ -168,6 +171,7 @@ class RaftCore:
 
     def step(self, m: Message) -> None:
         """A message arrived. Stale, misaddressed and unknown ones are ignored."""
+        self._settled = False
         if m.to != self.id or m.frm == self.id:
             return
         if m.term > self.term and not roles.adopt_term(self, m):
@@ -198,6 +202,7 @@ class RaftCore:
         The answer comes in some later `Ready.reads`, or never: ask again with a *new* context. Raises NotLeader when no
         leader is known. Source: thesis §6.4.
         """
+        self._settled = False
         if self.leading is not None:
             self.leading.read_index(self.id, context)
         elif self.leader == NO_ONE:
@@ -212,6 +217,7 @@ class RaftCore:
         """
         if target not in self.conf.voters:
             raise ProposalDropped(f'member {target} is no voter and cannot lead')
+        self._settled = False
         if self.leading is not None:
             self.leading.transfer(target)
         elif self.leader == NO_ONE:
@@ -225,6 +231,7 @@ class RaftCore:
         Harmless when wrong: a pre-vote fails while a majority still hears the leader.
         """
         if self.leading is None and self.leader != NO_ONE:
+            self._settled = False
             self.leader = NO_ONE
             self.patience = min(
                 self.patience, self.elapsed + self._rng.randint(1, max(2, self.config.election_ticks // 3))
@@ -233,6 +240,7 @@ class RaftCore:
     def report_snapshot(self, peer: int, *, ok: bool) -> None:
         """The stream started for a SNAPSHOT message to `peer` ended."""
         if self.leading is not None:
+            self._settled = False
             self.leading.snapshot_ended(peer, ok=ok)
 
     def compact(self, index: int) -> SnapshotMeta:
@@ -246,21 +254,28 @@ class RaftCore:
     def _lead(self) -> Leading:
         if self.leading is None:
             raise NotLeader(self.leader)
+        self._settled = False
         return self.leading
 
     # --- out --------------------------------------------------------------------------------------------------------
 
     def ready(self) -> Ready | None:
         """The next duties, or None when there are none. Several may be open at a time."""
+        if self._settled:
+            return None
         if self.leading is not None:
             self.leading.before_ready()
         log = self.log
         entries = log.take_unstable()
         committed = log.take_committed(self.config.apply_bytes_max)
         terms = self._written_state != (self.term, self.vote)
-        soft = SoftState(self.role, self.leader, self.term)
+        shown = self._shown
+        soft = shown
+        if self.role is not shown.role or self.leader != shown.leader or self.term != shown.term:
+            soft = SoftState(self.role, self.leader, self.term)
         work = entries or committed or terms or self._now or self._durable or self._reads or self._snapshot
-        if not work and soft == self._shown:
+        if not work and soft is shown:
+            self._settled = True
             return None
         must_sync = bool(entries) or terms or self._snapshot is not None
         state = HardState(self.term, self.vote, log.committed) if must_sync else None
@@ -277,7 +292,7 @@ class RaftCore:
             send_durable=tuple(self._durable),
             committed=committed,
             reads=tuple(self._reads),
-            soft_state=soft if soft != self._shown else None,
+            soft_state=None if soft is shown else soft,
         )
         self._shown, self._snapshot = soft, None
         self._now.clear()
@@ -287,10 +302,13 @@ class RaftCore:
         self._open_terms += terms
         if committed:
             self._applied(committed)
+        else:
+            self._settled = True
         return rd
 
     def advance(self) -> None:
         """The oldest open Ready is on disk (if it had to be). Raises IndexError when none is open."""
+        self._settled = False
         done = self._open.popleft()
         self._open_terms -= done.terms
         self.log.written(done.epoch, done.last)

@@ -146,6 +146,8 @@ class Leading:
 
     def _feed(self, i: int, pr: Progress) -> None:
         log = self._core.log
+        if pr.state is State.REPLICATE and pr.next > log.last and pr.sent_commit >= log.committed and not pr.nudge:
+            return  # the usual end of a turn
         while pr.next <= log.last and not pr.paused:
             if not self._append(i, pr, with_entries=True):
                 return
@@ -178,7 +180,7 @@ class Leading:
         )
         last = previous + len(entries)
         pr.sent_commit = min(log.committed, last)
-        pr.sent(last, sum(len(e.data) for e in entries))
+        pr.sent(last, sum([len(e.data) for e in entries]))
         return True
 
     def stored(self) -> None:

@@ -22,7 +22,18 @@ from kstore.raft.messages import Entry, SnapshotMeta
 class RaftLog:
     """Invariants: offset <= applied <= min(committed, stable); committed <= last; stable <= handed <= last."""
 
-    __slots__ = ('_entries', 'applied', 'bytes', 'committed', 'epoch', 'handed', 'offset', 'offset_term', 'stable')
+    __slots__ = (
+        '_entries',
+        'applied',
+        'bytes',
+        'committed',
+        'epoch',
+        'handed',
+        'last',
+        'offset',
+        'offset_term',
+        'stable',
+    )
 
     def __init__(self, offset: int, offset_term: int, entries: Sequence[Entry]) -> None:
         """`entries` come from disk, so all of them are stable. Raises LogCorrupt when they are not consecutive."""
@@ -32,6 +43,7 @@ class RaftLog:
         for at, entry in enumerate(self._entries, offset + 1):
             if entry.index != at:
                 raise LogCorrupt(f'log entry {at} is missing: found {entry.index} in its place')
+        self.last = offset + len(self._entries)
         self.stable = self.handed = self.last
         self.committed = self.applied = offset
         self.epoch = 0
@@ -42,10 +54,6 @@ class RaftLog:
     def first(self) -> int:
         """Index of the oldest entry that is still here (or would be)."""
         return self.offset + 1
-
-    @property
-    def last(self) -> int:
-        return self.offset + len(self._entries)
 
     @property
     def last_term(self) -> int:
@@ -80,6 +88,7 @@ class RaftLog:
     def append(self, entries: Sequence[Entry]) -> None:
         """Entries that follow on `last`."""
         self._entries.extend(entries)
+        self.last += len(entries)
         self.bytes += _size(entries)
 
     def merge(self, entries: Sequence[Entry]) -> None:
@@ -102,6 +111,7 @@ class RaftLog:
             raise LogCorrupt(f'entry {index} conflicts with a committed one (committed to {self.committed})')
         self.bytes -= _size(self._entries[index - self.first :])
         del self._entries[index - self.first :]
+        self.last = index - 1
         if index <= self.handed:
             self.handed = index - 1
             self.stable = min(self.stable, self.handed)
@@ -135,10 +145,9 @@ class RaftLog:
 
     def take_unstable(self) -> tuple[Entry, ...]:
         """Entries that were not yet given out for writing."""
-        lo = self.handed - self.offset
-        if lo == len(self._entries):
+        if self.handed == self.last:
             return ()
-        self.handed = self.last
+        lo, self.handed = self.handed - self.offset, self.last
         return tuple(self._entries[lo:])
 
     def written(self, epoch: int, last: int) -> None:
@@ -170,7 +179,7 @@ class RaftLog:
         self._entries.clear()
         self.bytes = 0
         self.offset, self.offset_term = meta.index, meta.term
-        self.committed = self.applied = self.stable = self.handed = meta.index
+        self.committed = self.applied = self.stable = self.handed = self.last = meta.index
         self.epoch += 1
 
 

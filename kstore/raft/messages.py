@@ -136,7 +136,7 @@ class Message(NamedTuple):
         try:
             type_, to, frm, term, index, log_term, commit, reject, hint, seq, entries, context, snapshot = raw
             numbers = (type_, to, frm, term, index, log_term, commit, hint, seq)
-            if not all(isinstance(n, int) and n >= 0 for n in numbers) or type(context) is not bytes:
+            if {*map(type, numbers)} != _INT or min(numbers) < 0 or type(context) is not bytes:
                 raise ValueError('bad message: a field has the wrong type')
             meta = None if snapshot is None else SnapshotMeta.from_wire(snapshot)
             body = entries_from_wire(entries) if entries else ()
@@ -150,14 +150,17 @@ def entries_from_wire(raw: Sequence[Sequence[Any]]) -> tuple[Entry, ...]:
     try:
         entries = tuple(map(Entry._make, raw))
         ok = all(
-            type(e.term) is int and type(e.index) is int and isinstance(e.kind, int) and type(e.data) is bytes
-            for e in entries
+            type(term) is int and type(index) is int and isinstance(kind, int) and type(data) is bytes
+            for term, index, kind, data in entries
         )
     except TypeError as e:
         raise ValueError(f'bad entries: {e}') from None
     if not ok:
         raise ValueError('bad entries: a field has the wrong type')
     return entries
+
+
+_INT = {int}
 
 
 def _natural(value: object) -> int:

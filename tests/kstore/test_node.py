@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from kcore.tasks import Died
 from kstore.node import Node
 from kstore.raft.confchange import ConfChange, parse
 from kstore.raft.errors import LeadershipLost, LogCorrupt, LogFull, NotLeader, ProposalDropped, RaftError, ReadDropped
+from kstore.raft.messages import Entry, Message, MessageType
 from tests.sim.kstore.node_world import DATA, SimCluster
 
 Body = Callable[[SimCluster], Coroutine[Any, Any, None]]
@@ -88,6 +89,39 @@ def test_proposals_of_one_turn_share_one_sync() -> None:
         disk.offload = counting  # type: ignore[method-assign]
         await asyncio.gather(*(put(leader, b'%d' % i) for i in range(500)))
         assert calls == 1
+
+    play(body)
+
+
+def test_a_follower_acknowledges_what_it_wrote_before_it_applies_what_was_committed_before() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        follower = next(n for n in c.nodes.values() if n is not leader)
+        fsm, disk = c.fsms[follower.config.id], c.world.host(f'h{follower.config.id}').disk
+        happened: list[str] = []
+        receive, send, apply = follower.receive, follower._transport.send, fsm.apply
+
+        async def at_once(call: Callable[..., Any], *args: Any) -> Any:
+            return call(*args)
+
+        def sending(messages: Sequence[Message]) -> None:
+            happened.extend(f'acknowledged {m.index}' for m in messages if m.type == MessageType.APPEND_RESP)
+            send(messages)
+
+        def applying(entries: Sequence[Entry]) -> Any:
+            happened.extend(f'applied {e.index}' for e in entries)
+            return apply(entries)
+
+        disk.sync_soon = at_once  # type: ignore[method-assign]
+        follower._transport.send = sending  # type: ignore[method-assign]
+        fsm.apply = applying  # type: ignore[method-assign]
+        follower.receive = lambda m: receive(m) if m.entries else None  # type: ignore[method-assign]
+        await put(leader, b'a')
+        last = leader.status().last
+        await until(lambda: f'acknowledged {last}' in happened)
+        await put(leader, b'b')
+        await until(lambda: f'applied {last}' in happened)
+        assert happened.index(f'acknowledged {last + 1}') < happened.index(f'applied {last}')
 
     play(body)
 
