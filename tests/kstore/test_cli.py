@@ -11,10 +11,17 @@ from typing import Any
 
 import pytest
 
+from kcore import log
 from kstore.cli import _compare, _operation, main
 from kstore.output import UsageError
 
 Stores = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture(autouse=True)
+def _log_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`main` would log to this test's standard error for the rest of the run, long after it was closed."""
+    monkeypatch.setattr(log, 'setup', lambda *_, **__: None)
 
 
 async def kstore(store: Any, *argv: str) -> tuple[int, list[Any], str]:
