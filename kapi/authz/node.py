@@ -102,11 +102,16 @@ def references(pod: Obj) -> Iterator[Ref]:
     node, namespace = spec.get('nodeName'), meta.get('namespace', '')
     if not node or 'kubernetes.io/config.mirror' in (meta.get('annotations') or {}):
         return
-    for resource, name in {*_of_volumes(spec, meta['name']), *_of_containers(spec)}:
+    for resource, name in named_in(spec, meta['name']):
         yield node, resource, namespace, name
     yield node, 'pods', namespace, meta['name']
     if account := spec.get('serviceAccountName'):
         yield node, 'serviceaccounts', namespace, account
+
+
+def named_in(spec: Obj, pod: str) -> set[tuple[str, str]]:
+    """(resource, name) of the Secrets, ConfigMaps and claims that a pod's spec names."""
+    return {*_of_volumes(spec, pod), *_of_containers(spec)}
 
 
 def _of_volumes(spec: Obj, pod: str) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kapi.admission.chain import Attributes, Operation
-from kapi.authz.node import node_of
+from kapi.authz.node import named_in, node_of
 from kapi.errors import Forbidden
 from kapi.storage.cache import Cache
 from kcore.meta.gvk import PODS
@@ -45,7 +45,7 @@ class NodeRestriction:
             case ('', 'pods') if a.subresource == 'eviction':
                 self._check_eviction(a, node)
             case ('', 'pods'):
-                self._check_pod(a, node)
+                await self._check_pod(a, node)
             case ('', 'serviceaccounts') if a.subresource == 'token':
                 await self._check_token(a, node)
             case ('coordination.k8s.io', 'leases') if a.namespace != 'kube-node-lease' or a.name != node:
@@ -73,15 +73,9 @@ class NodeRestriction:
         if new['metadata'].get('ownerReferences') != old['metadata'].get('ownerReferences'):
             raise self._refusal(a, f'node "{node}" is not allowed to modify ownerReferences')
 
-    def _check_pod(self, a: Attributes, node: str) -> None:
+    async def _check_pod(self, a: Attributes, node: str) -> None:
         if a.operation == 'CREATE':
-            spec, meta = (a.obj or {}).get('spec') or {}, (a.obj or {}).get('metadata', {})
-            mirror = 'kubernetes.io/config.mirror' in (meta.get('annotations') or {})
-            if not mirror or spec.get('nodeName') != node:
-                raise self._refusal(a, f'node "{node}" can only create mirror pods bound to itself')
-            owners = meta.get('ownerReferences') or ()
-            if any((o.get('apiVersion'), o.get('kind'), o.get('name')) != ('v1', 'Node', node) for o in owners):
-                raise self._refusal(a, f'node "{node}" can only create pods with an owner reference set to itself')
+            await self._check_mirror(a, node)
             return
         if ((a.old or {}).get('spec') or {}).get('nodeName') != node:
             what = 'delete' if a.operation == 'DELETE' else 'update'
@@ -91,6 +85,35 @@ class NodeRestriction:
                 raise self._refusal(a, f'node "{node}" may only update the status of pods')
             if _labels(a.obj or {}) != _labels(a.old or {}):
                 raise self._refusal(a, f'node "{node}" cannot update labels through pod status')
+
+    async def _check_mirror(self, a: Attributes, node: str) -> None:
+        """A pod made by a node stands for one that runs there already: it is the node's own and names nothing else."""
+        spec, meta = (a.obj or {}).get('spec') or {}, (a.obj or {}).get('metadata', {})
+        if 'kubernetes.io/config.mirror' not in (meta.get('annotations') or {}) or spec.get('nodeName') != node:
+            raise self._refusal(a, f'node "{node}" can only create mirror pods bound to itself')
+        owners = meta.get('ownerReferences') or ()
+        only = f'node "{node}" can only create pods with'
+        if len(owners) > 1:
+            raise self._refusal(a, f'{only} a single owner reference set to itself')
+        owner = owners[0] if owners else {}
+        if (owner.get('apiVersion'), owner.get('kind'), owner.get('name')) != ('v1', 'Node', node):
+            raise self._refusal(a, f'{only} an owner reference set to itself')
+        if owner.get('controller') is not True:
+            raise self._refusal(a, f'{only} a controller owner reference set to itself')
+        if owner.get('blockOwnerDeletion'):
+            raise self._refusal(a, f'node "{node}" must not set blockOwnerDeletion on an owner reference')
+        entry = self._cache.peek(f'/registry/nodes/{node}')
+        if entry is None or entry.obj['metadata']['uid'] != owner.get('uid'):
+            await self._cache.fresh()  # made a moment ago, perhaps through another API server
+            entry = self._cache.peek(f'/registry/nodes/{node}')
+        uid = entry.obj['metadata']['uid'] if entry is not None else ''
+        if owner.get('uid') != uid:
+            raise self._refusal(a, f'node {node} UID mismatch: expected {uid} got {owner.get("uid")}')
+        named = sorted({resource for resource, _ in named_in(spec, a.name)})
+        if spec.get('serviceAccountName'):
+            named.insert(0, 'a service account')
+        if named:
+            raise self._refusal(a, f'node "{node}" can not create pods that reference {named[0]}')
 
     def _check_eviction(self, a: Attributes, node: str) -> None:
         entry = self._cache.peek(f'/registry/pods/{a.namespace}/{a.name}')

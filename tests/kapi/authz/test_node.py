@@ -119,3 +119,33 @@ async def test_leases_are_the_nodes_own(nodes: Any) -> None:
     assert (await one.post(leases.format('kube-node-lease'), {'metadata': {'name': 'n2'}, 'spec': {}})).status == 403
     assert (await one.post(leases.format('kube-system'), {'metadata': {'name': 'n1'}, 'spec': {}})).status == 403
     assert (await one.get(leases.format('kube-system') + '/kube-scheduler')).status == 403
+
+
+@pytest.mark.parametrize(('change', 'why'), [
+    ({}, ''),
+    ({'owner': None}, 'with an owner reference set to itself'),
+    ({'owner': {'name': 'n2'}}, 'with an owner reference set to itself'),
+    ({'owner': {'kind': 'Pod'}}, 'with an owner reference set to itself'),
+    ({'owner': {'controller': False}}, 'a controller owner reference'),
+    ({'owner': {'blockOwnerDeletion': True}}, 'must not set blockOwnerDeletion'),
+    ({'owner': {'uid': 'other'}}, 'UID mismatch'),
+    ({'annotations': {}}, 'can only create mirror pods'),
+    ({'spec': {'nodeName': 'n2'}}, 'can only create mirror pods bound to itself'),
+    ({'spec': {'volumes': uses('secret', 'sb')}}, 'secrets'),
+    ({'spec': {'volumes': uses('configMap', 'ca')}}, 'configmaps'),
+    ({'spec': {'volumes': [{'name': 'v', 'persistentVolumeClaim': {'claimName': 'c'}}]}}, 'persistentvolumeclaims'),
+    ({'spec': {'imagePullSecrets': [{'name': 'sb'}]}}, 'secrets'),
+    ({'spec': {'serviceAccountName': 'app'}}, 'service account'),
+])  # fmt: skip
+async def test_a_pod_of_a_nodes_own_making_names_nothing_but_the_node(nodes: Any, change: Any, why: str) -> None:
+    one, _ = nodes
+    uid = (await one.get('/api/v1/nodes/n1')).json['metadata']['uid']
+    owner = {'apiVersion': 'v1', 'kind': 'Node', 'name': 'n1', 'uid': uid, 'controller': True}
+    given = change.get('owner', {})
+    meta = {
+        'name': 'm', 'annotations': change.get('annotations', {'kubernetes.io/config.mirror': 'x'}),
+        'ownerReferences': [] if given is None else [{**owner, **given}],
+    }  # fmt: skip
+    spec = {'nodeName': 'n1', 'containers': [{'name': 'c', 'image': 'i'}], **change.get('spec', {})}
+    made = await one.post(f'{CORE}/pods', {'metadata': meta, 'spec': spec})
+    assert (made.status, why in made.text) == (403 if why else 201, True), made.text
