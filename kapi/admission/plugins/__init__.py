@@ -76,7 +76,7 @@ def chain(needs: Needs) -> Chain:
         DefaultTolerationSeconds(),
         DefaultStorageClass(cache),
         RuntimeClass(cache),
-        CertificateRequests(authz),
+        CertificateRequests(authz, needs.env),
         RbacEscalation(authz, needs.rbac),
         OwnerReferences(authz, needs.find_kind),
         InProcess.load(needs.modules),

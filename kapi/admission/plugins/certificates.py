@@ -18,9 +18,12 @@ from kapi.authz.union import Attributes as Question
 from kapi.authz.union import Union
 from kapi.errors import Forbidden, InvalidObject
 from kapi.registry.strategy import Invalid
+from kcore.env import Env
+from kcore.meta.times import format_time
 
 Obj = dict[str, Any]
 GROUP, PLURAL = 'certificates.k8s.io', 'certificatesigningrequests'
+DECISIONS = frozenset({'Approved', 'Denied', 'Failed'})
 API_CLIENT_SIGNER = 'kubernetes.io/kube-apiserver-client'
 
 
@@ -28,8 +31,9 @@ class CertificateRequests:
     name = 'CertificateRequests'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE'})
 
-    def __init__(self, authz: Union) -> None:
+    def __init__(self, authz: Union, env: Env) -> None:
         self._authz = authz
+        self._env = env
 
     async def mutate(self, a: Attributes) -> None:
         if a.operation == 'CREATE' and a.is_for(GROUP, PLURAL) and a.obj is not None:
@@ -37,6 +41,27 @@ class CertificateRequests:
             for field in ('username', 'uid', 'groups', 'extra'):
                 spec.pop(field, None)
             spec |= a.user.info()
+        if a.operation == 'UPDATE' and a.obj is not None and a.subresource in {'approval', 'status'}:
+            r = a.kind.resource
+            if (r.group, r.plural) == (GROUP, PLURAL):
+                self._complete(a.obj, a.old or {}, approval=a.subresource == 'approval')
+
+    def _complete(self, obj: Obj, old: Obj, *, approval: bool) -> None:
+        """Times of new conditions. Who approves writes conditions only: a certificate takes somebody who may sign."""
+        given = obj.get('status') or {}
+        conditions = given.get('conditions') or []
+        before = {c.get('type'): c for c in (old.get('status') or {}).get('conditions') or ()}
+        now = format_time(self._env.clock.wall())
+        for condition in conditions:
+            same = before.get(condition.get('type'), {})
+            unchanged = same.get('status') == condition.get('status')
+            if not condition.get('lastUpdateTime'):
+                condition['lastUpdateTime'] = now
+            if not condition.get('lastTransitionTime'):
+                condition['lastTransitionTime'] = (unchanged and same.get('lastTransitionTime')) or now
+        if approval:
+            status = {k: v for k, v in (old.get('status') or {}).items() if k != 'conditions'}
+            obj['status'] = {**status, 'conditions': conditions} if conditions else status
 
     async def validate(self, a: Attributes) -> None:
         r = a.kind.resource
@@ -87,12 +112,18 @@ def _parsed(text: str) -> x509.CertificateSigningRequest | None:
 def _keep_decisions(a: Attributes, old: Obj, new: Obj) -> None:
     """Approved and Denied exclude each other and are never taken back."""
     kinds = {c.get('type') for c in new.get('conditions') or ()}
-    before = {c.get('type') for c in old.get('conditions') or ()} & {'Approved', 'Denied', 'Failed'}
+    before = {c.get('type') for c in old.get('conditions') or ()} & DECISIONS
     texts = [f'Forbidden: updates may not remove a condition of type "{k}"' for k in sorted(before - kinds)]
     if {'Approved', 'Denied'} <= kinds:
         texts.append('Invalid value: "Approved": Approved and Denied conditions are mutually exclusive')
     if a.subresource != 'approval' and (kinds & {'Approved', 'Denied'}) - before:
         texts.append('Forbidden: updates may not add a condition of type "Approved" or "Denied"')
-    if texts:
-        broken = [Invalid('status.conditions', text) for text in texts]
+    broken = [Invalid('status.conditions', text) for text in texts]
+    for i, condition in enumerate(new.get('conditions') or ()):
+        good = ('True',) if condition.get('type') in DECISIONS else ('True', 'False', 'Unknown')
+        if condition.get('status') not in good:
+            listed = ', '.join(f'"{g}"' for g in good)
+            why = f'Unsupported value: "{condition.get("status", "")}": supported values: {listed}'
+            broken.append(Invalid(f'status.conditions[{i}].status', why, 'FieldValueNotSupported'))
+    if broken:
         raise InvalidObject('CertificateSigningRequest', GROUP, a.name, broken)

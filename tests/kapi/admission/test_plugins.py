@@ -234,7 +234,14 @@ async def test_certificate_requests_name_their_author_and_are_decided_by_permiss
     refused = await eve.patch(f'{requests}/c/approval', change)
     assert refused.status == 403
     assert 'user not permitted to approve requests with signerName' in refused.json['message']
-    assert (await api.patch(f'{requests}/c/approval', change)).status == 200
+    forged = {'status': {'conditions': [approved], 'certificate': 'Zm9yZ2Vk'}}
+    done = (await api.patch(f'{requests}/c/approval', forged)).json['status']
+    assert (done.keys(), done['conditions'][0].keys() >= {'lastUpdateTime', 'lastTransitionTime'}) == (
+        {'conditions'},
+        True,
+    )
+    unsure = {'status': {'conditions': [{**approved, 'status': 'Unknown'}]}}
+    assert 'supported values: \\"True\\"' in (await api.patch(f'{requests}/c/approval', unsure)).text
     assert (await api.patch(f'{requests}/c/approval', {'status': {'conditions': []}})).status == 422
     masters = {**spec, 'request': request('system:masters')}
     assert (await eve.post(requests, {'metadata': {'name': 'd'}, 'spec': masters})).status == 403
