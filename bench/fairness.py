@@ -9,7 +9,8 @@ lowest priority. `..._cpu` tells what share of a core each side took, `flood_tim
 were answered for one of the quiet client's: with less than a hundred the server was too slow to be flooded more.
 
 Cases: `read` floods with reads of a pod, `write` with patches of it, `list` with lists of five hundred pods, `refused`
-with tokens that nobody knows, `connect` with a new connection for each request.
+with tokens that nobody knows, `probe` with health checks, which are exempt for everybody, `connect` with a new
+connection for each request.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def _floods() -> dict[str, bytes]:
         'write': request('PATCH', f'{PODS}/flood', label, 'application/merge-patch+json'),
         'list': request('GET', f'{PODS}?limit={LISTED}'),
         'refused': read.replace(b'Host: x', b'Host: x\r\nAuthorization: Bearer unknown'),
+        'probe': request('GET', '/livez'),
         'connect': read,
     }
 
@@ -133,7 +135,7 @@ async def _flood(server: Server, case: str, connections: int, flood: Flood) -> N
 def _flooder(port: int, directory: Path, case: str, connections: int, flood: Flood) -> None:
     os.nice(LOWEST_PRIORITY)
     anonymous = Server(port, 0, ssl.create_default_context(cafile=str(Authority(directory / 'pki', Env.real()).file)))
-    server = anonymous if case == 'refused' else known_as(anonymous, directory, 'flood')
+    server = anonymous if case in {'refused', 'probe'} else known_as(anonymous, directory, 'flood')
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_flood(server, case, connections, flood))
 

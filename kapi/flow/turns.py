@@ -24,8 +24,8 @@ from kapi.server.deadlines import Deadlines
 
 PLACES, PLACES_BESIDE_WATCHERS = 1, 4
 """How many may begin in a turn, each some tenths of a millisecond of work; and when many watchers are told in it."""
-READS_OF_FLOW = 4
-"""Requests of one flow that are read in a turn as they come, more than can begin in it."""
+READS_OF_FLOW = 2
+"""Requests of one flow that are read in a turn as they come, more than usually begin in it."""
 READS_HELD = 2
 """And of those that had to wait for that, of all flows, besides."""
 MANY_WATCHERS = 50

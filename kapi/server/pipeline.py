@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import structlog
 from aiohttp import web
 
-from kapi.authn.user import ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User
+from kapi.authn.user import ANONYMOUS, AUTHENTICATED, MASTERS, UNAUTHENTICATED, User
 from kapi.authz.union import Attributes, Decision
 from kapi.errors import ApiError, BadRequest, DeadlineExceeded, Forbidden, Unauthorized, UnknownPath, known
 from kapi.flow import inflight, work
@@ -94,7 +94,8 @@ async def fairness(ctx: Context) -> None:
             ctx.answer_headers['X-Kubernetes-PF-FlowSchema-UID'] = ticket.schema_uid
             ctx.answer_headers['X-Kubernetes-PF-PriorityLevel-UID'] = ticket.level.uid
         if isinstance(ctx.raw.protocol, Connection):
-            ctx.raw.protocol.flow = '' if ticket.level.exempt else ticket.flow
+            # Probes are exempt for everybody, so they may begin at any time, but are not all read at once.
+            ctx.raw.protocol.flow = '' if MASTERS in ctx.user.groups else ticket.flow
         if not inflight.exempt(info, ctx.user):
             ctx.seat = await fair.enter(ticket, _width(ctx, ticket.level.width_max))
             ctx.on_exit.append(ctx.seat.leave)

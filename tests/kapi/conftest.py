@@ -25,6 +25,7 @@ from cryptography.x509.oid import NameOID
 from kapi.app import tls_context
 from kapi.config import ApiConfig
 from kapi.server import bootstrap
+from kapi.server.listener import Listener
 from kapi.server.service import ApiServer
 from kapi.storage.urls import open_storage
 from kcore import tasks
@@ -135,7 +136,8 @@ async def serving(authority: Authority, storage: Any = None, **settings: Any) ->
     await server.cache.start()
     follower = tasks.start_detached('cache', server.cache.run())
     await bootstrap.bootstrap(server)
-    runner = web.ServerRunner(web.Server(server.handle, auto_decompress=False), access_log=None, shutdown_timeout=0.1)
+    listener = Listener(server.handle, turns=server.fairness.turns)
+    runner = web.ServerRunner(listener, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, '127.0.0.1', 0, ssl_context=tls_context(config, env))
     await site.start()

@@ -199,3 +199,21 @@ async def test_those_who_are_refused_wait_for_their_turn(world: Any, api: Any) -
     assert asked == CONCURRENT
     assert (await api.get('/api/v1/nowhere')).status == 404
     assert asked == CONCURRENT, 'who was let in has had the turn'
+
+
+async def test_of_health_checks_by_anybody_few_are_read_at_once_and_all_are_answered(world: Any) -> None:
+    seen: list[str] = []
+    reads = world.server.fairness.turns.reads
+    may = reads.may
+
+    def asked(flow: str) -> bool:
+        seen.append(flow)
+        return bool(may(flow))
+
+    reads.may = asked
+    nobody, root = await world.user(), await world.user('root', 'system:masters')
+    for _ in range(3):
+        answers = await asyncio.gather(*(nobody.get('/livez') for _ in range(CONCURRENT)))
+        assert [a.status for a in answers] == [200] * CONCURRENT
+        assert (await root.get('/livez')).status == 200
+    assert set(seen) == {'probes/'}, 'of masters nobody asks'
