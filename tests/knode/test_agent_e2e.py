@@ -15,7 +15,7 @@ import pytest
 from kclient.api import Client
 from kclient.errors import ClientError, NotFound
 from kcore.env import Env
-from kcore.meta.gvk import CONFIGMAPS, NODES, PODS, SECRETS
+from kcore.meta.gvk import CONFIGMAPS, EVENTS, NODES, PODS, SECRETS
 from tests.hush import hushed
 from tests.knode import kills
 from tests.knode.agent_world import NODE, World, connected, pod
@@ -227,9 +227,12 @@ async def test_a_hook_that_hangs_keeps_its_pod_unready_but_not_from_being_delete
     hanging = pod('hung', 'sleep', '1000')
     hanging['spec']['containers'][0]['lifecycle'] = {'postStart': {'exec': {'command': ['sleep', '1001']}}}
     await client.create(PODS, hanging)
-    p = await wait_for(client, 'hung', running)
-    status = p['status']['containerStatuses'][0]
-    assert (status['ready'], status['started']) == (False, False)
+    async with asyncio.timeout(30):
+        while 'Started' not in {e['reason'] for e in (await client.list(EVENTS, 'default')).items}:
+            await asyncio.sleep(0.05)
+    status = (await client.get(PODS, 'hung', 'default'))['status']
+    shown = status['containerStatuses'][0]
+    assert (status['phase'], shown['ready'], shown['started']) == ('Pending', False, False)
     await client.delete(PODS, 'hung', 'default')
     await wait_for(client, 'hung', lambda p: p is None)
 
