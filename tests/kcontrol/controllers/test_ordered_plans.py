@@ -142,7 +142,7 @@ def test_a_rolling_daemon_never_lacks_or_doubles_more_than_it_may(count, surge, 
         for name, pod in [*fleet.pods.items()]:
             if chance.random() < 0.5:
                 fleet.pods[name] = make_ready(pod)
-        if stumble and not broken and chance.random() < 0.1:
+        if stumble and not broken and fleet.pods and chance.random() < 0.1:
             victim = chance.choice([*fleet.pods])
             broken.add(victim)
             fleet.pods[victim] = {**fleet.pods[victim], 'status': {'phase': 'Running'}}
