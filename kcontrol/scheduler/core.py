@@ -122,6 +122,8 @@ class Core:
                 self._pod_gone(gone['metadata'].get('uid', ''))
         elif (new.get('spec') or {}).get('nodeName'):
             self._pod_placed(old, new)
+        elif (new['spec'].get('schedulerName') or 'default-scheduler') != self.name:
+            self._pod_gone(new['metadata'].get('uid', ''))  # another scheduler's: nothing of it is worth reading
         else:
             self._pod_pending(parse_pod(new))
 
