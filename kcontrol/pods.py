@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
-from kclient.errors import ApiError, Conflict, Forbidden, NotFound
+from kclient.errors import AlreadyExists, ApiError, Conflict, Forbidden, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx
 from kcore.meta.gvk import PODS
@@ -17,6 +18,21 @@ from kcore.meta.objects import key_of, name_of
 
 PARALLEL_MAX = 50
 """Requests in flight for one owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Messages of the owner's events; `{name}` is the pod's, `{error}` what went wrong."""
+
+    created: str = 'Created pod: {name}'
+    not_created: str = 'Error creating: {error}'
+    deleted: str = 'Deleted pod: {name}'
+    not_deleted: str = 'Error deleting: {error}'
+    expects_namesakes: bool = False
+    """A pod of that name may still be there: no event."""
+
+
+PLAIN = Words()
 
 
 class Failed(Exception):
@@ -27,12 +43,12 @@ class Failed(Exception):
         self.reason, self.cause = reason, cause
 
 
-async def create_pods(c: Ctx, owner: Obj, pods: Sequence[Obj]) -> list[Obj]:
+async def create_pods(c: Ctx, owner: Obj, pods: Sequence[Obj], words: Words = PLAIN) -> list[Obj]:
     """Create with slow start. Raises Failed after the batch in which a creation failed."""
     made: list[Obj] = []
 
     async def create(pod: Obj) -> None:
-        made.append(await _create(c, owner, pod))
+        made.append(await _create(c, owner, pod, words))
 
     size = 1
     rest = list(pods)
@@ -48,36 +64,38 @@ async def create_pods(c: Ctx, owner: Obj, pods: Sequence[Obj]) -> list[Obj]:
     return made
 
 
-async def _create(c: Ctx, owner: Obj, pod: Obj) -> Obj:
+async def _create(c: Ctx, owner: Obj, pod: Obj, words: Words) -> Obj:
     try:
         made = await c.create(PODS, pod, owner=key_of(owner))
     except ApiError as e:
-        if not (isinstance(e, Forbidden) and e.has_cause('NamespaceTerminating')):
-            c.event(owner, 'Warning', 'FailedCreate', f'Error creating: {e}')
+        expected = isinstance(e, AlreadyExists) and words.expects_namesakes
+        if not expected and not (isinstance(e, Forbidden) and e.has_cause('NamespaceTerminating')):
+            name = pod['metadata'].get('name', '')
+            c.event(owner, 'Warning', 'FailedCreate', words.not_created.format(name=name, error=e))
         raise
-    c.event(owner, 'Normal', 'SuccessfulCreate', f'Created pod: {name_of(made)}')
+    c.event(owner, 'Normal', 'SuccessfulCreate', words.created.format(name=name_of(made)))
     return made
 
 
-async def delete_pods(c: Ctx, owner: Obj, pods: Sequence[Obj]) -> None:
+async def delete_pods(c: Ctx, owner: Obj, pods: Sequence[Obj], words: Words = PLAIN) -> None:
     """Delete all. Raises Failed when a deletion failed; a pod that is gone already is a success."""
     errors: list[ApiError] = []
     for at in range(0, len(pods), PARALLEL_MAX):
         batch = pods[at : at + PARALLEL_MAX]
-        errors += await _all([lambda p=p: _delete(c, owner, p) for p in batch])  # type: ignore[misc]
+        errors += await _all([lambda p=p: _delete(c, owner, p, words) for p in batch])  # type: ignore[misc]
     if errors:
         raise Failed('FailedDelete', errors[0])
 
 
-async def _delete(c: Ctx, owner: Obj, pod: Obj) -> None:
+async def _delete(c: Ctx, owner: Obj, pod: Obj, words: Words) -> None:
     try:
         await c.delete(PODS, pod, owner=key_of(owner))
     except (NotFound, Conflict):
         return
     except ApiError as e:
-        c.event(owner, 'Warning', 'FailedDelete', f'Error deleting: {e}')
+        c.event(owner, 'Warning', 'FailedDelete', words.not_deleted.format(name=name_of(pod), error=e))
         raise
-    c.event(owner, 'Normal', 'SuccessfulDelete', f'Deleted pod: {name_of(pod)}')
+    c.event(owner, 'Normal', 'SuccessfulDelete', words.deleted.format(name=name_of(pod)))
 
 
 async def _all(calls: Sequence[Callable[[], Awaitable[None]]]) -> list[ApiError]:

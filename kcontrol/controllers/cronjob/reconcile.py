@@ -25,11 +25,8 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     step = plan(cron, c.owned(JOBS, cron), c.now())
     for kind, reason, message in step.notes:
         c.event(cron, 'Normal' if kind == 'Normal' else 'Warning', reason, message)
-    for job in step.delete:
-        await _delete(c, job)
-    for job in step.stop:
-        await _delete(c, job)
-        c.event(cron, 'Normal', 'SuccessfulDelete', f'Deleted job {name_of(job)}')
+    for job in (*step.delete, *step.stop):
+        await _delete(c, cron, job)
     status = step.status
     if step.create is not None:
         made = await _create(c, cron, step.create, key)
@@ -64,9 +61,13 @@ async def _create(c: Ctx, cron: Obj, job: Obj, key: str) -> Obj | None:
     return made
 
 
-async def _delete(c: Ctx, job: Obj) -> None:
+async def _delete(c: Ctx, cron: Obj, job: Obj) -> None:
     meta = job['metadata']
     try:
         await c.client.delete(JOBS, meta['name'], meta['namespace'], uid=meta['uid'], propagation='Background')
     except (NotFound, Conflict):
         return
+    except ApiError as e:
+        c.event(cron, 'Warning', 'FailedDelete', f'Deleted job: {e}')
+        raise
+    c.event(cron, 'Normal', 'SuccessfulDelete', f'Deleted job {name_of(job)}')

@@ -61,7 +61,12 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         scales = await _scales(c, pods) if needs_scale(budget) else {}
         status = plan_status(budget, pods, count(budget, pods, scales), c.now())
     except (CannotCount, ValueError) as e:
-        c.event(budget, 'Warning', 'CalculateExpectedPodCountFailed', f'Failed to calculate expected pods: {e}')
+        c.event(
+            budget,
+            'Warning',
+            'CalculateExpectedPodCountFailed',
+            f'Failed to calculate the number of expected pods: {e}',
+        )
         await c.patch_status(PODDISRUPTIONBUDGETS, budget, failed_status(budget, str(e), c.now()))
         return None
     if not pods:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kclient.errors import AlreadyExists, Forbidden, NotFound
+from kclient.errors import AlreadyExists, ApiError, Conflict, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller, own_key
 from kcontrol.controllers.endpoints.plan import OVER_CAPACITY, plan
@@ -58,13 +58,7 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         return None
     wanted = plan(service, pods_of(c, service))
     if held is None:
-        try:
-            await c.client.create(ENDPOINTS, wanted)
-        except AlreadyExists:
-            return None
-        except Forbidden as e:
-            if not e.has_cause('NamespaceTerminating'):
-                raise
+        await _create(c, service, wanted)
         return None
     marked = annotations_of(held).get(OVER_CAPACITY)
     mark = annotations_of(wanted).get(OVER_CAPACITY)
@@ -75,8 +69,28 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     change: Obj = {'subsets': wanted['subsets'] or None, 'metadata': {'labels': {**gone, **labels}}}
     if mark != marked:
         change['metadata']['annotations'] = {OVER_CAPACITY: mark}
-    await c.patch(ENDPOINTS, held, change)
+    try:
+        await c.patch(ENDPOINTS, held, change)
+    except (Conflict, NotFound):
+        raise
+    except ApiError as e:
+        text = f'Failed to update endpoint {key}: {e}'
+        c.event(held, 'Warning', 'FailedToUpdateEndpoint', text)
+        raise
     return None
+
+
+async def _create(c: Ctx, service: Obj, wanted: Obj) -> None:
+    try:
+        await c.client.create(ENDPOINTS, wanted)
+    except AlreadyExists:
+        return
+    except ApiError as e:
+        if e.has_cause('NamespaceTerminating'):
+            return
+        text = f'Failed to create endpoint for service {key_of(service)}: {e}'
+        c.event(service, 'Warning', 'FailedToCreateEndpoint', text)
+        raise
 
 
 async def _drop(c: Ctx, held: Obj | None) -> None:

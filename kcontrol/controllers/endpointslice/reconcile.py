@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
-from kclient.errors import Forbidden, NotFound
+from kclient.errors import ApiError, Conflict, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.endpoints.reconcile import pods_of, services_of_pod
@@ -49,19 +50,21 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         for piece in step.create:
             await c.create(ENDPOINTSLICES, piece, owner=key)
             c.figures.count(SLICE_CHANGES, 'create')
-    except Forbidden as e:
-        if not e.has_cause('NamespaceTerminating'):
-            raise
-        return None
-    for piece, change in step.update:
-        await c.patch(ENDPOINTSLICES, piece, change)
-        c.figures.count(SLICE_CHANGES, 'update')
-    for piece in step.delete:
-        try:
-            await c.delete(ENDPOINTSLICES, piece, owner=key)
-            c.figures.count(SLICE_CHANGES, 'delete')
-        except NotFound:
-            continue
+        for piece, change in step.update:
+            await c.patch(ENDPOINTSLICES, piece, change)
+            c.figures.count(SLICE_CHANGES, 'update')
+        for piece in step.delete:
+            with contextlib.suppress(NotFound):
+                await c.delete(ENDPOINTSLICES, piece, owner=key)
+                c.figures.count(SLICE_CHANGES, 'delete')
+    except ApiError as e:
+        if e.has_cause('NamespaceTerminating'):
+            return None
+        if not isinstance(e, (Conflict, NotFound)):
+            text = f'Error updating Endpoint Slices for Service {key}: {e}'
+            c.event(service, 'Warning', 'FailedToUpdateEndpointSlices', text)
+        c.figures.count(SLICE_SYNCS, 'error')
+        raise
     c.figures.count(SLICE_SYNCS, 'success')
     return None
 

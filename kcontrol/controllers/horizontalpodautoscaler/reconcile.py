@@ -53,6 +53,8 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     target = _target(c, hpa, scale)
     metrics = hpa['spec'].get('metrics') or [DEFAULT_METRIC]
     answers = [await answer(c.client, m, target, _tolerances(hpa), found) for m in metrics]
+    for failed in (a for a in answers if a.error):
+        c.event(hpa, 'Warning', failed.reason, failed.error)
     past = pasts.setdefault(key, Past())
     step = plan(hpa, target.replicas, answers, past, c.now())
     if step.error:

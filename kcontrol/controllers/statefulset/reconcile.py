@@ -18,7 +18,7 @@ from kcontrol.controllers.statefulset.identity import (
 from kcontrol.controllers.statefulset.plan import View, live_revisions, plan, plan_status, recheck_s, view_of
 from kcontrol.history import forget_old, sync_revisions
 from kcontrol.kinds import CONTROLLERREVISIONS, STATEFULSETS
-from kcontrol.pods import Failed, create_pods, delete_pods
+from kcontrol.pods import Failed, Words, create_pods, delete_pods
 from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PODS
 from kcore.meta.objects import deleting, key_of, name_of, namespace_of
 
@@ -50,11 +50,11 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     step = plan(view)
     failed: Failed | None = None
     try:
-        await delete_pods(c, owner, step.delete)
+        await delete_pods(c, owner, step.delete, _words(owner))
         for one in step.create:
             await _create_claims(c, owner, one.ordinal)
         made = [pod_for(owner, by_name[current] if one.current else newest, one.ordinal) for one in step.create]
-        await create_pods(c, owner, made)
+        await create_pods(c, owner, made, _words(owner))
     except Failed as e:
         failed = e
     await c.patch_status(STATEFULSETS, owner, plan_status(view))
@@ -65,6 +65,17 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     await forget_old(c, owner, revisions, live_revisions(view))
     wait = recheck_s(view)
     return Result(wait) if wait is not None else None
+
+
+def _words(owner: Obj) -> Words:
+    done, wrong = (
+        f'in StatefulSet {name_of(owner)} successful',
+        f'in StatefulSet {name_of(owner)} failed error: {{error}}',
+    )
+    return Words(
+        f'create Pod {{name}} {done}', f'create Pod {{name}} {wrong}', f'delete Pod {{name}} {done}',
+        f'delete Pod {{name}} {wrong}', expects_namesakes=True,
+    )  # fmt: skip
 
 
 async def _create_claims(c: Ctx, owner: Obj, ordinal: int) -> None:
