@@ -30,7 +30,21 @@ _ACTIONS = {
     'list': ('get', 'list'), 'create': ('post', 'post'), 'deletecollection': ('delete', 'deletecollection'),
     'get': ('get', 'get'), 'update': ('put', 'put'), 'patch': ('patch', 'patch'), 'delete': ('delete', 'delete'),
 }  # fmt: skip
+_SCHEMAS = '#/components/schemas/'
 _WRITE_PARAMETERS = ('dryRun', 'fieldManager', 'fieldValidation')
+_LIST_PARAMETERS = ('allowWatchBookmarks', 'continue', 'fieldSelector', 'labelSelector', 'limit', 'resourceVersion',
+                    'resourceVersionMatch', 'sendInitialEvents', 'timeoutSeconds', 'watch')  # fmt: skip
+_DELETE_PARAMETERS = ('dryRun', 'gracePeriodSeconds', 'orphanDependents', 'propagationPolicy')
+_PARAMETERS = {
+    'list': _LIST_PARAMETERS, 'deletecollection': (*_DELETE_PARAMETERS, *_LIST_PARAMETERS[1:-1]),
+    'delete': _DELETE_PARAMETERS, 'post': _WRITE_PARAMETERS, 'put': _WRITE_PARAMETERS,
+    'patch': (*_WRITE_PARAMETERS, 'force'),
+}  # fmt: skip
+_TYPES = dict.fromkeys(('limit', 'timeoutSeconds', 'gracePeriodSeconds'), 'integer') | dict.fromkeys(
+    ('allowWatchBookmarks', 'sendInitialEvents', 'watch', 'force', 'orphanDependents'), 'boolean'
+)
+_SUCCESSES = {'post': ('200', '201', '202'), 'put': ('200', '201'), 'patch': ('200', '201'), 'delete': ('200', '202')}
+"""Beyond 200 alone."""
 
 
 class OpenApi:
@@ -132,17 +146,23 @@ class OpenApi:
         return {path: item for path, item in found.items() if item}
 
     def _operation(self, kind: Kind, body: Resource, method: str, action: str) -> Obj:
-        ref = {'$ref': f'#/components/schemas/{self._schemas.name(body)}'}
+        name = self._schemas.name(body)
         known = self._schemas.known(body)
-        schema = ref if known else {'type': 'object'}
+        schema = {'$ref': f'{_SCHEMAS}{name}'} if known else {'type': 'object'}
+        answer = schema
+        if known and action in {'list', 'deletecollection'}:
+            answer = {'$ref': f'{_SCHEMAS}{name}List'}
+        elif action == 'delete' and not kind.strategy.returns_deleted_object:
+            answer = {'type': 'object'}  # a Status, or the object while something still holds it
+        said = {'description': 'OK', 'content': {'application/json': {'schema': answer}}}
         found: Obj = {
             'x-kubernetes-action': action,
             'x-kubernetes-group-version-kind': {'group': body.group, 'version': body.version, 'kind': body.kind},
-            'responses': {'200': {'description': 'OK', 'content': {'application/json': {'schema': schema}}}},
+            'responses': dict.fromkeys(_SUCCESSES.get(action, ('200',)), said),
         }
+        if action in _PARAMETERS:
+            found['parameters'] = [_query_parameter(n) for n in _PARAMETERS[action]]
         if method in {'post', 'put', 'patch'}:
-            names = (*_WRITE_PARAMETERS, 'force') if method == 'patch' else _WRITE_PARAMETERS
-            found['parameters'] = [_query_parameter(n) for n in names]
             media = self._patch_media(kind) if method == 'patch' else ('*/*',)
             patch_schema = {'type': 'object'}
             found['requestBody'] = {
@@ -166,5 +186,4 @@ def _path_parameter(name: str) -> Obj:
 
 
 def _query_parameter(name: str) -> Obj:
-    kind = 'boolean' if name == 'force' else 'string'
-    return {'name': name, 'in': 'query', 'schema': {'type': kind, 'uniqueItems': True}}
+    return {'name': name, 'in': 'query', 'schema': {'type': _TYPES.get(name, 'string'), 'uniqueItems': True}}

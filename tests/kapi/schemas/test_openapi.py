@@ -1,8 +1,8 @@
 """What kubectl reads in the component schemas."""
 
 from kapi.kinds import GOVERNING, KINDS, VIRTUAL
-from kapi.schemas import component_names, components
-from kapi.schemas.openapi import descriptions
+from kapi.schemas import component_names, components, schema_for
+from kapi.schemas.openapi import closure, descriptions
 
 
 def test_components_are_closed_under_reference():
@@ -56,3 +56,12 @@ def test_every_description_is_of_something_and_the_main_fields_have_one():
     pod = components('', 'v1', ['Pod'])['io.k8s.api.core.v1.Pod']
     assert pod['description'].startswith('A group of containers')
     assert pod['properties']['spec']['allOf'] == [{'$ref': '#/components/schemas/io.k8s.api.core.v1.PodSpec'}]
+
+
+def test_something_is_said_of_every_field_of_every_kind():
+    definitions = {}
+    for kind in (*KINDS, *GOVERNING, *VIRTUAL):
+        definitions |= closure(schema_for(kind.resource).root.name)
+    fields = [(name, f, shape) for name, d in definitions.items() for f, shape in d['properties'].items()]
+    assert len(fields) > 1900
+    assert not [f'{name}.{field}' for name, field, shape in fields if not shape.get('description')]

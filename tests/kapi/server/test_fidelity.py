@@ -214,3 +214,27 @@ async def test_a_watch_whose_bell_rang_while_it_wrote_ends_all_the_same(env):
         await stream.run([])
     assert [line[:12] for line in sink.lines] == [b'{"type":"ADD', b'{"type":"BOO']
     assert b'"resourceVersion":"9"' in sink.lines[1]
+
+
+# — documents —
+
+
+async def test_documents_say_what_operations_answer_and_which_parameters_they_take(api):
+    document = (await api.get('/openapi/v3/api/v1')).json
+    schemas = document['components']['schemas']
+
+    def answer(path: str, method: str) -> str:
+        shape = document['paths'][path][method]['responses']['200']['content']['application/json']['schema']
+        return shape.get('$ref', '').rpartition('/')[2]
+
+    listed = '/api/v1/namespaces/{namespace}/configmaps'
+    assert answer(listed, 'get') == answer(listed, 'delete') == 'io.k8s.api.core.v1.ConfigMapList'
+    assert answer('/api/v1/configmaps', 'get') in schemas
+    assert answer(f'{listed}/{{name}}', 'get') == answer(listed, 'post') == 'io.k8s.api.core.v1.ConfigMap'
+    assert not answer(f'{listed}/{{name}}', 'delete'), 'a Status or the object'
+    assert answer('/api/v1/namespaces/{namespace}/pods/{name}', 'delete') == 'io.k8s.api.core.v1.Pod'
+    assert {'200', '201', '202'} <= set(document['paths'][listed]['post']['responses'])
+    types = {p['name']: p['schema']['type'] for p in document['paths'][listed]['get']['parameters']}
+    assert (types['limit'], types['watch'], types['labelSelector']) == ('integer', 'boolean', 'string')
+    second = (await api.get('/openapi/v2')).json['paths'][listed]['get']
+    assert second['responses']['200']['schema'] == {'$ref': '#/definitions/io.k8s.api.core.v1.ConfigMapList'}
