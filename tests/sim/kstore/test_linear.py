@@ -122,11 +122,14 @@ def explained(ops: list[Operation]) -> bool:
 
 @st.composite
 def histories(draw: Any) -> list[Operation]:
-    """Up to five operations with plausible and less plausible answers."""
+    """Up to five operations with plausible and less plausible answers.
+
+    They begin at even moments and end at odd ones: one counter numbers both, so that no two are ever the same.
+    """
     ops = []
     for n in range(draw(st.integers(1, 5))):
-        call = draw(st.integers(0, 6)) * 10 + n
-        end = NEVER if draw(st.integers(0, 3)) == 0 else call + draw(st.integers(1, 30))
+        call = 2 * (draw(st.integers(0, 6)) * 10 + n)
+        end = NEVER if draw(st.integers(0, 3)) == 0 else call + 2 * draw(st.integers(0, 30)) + 1
         revision = draw(st.integers(1, 4))
         kind = draw(st.sampled_from(['put', 'get', 'delete']))
         if kind == 'put':
