@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import orjson
 import yaml
@@ -22,6 +23,8 @@ from kapi.server.negotiation import ACCEPTED, JSON, PARTIAL, PARTIAL_LIST, YAML,
 from kapi.storage.entries import Entry
 
 Obj = dict[str, Any]
+T = TypeVar('T')
+R = TypeVar('R')
 
 PEOPLES_AGENTS = ('curl', 'Wget', 'Mozilla/5.0')
 """Answered in indented JSON, as upstream does."""
@@ -31,6 +34,8 @@ GZIP_BYTES_MIN = 128 * 1024
 """Smaller bodies are not worth compressing (upstream's figure)."""
 GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
+SLICE_ITEMS = 50
+"""Items of a list that are rendered before others have their turn: a millisecond or two."""
 PARTS_BYTES_MIN = 512 * 1024
 """Larger lists are never put together as a whole."""
 CHUNK_BYTES = 128 * 1024
@@ -78,7 +83,7 @@ def served_obj(kind: Kind, entry: Entry) -> Obj:
     return entry.obj if entry.rv else entry.decoded
 
 
-def list_reply(ctx: Context, kind: Kind, listed: Listed) -> Reply:
+async def list_reply(ctx: Context, kind: Kind, listed: Listed) -> Reply:
     form = ctx.form
     entries = listed.entries if kind.alias is None else [served_entry(kind, e) for e in listed.entries]
     meta: Obj = {'resourceVersion': str(listed.rv)}
@@ -87,33 +92,57 @@ def list_reply(ctx: Context, kind: Kind, listed: Listed) -> Reply:
     if listed.remaining:
         meta['remainingItemCount'] = listed.remaining
     if form.media == JSON and not form.transform:
-        return Reply(_list_body(kind, meta, [e.raw for e in entries]))
-    return objects_reply(ctx, kind, [e.obj for e in entries], meta)
+        empty = {'kind': kind.list_kind, 'apiVersion': kind.resource.api_version, 'metadata': meta, 'items': []}
+        return Reply(_list_body(empty, [e.raw for e in entries]))
+    return await objects_reply(ctx, kind, await _sliced(lambda e: e.obj, entries), meta)
 
 
-def objects_reply(ctx: Context, kind: Kind, objects: Sequence[Obj], meta: Obj) -> Reply:
+async def objects_reply(ctx: Context, kind: Kind, objects: Sequence[Obj], meta: Obj) -> Reply:
     """A list of objects, in any form."""
     form = ctx.form
     match form.transform:
         case 'Table':
             include = table.check_include(text(ctx.info.query, 'includeObject'))
             now = ctx.server.env.clock.wall()
-            body = table.table(kind, objects, now, include=include, meta=meta, version=form.version)
+            body = table.table(kind, (), now, include=include, meta=meta, version=form.version)
+            items = await _sliced(lambda o: table.row(kind, o, now, include), objects)
         case transform if transform == PARTIAL_LIST:
-            items = [table.partial_metadata(o) for o in objects]
-            body = {'kind': PARTIAL_LIST, 'apiVersion': 'meta.k8s.io/v1', 'metadata': meta, 'items': items}
+            body = {'kind': PARTIAL_LIST, 'apiVersion': 'meta.k8s.io/v1', 'metadata': meta, 'items': []}
+            items = await _sliced(table.partial_metadata, objects)
         case '':
-            body = {'kind': kind.list_kind, 'apiVersion': kind.resource.api_version, 'metadata': meta, 'items': objects}
+            body = {'kind': kind.list_kind, 'apiVersion': kind.resource.api_version, 'metadata': meta, 'items': []}
+            items = list(objects)
         case _:
             raise NotAcceptable(f'only the following media types are accepted: {ACCEPTED}')
-    return Reply(dump(body, form), content_type=form.content_type)
+    if form.media != YAML:
+        return Reply(_list_body(body, await _sliced(orjson.dumps, items)), content_type=form.content_type)
+    if not items:
+        return Reply(dump(body, form), content_type=form.content_type)
+    name = next(reversed(body))
+    before, _, after = dump(body, form).partition(f'{name}: []\n'.encode())
+    text_items = await _sliced(lambda i: _yaml_item(dump(i, form)), items)
+    whole = b''.join((before, name.encode(), b':\n', *text_items, after))
+    return Reply(whole, content_type=form.content_type)
 
 
-def _list_body(kind: Kind, meta: Obj, items: Sequence[bytes]) -> bytes | Parts:
-    head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
-        kind.list_kind.encode(), kind.resource.api_version.encode(), orjson.dumps(meta),
-    )  # fmt: skip
-    tail = b']}'
+async def _sliced(make: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """`make` of each item; others have their turn in between, so that a long list does not stop the server."""
+    made: list[R] = []
+    for at in range(0, len(items), SLICE_ITEMS):
+        if at:
+            await asyncio.sleep(0)
+        made += [make(item) for item in items[at : at + SLICE_ITEMS]]
+    return made
+
+
+def _yaml_item(document: bytes) -> bytes:
+    """A document as an item of a sequence."""
+    return b'- ' + document.rstrip(b'\n').replace(b'\n', b'\n  ') + b'\n'
+
+
+def _list_body(empty: Obj, items: Sequence[bytes]) -> bytes | Parts:
+    """`empty` with the items as its last field, which is an empty list."""
+    head, tail = orjson.dumps(empty)[:-2], b']}'
     size = len(head) + sum(map(len, items)) + max(len(items) - 1, 0) + len(tail)
     if size <= PARTS_BYTES_MIN:
         return b''.join((head, b','.join(items), tail))

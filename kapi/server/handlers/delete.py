@@ -79,4 +79,4 @@ async def delete_collection(ctx: Context, kind: Kind) -> Reply:
         except NotFound:
             continue  # somebody else was faster; gone is gone
         deleted.append(result)
-    return list_reply(ctx, kind, Listed(deleted, ctx.server.cache.revision, listed.continue_, listed.remaining))
+    return await list_reply(ctx, kind, Listed(deleted, ctx.server.cache.revision, listed.continue_, listed.remaining))

@@ -28,4 +28,4 @@ async def get(ctx: Context, kind: Kind) -> Reply:
 async def list_(ctx: Context, kind: Kind) -> Reply:
     options = list_options(ctx.info.query)
     listed = await list_objects(ctx.server.cache, kind, namespace_of(ctx, kind), options)
-    return list_reply(ctx, kind, listed)
+    return await list_reply(ctx, kind, listed)

@@ -37,7 +37,7 @@ async def list_(ctx: Context, kind: Kind) -> Reply:
     options = replace(list_options(ctx.info.query), resource_version='0', match='', limit=0, continue_='')
     listed = await list_objects(ctx.server.cache, _measured(ctx, kind), ctx.info.namespace, options)
     found = await _METRICS[kind.resource.plural](ctx, [e.obj for e in listed.entries])
-    return objects_reply(ctx, kind, found, {})
+    return await objects_reply(ctx, kind, found, {})
 
 
 VERBS = {'get': get, 'list': list_}

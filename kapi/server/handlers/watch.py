@@ -28,7 +28,7 @@ from kapi.server import audit, websockets
 from kapi.server.context import Context
 from kapi.server.handlers.get import namespace_of
 from kapi.server.negotiation import PARTIAL, Form
-from kapi.server.respond import warning_header
+from kapi.server.respond import SLICE_ITEMS, warning_header
 from kapi.server.websockets import Lines, Messages, Sink
 from kapi.storage.base import Compacted
 from kapi.storage.entries import Entry, Render, frame
@@ -208,7 +208,9 @@ class _Stream:
         render, name = self.view.render, self.view.name
         chunk: list[bytes] = []
         size = 0
-        for entry in initial:
+        for number, entry in enumerate(initial):
+            if render is not None and number % SLICE_ITEMS == SLICE_ITEMS - 1:
+                await asyncio.sleep(0)  # others have their turn
             body = entry.raw if render is None else entry.view(name, render)
             chunk.append(frame('ADDED', body))
             size += len(body)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from aiohttp import web
 
+from kapi.server import respond
 from kapi.storage import watchers
 
 EVENTS, NEW_EVENTS = '/api/v1/namespaces/default/events', '/apis/events.k8s.io/v1/namespaces/default/events'
@@ -189,3 +192,53 @@ async def test_a_proxied_request_reaches_the_pod_and_leaves_credentials_behind(a
     assert (await api.get(f'{base}/ftp:p:{port}/proxy/')).status == 400
     await runner.cleanup()
     assert (await api.get(f'{base}/p:{port}/proxy/')).status == 503
+
+
+FORMS = {
+    'json': 'application/json', 'yaml': 'application/yaml',
+    'table': 'application/json;as=Table;v=v1;g=meta.k8s.io',
+    'partial': 'application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('form', FORMS)
+async def test_a_long_list_is_whole_in_every_form_and_others_have_their_turn(api: Any, form: str) -> None:
+    count = 3 * respond.SLICE_ITEMS + 1
+    text = 'a: b\n- c\n\n  d "e" #f'
+    bodies = [{'metadata': {'name': f'c{n:04}'}, 'data': {'text': text, 'n': str(n)}} for n in range(count)]
+    answers = await asyncio.gather(*(api.post('/api/v1/namespaces/default/configmaps', body) for body in bodies))
+    assert {a.status for a in answers} == {201}
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    made: list[int] = []
+    sliced = respond._sliced
+
+    async def watched(make: Any, items: Any) -> Any:
+        before = turns
+        found = await sliced(make, items)
+        made.append(turns - before)
+        return found
+
+    ticking = asyncio.ensure_future(tick())
+    try:
+        respond._sliced = watched
+        listed = await api.get('/api/v1/namespaces/default/configmaps', headers={'Accept': FORMS[form]})
+    finally:
+        respond._sliced = sliced
+        ticking.cancel()
+    found = yaml.safe_load(listed.text) if form == 'yaml' else listed.json
+    if form == 'table':
+        names = [row['cells'][0] for row in found['rows']]
+    else:
+        names = [i['metadata']['name'] for i in found['items']]
+    assert [n for n in names if n.startswith('c0')] == [b['metadata']['name'] for b in bodies]
+    if form in {'json', 'yaml'}:
+        assert all(i['data']['text'] == text for i in found['items'] if 'text' in i.get('data', {}))
+    assert list(found)[:2] == (['apiVersion', 'items'] if form == 'yaml' else ['kind', 'apiVersion'])
+    assert form == 'json' or min(made) >= 3
