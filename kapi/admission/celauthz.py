@@ -8,6 +8,7 @@ made, and the expression runs again. Source: apiserver pkg/cel/library/authz.go.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from kapi.admission.chain import Attributes
@@ -48,7 +49,11 @@ class Decisions:
         self._authz, self._a = authz, a
         self._made: dict[_Question, Obj] = {}
         self.pending: _Question | None = None
-        self.functions: Mapping[str, Callable[..., Any]] = {
+
+    @cached_property
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
+        """What expressions may call; made when the first one asks, because nearly no write meets one."""
+        return {
             'group': lambda v, name: {_GROUP: (*_of(v, _AUTHORIZER), name)},
             'resource': self._resource,
             'path': lambda v, path: {_PATH: (*_of(v, _AUTHORIZER), _full(path))},
