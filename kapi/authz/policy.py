@@ -11,7 +11,8 @@ READ = ['get', 'list', 'watch']
 WRITE = ['create', 'delete', 'deletecollection', 'patch', 'update']
 AGGREGATE = f'{GROUP}/aggregate-to-'
 LABELS = {'kubernetes.io/bootstrapping': 'rbac-defaults'}
-ANNOTATIONS = {f'{GROUP}/autoupdate': 'true'}
+AUTOUPDATE = 'rbac.authorization.kubernetes.io/autoupdate'
+ANNOTATIONS = {AUTOUPDATE: 'true'}
 AUTHENTICATED, UNAUTHENTICATED = 'system:authenticated', 'system:unauthenticated'
 
 _CORE = ['bindings', 'configmaps', 'endpoints', 'events', 'limitranges', 'namespaces/status', 'persistentvolumeclaims',

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kapi.authz.policy import GROUP
+from kapi.authz.policy import AUTOUPDATE
 from kapi.authz.rbac import rule_of, uncovered
 
 Obj = dict[str, Any]
-AUTOUPDATE = f'{GROUP}/autoupdate'
 
 
 def mended(have: Obj, wanted: Obj) -> Obj:
