@@ -106,6 +106,44 @@ async def test_scopes_choose_pods(api: Any, scope: str, statuses: tuple[int, int
         assert (await api.post(f'{CORE}/pods', body)).status == status, name
 
 
+TERM = {'labelSelector': {'matchLabels': {'a': 'b'}}, 'topologyKey': 'kubernetes.io/hostname'}
+ACROSS = {'podAffinity': {'requiredDuringSchedulingIgnoredDuringExecution': [{**TERM, 'namespaces': ['other']}]}}
+ANYWHERE = {'podAntiAffinity': {'preferredDuringSchedulingIgnoredDuringExecution': [
+    {'weight': 1, 'podAffinityTerm': {**TERM, 'namespaceSelector': {}}}
+]}}  # fmt: skip
+HERE = {'podAffinity': {'requiredDuringSchedulingIgnoredDuringExecution': [TERM]}}
+
+
+@pytest.mark.parametrize(('selector', 'counted', 'free'), [
+    (('Terminating', 'Exists', []), {'activeDeadlineSeconds': 5}, {}),
+    (('NotTerminating', 'Exists', []), {}, {'activeDeadlineSeconds': 5}),
+    (('BestEffort', 'Exists', []), {}, {'requests': {'cpu': '1'}}),
+    (('NotBestEffort', 'Exists', []), {'requests': {'memory': '1Mi'}}, {}),
+    (('PriorityClass', 'Exists', []), {'priorityClassName': 'high'}, {}),
+    (('PriorityClass', 'In', ['high', 'x']), {'priorityClassName': 'high'}, {'priorityClassName': 'low'}),
+    (('PriorityClass', 'NotIn', ['high']), {'priorityClassName': 'low'}, {'priorityClassName': 'high'}),
+    (('PriorityClass', 'DoesNotExist', []), {}, {'priorityClassName': 'low'}),
+    (('CrossNamespacePodAffinity', 'Exists', []), {'affinity': ACROSS}, {'affinity': HERE}),
+    (('CrossNamespacePodAffinity', 'Exists', []), {'affinity': ANYWHERE}, {}),
+])  # fmt: skip
+async def test_every_scope_counts_its_own_pods_and_no_others(
+    api: Any, selector: tuple[str, str, list[str]], counted: Any, free: Any
+) -> None:
+    for n, name in enumerate(('low', 'high')):
+        await api.post('/apis/scheduling.k8s.io/v1/priorityclasses', {'metadata': {'name': name}, 'value': n + 1})
+    scope, operator, values = selector
+    wanted = [{'scopeName': scope, 'operator': operator, **({'values': values} if values else {})}]
+    spec = {'hard': {'pods': '0'}, 'scopeSelector': {'matchExpressions': wanted}}
+    assert (await api.post(f'{CORE}/resourcequotas', {'metadata': {'name': 'q'}, 'spec': spec})).status == 201
+    await api.get(f'{CORE}/resourcequotas')
+    for name, given, status in (('counted', counted, 403), ('free', free, 201)):
+        more = dict(given)
+        resources = {'requests': more.pop('requests')} if 'requests' in more else {}
+        containers = [{'name': 'c', 'image': 'i', 'resources': resources}]
+        made = await api.post(f'{CORE}/pods', {'metadata': {'name': name}, 'spec': {'containers': containers, **more}})
+        assert made.status == status, (name, made.text)
+
+
 @pytest.mark.parametrize(
     ('hard', 'scopes', 'selector', 'why'),
     [
