@@ -27,7 +27,7 @@ PEER_BUFFER_BYTES_MAX = 32 * 1024 * 1024
 DIAL_TIMEOUT_S = 2.0
 REDIAL_S_MAX = 0.5
 """Longest pause between two attempts to reach a peer."""
-NEWS_S = 0.005
+NEWS_S = 0.002
 """How long a follower's news of a commit may wait for an append to travel with: with no append coming it costs the
 follower a turn, and the leader an answer, just when the client sends its next write."""
 
