@@ -136,7 +136,7 @@ class ContainerSpec:
     hostname: str = ''
     """What the container takes for its machine's name, where it has mounts; empty: the machine's own."""
     staging: str = ''
-    """An empty directory for the driver's use while it arranges the mounts."""
+    """A directory that the driver may make for its own use while it arranges the mounts; empty if it is there."""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

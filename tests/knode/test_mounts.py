@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +59,48 @@ async def test_an_exec_finds_what_is_mounted_below_the_root(rig, tmp_path):
     assert (code, output) == (1, 'cat: /kubeling-data/key: No such file or directory\n')
     r = replace(r, meta={'mounts': 1})
     assert await capture(rig.driver, handle, r, ['cat', '/kubeling-data/key']) == (0, 'hello')
+
+
+LOOK = """
+import os, socket, stat, sys
+print(*(stat.S_ISCHR(os.lstat(f'/dev/{n}').st_mode) for n in ('null', 'zero', 'random', 'tty')))
+print(*(stat.S_ISCHR(os.stat(e.path).st_mode) for e in os.scandir('/dev') if e.name in ('ptmx', 'console')))
+with open('/dev/null', 'w') as f:
+    print('x', file=f)
+master, slave = os.openpty()
+print(os.path.samefile(os.ttyname(slave), f'/proc/self/fd/{slave}'))
+s = socket.socket(socket.AF_UNIX)
+s.connect(f'{sys.argv[1]}/there.sock')
+print(open(f'{sys.argv[1]}/plain').read(), os.path.islink(f'{sys.argv[1]}/plain'))
+os.rename('/dev/new', '/dev/newer')
+print(len(open('/proc/self/mountinfo').readlines()) - int(sys.argv[2]) < 40)
+"""
+
+
+async def test_a_covered_directory_shows_devices_files_and_sockets_with_few_mounts(rig, eventually, tmp_path):
+    await rig.driver.prepare()
+    if not rig.driver.capabilities.isolates_fs:
+        pytest.skip('this kernel gives this user no mount namespaces')
+    handle = await rig.open()
+    covered = tmp_path / 'covered'
+    covered.mkdir()
+    (covered / 'plain').write_text('hello')
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'look.py').write_text(LOOK)
+    targets = ('/dev/one', '/dev/two/three', f'{covered}/missing')
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(covered / 'there.sock'))
+        listener.listen()
+        before = len(Path('/proc/self/mountinfo').read_text().splitlines())
+        command = f'touch /dev/new; exec {sys.executable} {tmp_path}/look.py {covered} {before}'
+        r = await rig.start(
+            handle, 'sh', '-c', command, mounts=tuple(Mount(str(tmp_path / 'data'), t) for t in targets),
+            staging=str(tmp_path / 'staging'),
+        )  # fmt: skip
+        await eventually(lambda: rig.record(handle, r.id).finished_ns)
+    lines = [line.split(' ', 3)[3] for line in Path(r.log).read_text().splitlines()]
+    assert lines == ['True True True True', 'True True', 'True', 'hello False', 'True']
+    assert not os.path.lexists('/dev/newer')
 
 
 def mode(path: Path) -> int:

@@ -1,10 +1,12 @@
 """Real mount paths for a container, in a mount namespace of its own.
 
 A bind mount needs something to be mounted on. Where a mount path does not exist on the host, its deepest existing
-ancestor is covered by a tmpfs that shows the same entries (each bound from the original) and has room for the
-missing ones; the host itself is never written to. Without privilege the namespace comes with a user namespace that
-maps the user to itself. A pod with volumes in memory has one more namespace, its shim's, in which they are mounted:
-its containers inherit them, and they go with its last process. Source: mount_namespaces(7), user_namespaces(7).
+ancestor is covered by a tmpfs that shows the same entries and has room for the missing ones; the host itself is never
+written to. Directories, files and the devices of every container are bound from the original; what else there is (a
+hundred devices in /dev, sockets in /run) leads there by a link, since each mount costs as much as ten links. Without
+privilege the namespace comes with a user namespace that maps the user to itself. A pod with volumes in memory has one
+more namespace, its shim's, in which they are mounted: its containers inherit them, and they go with its last process.
+Source: mount_namespaces(7), user_namespaces(7).
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x10000000
 SYS_OPENAT2, RESOLVE_BENEATH = 437, 8
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 MS_NOSUID, MS_NODEV = 2, 4
-MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SLAVE = 4096, 8192, 16384, 1 << 18, 1 << 19
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE = 4096, 16384, 1 << 18, 1 << 19
+SYS_OPEN_TREE, OPEN_TREE_CLONE, O_CLOEXEC = 428, 1, 0o2000000
+SYS_MOVE_MOUNT, MOVE_MOUNT_F_EMPTY_PATH = 429, 4
+UNDER = '.host'
+"""In a covered directory: what it covers."""
+DEVICES = frozenset(('null', 'zero', 'full', 'random', 'urandom', 'tty'))
+"""Found also by programs that look at the entry itself. Not ptmx: it looks for `pts` beside it, where it is mounted."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -32,7 +40,7 @@ def mount_all(mounts: Sequence[Mapping[str, Any]], staging: str, *, hostname: st
     """Enter new mount and UTS namespaces and put every mount in its place. Only for a child that will exec.
 
     mounts:    source, sub_path (within the source; made when missing), absolute target, read_only, recursive.
-    staging:   an empty directory to build cover directories in.
+    staging:   a directory that becomes the root where a mount path is right below it; made when it is missing.
     hostname:  what the container takes for its name; empty: the machine's.
     """
     unshare(CLONE_NEWUTS if hostname else 0)
@@ -42,9 +50,10 @@ def mount_all(mounts: Sequence[Mapping[str, Any]], staging: str, *, hostname: st
     # All sources are opened before the first mount, which may cover one of them.
     sources = [open_beneath(m['source'], m.get('sub_path') or '') for m in mounts]
     order = sorted(range(len(mounts)), key=lambda n: len(str(mounts[n]['target'])))
+    covers: set[int] = set()
     for n in order:
         source, target = f'/proc/self/fd/{sources[n]}', os.path.realpath(mounts[n]['target'])
-        _make_room(target, os.path.isdir(source), os.path.join(staging, str(n)))
+        _make_room(target, os.path.isdir(source), staging, covers)
         _mount(source, target, MS_BIND | MS_REC)
         if mounts[n].get('read_only'):
             _set_read_only(target, value=True, recursive=bool(mounts[n].get('recursive')))
@@ -200,8 +209,8 @@ def _mount(source: str, target: str, flags: int, kind: str = '', options: str = 
         raise MountError(f'mounting "{source}" at "{target}": {os.strerror(number).lower()}')
 
 
-def _make_room(target: str, directory: bool, staging: str) -> None:
-    """Make `target` exist in this namespace."""
+def _make_room(target: str, directory: bool, staging: str, covers: set[int]) -> None:
+    """Make `target` exist in this namespace. `covers` are the device numbers of the covers so far."""
     if os.path.lexists(target):
         if os.path.isdir(target) != directory:
             raise MountError(f'mount path "{target}" is {"a file" if directory else "a directory"} on this host')
@@ -209,7 +218,8 @@ def _make_room(target: str, directory: bool, staging: str) -> None:
     ancestor = os.path.dirname(target)
     while not os.path.isdir(ancestor):
         ancestor = os.path.dirname(ancestor)
-    _cover(ancestor, staging)
+    if os.stat(ancestor).st_dev not in covers:
+        covers.add(_cover(ancestor, staging))
     if directory:
         os.makedirs(target, exist_ok=True)
     else:
@@ -217,23 +227,46 @@ def _make_room(target: str, directory: bool, staging: str) -> None:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
-def _cover(ancestor: str, staging: str) -> None:
-    os.makedirs(staging, exist_ok=True)
+def _cover(ancestor: str, staging: str) -> int:
+    """Returns the device number of the cover."""
+    entries = [*os.scandir(ancestor)]
     mode = os.stat(ancestor).st_mode & 0o7777
-    _mount('tmpfs', staging, 0, 'tmpfs')
-    for entry in os.scandir(ancestor):
-        twin = os.path.join(staging, entry.name)
+    tree = _clone(ancestor)
+    place = staging if ancestor == '/' else ancestor  # what is mounted over the root is not seen by who is in it
+    os.makedirs(place, exist_ok=True)
+    _mount('tmpfs', place, 0, 'tmpfs', f'mode={mode:o}')
+    os.chdir(place)
+    os.mkdir(UNDER)
+    _attach(tree, UNDER)
+    os.close(tree)
+    for entry in entries:
+        name, under = entry.name, f'{UNDER}/{entry.name}'
         if entry.is_symlink():
-            os.symlink(os.readlink(entry.path), twin)
+            os.symlink(os.readlink(under), name)
         elif entry.is_dir():
-            os.mkdir(twin)
-            _mount(entry.path, twin, MS_BIND | MS_REC)
+            os.mkdir(name)
+            _mount(under, name, MS_BIND | MS_REC)
+        elif entry.is_file() or name in DEVICES:
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            _mount(under, name, MS_BIND)
         else:
-            os.close(os.open(twin, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-            _mount(entry.path, twin, MS_BIND)
-    os.chmod(staging, mode)
+            os.symlink(under, name)
     if ancestor == '/':
-        os.chroot(staging)
-        os.chdir('/')
-    else:
-        _mount(staging, ancestor, MS_MOVE)
+        os.chroot('.')
+    os.chdir('/')
+    return os.stat(ancestor).st_dev
+
+
+def _clone(path: str) -> int:
+    """A descriptor of everything that is mounted at `path` and below. Raises MountError."""
+    flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_RECURSIVE
+    fd = int(_libc.syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags))
+    if fd < 0:
+        raise MountError(f'what is mounted at "{path}": {os.strerror(ctypes.get_errno()).lower()}')
+    return fd
+
+
+def _attach(tree: int, path: str) -> None:
+    """Mount what `_clone` gave. Raises MountError."""
+    if _libc.syscall(SYS_MOVE_MOUNT, tree, b'', AT_FDCWD, os.fsencode(path), MOVE_MOUNT_F_EMPTY_PATH) != 0:
+        raise MountError(f'mounting at "{path}": {os.strerror(ctypes.get_errno()).lower()}')
