@@ -73,8 +73,11 @@ class Disk(Protocol):
     def mkdir(self, path: Path, mode: int = 0o700) -> None:
         """With parents; an existing directory is fine."""
 
-    def replace(self, path: Path, data: bytes, mode: int = 0o600) -> None:
-        """Atomic: after a crash the file holds the old or the new content, never a mixture."""
+    def replace(self, path: Path, data: bytes, mode: int = 0o600, *, sync: bool = True) -> None:
+        """Atomic: after a crash the file holds the old or the new content, never a mixture.
+
+        sync:  False for what need not outlive a power cut, which then may leave anything.
+        """
 
     def rename(self, old: Path, new: Path) -> None: ...
 
@@ -315,20 +318,23 @@ class RealDisk:
             path.mkdir(mode)
             _sync_directory(path.parent)
 
-    def replace(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+    def replace(self, path: Path, data: bytes, mode: int = 0o600, *, sync: bool = True) -> None:
         draft = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
         finally:
             os.close(fd)
-        self.rename(draft, path)
+        os.replace(draft, path)
+        if sync:
+            _sync_directory(path.parent)
 
     def rename(self, old: Path, new: Path) -> None:
         os.replace(old, new)

@@ -141,9 +141,11 @@ class SimDisk:
     def mkdir(self, path: Path, mode: int = 0o700) -> None:
         self._directories.update([path, *path.parents])
 
-    def replace(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+    def replace(self, path: Path, data: bytes, mode: int = 0o600, *, sync: bool = True) -> None:
         self.reserve(len(data))
         self._files[path] = _File(data)
+        if not sync:
+            self._files[path].durable = 0
 
     def rename(self, old: Path, new: Path) -> None:
         self._files[new] = self._find(old)

@@ -1,6 +1,7 @@
 """What the agent must still know after it was killed: which pods it runs, where, under which handle and address.
 
-One JSON file a pod, in the pod's directory, replaced atomically. Written before the first container starts.
+One JSON file a pod, in the pod's directory, replaced atomically. Written before the first container starts. Only that
+a pod was ended is synced: a power cut ends every container anyway, and the API knows what is bound here.
 """
 
 from __future__ import annotations
@@ -72,11 +73,11 @@ class Checkpoints:
 
     async def save(self, checkpoint: Checkpoint) -> None:
         directory = self.directory(checkpoint.uid)
-        await self._env.disk.offload(self._write, directory, checkpoint.to_json())
+        await self._env.disk.offload(self._write, directory, checkpoint.to_json(), checkpoint.verdict is not None)
 
-    def _write(self, directory: Path, data: bytes) -> None:
+    def _write(self, directory: Path, data: bytes, sync: bool) -> None:
         self._env.disk.mkdir(directory, 0o700)
-        self._env.disk.replace(directory / FILE, data)
+        self._env.disk.replace(directory / FILE, data, sync=sync)
 
     def load(self) -> list[Checkpoint]:
         """All of them; an unreadable one is logged and left for `strangers`."""

@@ -15,6 +15,7 @@ from knode.images.store import ImageStore
 from knode.pods.checkpoint import Checkpoints
 from knode.pods.environment import Facts, Sources
 from knode.pods.model import Verdict
+from knode.pods.turns import Turns
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import RuntimeDriver
 from knode.runtime.registry import DEFAULT
@@ -69,6 +70,7 @@ class Host:
     """How long a running pod may see an old token, or an old ConfigMap or Secret that could not be watched."""
     pod_pids: int = 0
     """Most processes of one pod, where the kernel can count them; 0: any number."""
+    turns: Turns = field(default_factory=Turns)
 
     async def driver_for(self, pod: Obj) -> RuntimeDriver:
         """The one that the pod's RuntimeClass names as its handler. Raises ShimError in the words of other runtimes."""

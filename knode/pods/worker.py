@@ -8,7 +8,8 @@ worker must remember over an agent restart is in the records (`knode.runtime`) o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -217,9 +218,7 @@ class PodWorker:
                 await self._host.checkpoints.save(self.checkpoint)
                 self._unsaved = False
             await self._look_after_sandbox()
-            decision = decide(self.view())
-            for action in decision.actions:
-                await self._perform(action)
+            decision = await self._act(decide(self.view()))
             self._backoff.reset()
         except (NodeError, ClientError, OSError) as e:
             log.warning('pod sync failed', err=f'{type(e).__name__}: {e}')
@@ -236,6 +235,16 @@ class PodWorker:
             return await self._dismissed()
         await self._pause(decision.wake_at)
         return False
+
+    async def _act(self, decision: Decision) -> Decision:
+        """Returns the decision that was carried out last: a new sandbox is followed by its first containers at once."""
+        starting = any(isinstance(a, OpenSandbox | Start) for a in decision.actions)
+        async with self._host.turns.turn() if starting else contextlib.nullcontext():
+            await self._perform_all(decision.actions)
+            if OpenSandbox() in decision.actions:
+                decision = decide(self.view())
+                await self._perform_all(decision.actions)
+        return decision
 
     async def _look_after_sandbox(self) -> None:
         """A sandbox that fell silent is asked again; if it is dead, so are its containers, and the records say so."""
@@ -327,6 +336,10 @@ class PodWorker:
     def _pulled(self, container: str) -> None:
         self._waits.pop(container, None)
         self.wake()
+
+    async def _perform_all(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            await self._perform(action)
 
     async def _perform(self, action: Action) -> None:
         match action:

@@ -110,10 +110,10 @@ class ProcessDriver:
         await self._zygote.close()
 
     async def open(self, sandbox: Sandbox, changed: Callable[[], None]) -> Handle:
-        await self._bury(sandbox.directory)
+        fresh = not await self._bury(sandbox.directory)
         pid, ticks = await self._zygote.fork(sandbox.directory, sandbox.memory)
         handle = Handle(self.name, sandbox.uid, sandbox.directory, pid, ticks)
-        await self._connect(handle, changed)
+        await self._connect(handle, changed, fresh=fresh)
         return handle
 
     async def recover(self, handle: Handle, changed: Callable[[], None]) -> bool:
@@ -133,15 +133,17 @@ class ProcessDriver:
         self._pods[handle.uid] = pod
         return False
 
-    async def _connect(self, handle: Handle, changed: Callable[[], None]) -> None:
+    async def _connect(self, handle: Handle, changed: Callable[[], None], *, fresh: bool = False) -> None:
+        """fresh: the shim has just been made, in a directory without records: there is nothing to ask it."""
         pod = _Pod(handle, changed, self._cgroups)
         pod.connection = await ShimConnection.open(handle.directory, SOCKET_FILE, pod.on_event, pod.on_lost)
-        state = await pod.connection.call('status')
-        if state['pid'] != handle.pid:
-            pod.connection.close()
-            raise ShimGone('another shim has the socket')
-        for record in state['containers']:
-            pod.take(record)
+        if not fresh:
+            state = await pod.connection.call('status')
+            if state['pid'] != handle.pid:
+                pod.connection.close()
+                raise ShimGone('another shim has the socket')
+            for record in state['containers']:
+                pod.take(record)
         self._pods[handle.uid] = pod
 
     def _saved(self, directory: str) -> list[dict[str, Any]]:
@@ -150,18 +152,19 @@ class ProcessDriver:
         except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
             return []
 
-    async def _bury(self, directory: str) -> None:
-        """Kill what a dead or mute shim of this directory left behind."""
+    async def _bury(self, directory: str) -> bool:
+        """Kill what a dead or mute shim of this directory left behind. False: there never was one."""
         path = Path(directory) / STATE_FILE
         if not self._env.disk.exists(path):
-            return
+            return False
         try:
             state = orjson.loads(self._env.disk.read(path))
         except orjson.JSONDecodeError:
-            return
+            return True
         kill_shim(state)
         ids = [c['id'] for c in state['containers']]
         await self._env.disk.offload(kill_marked, ids)
+        return True
 
     def alive(self, handle: Handle) -> bool:
         pod = self._pods.get(handle.uid)

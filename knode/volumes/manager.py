@@ -27,7 +27,7 @@ from knode.pods.environment import decode_secret, field_value, resource_value
 from knode.pods.expand import expand, names
 from knode.pods.model import Obj, containers_of
 from knode.runtime.driver import Capabilities, ContainerSpec, Mount
-from knode.runtime.shim.host import replace_file
+from knode.runtime.shim.host import make_file, replace_file
 from knode.runtime.shim.mounts import MountError, open_beneath
 from knode.volumes import claims, etc, payload
 from knode.volumes.payload import File
@@ -239,8 +239,7 @@ class Volumes:
             return replace(spec, env={**env, **spec.env})
         taken = {m.target.rstrip('/') for m in mounts}
         mounts += [m for m in (*self._etc(pod), self._last_words(c, spec)) if m.target not in taken]
-        staging = self._paths.root / 'staging' / spec.name  # the attempt before has left it
-        staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        staging = self._paths.root / 'staging' / spec.name
         meta = {**spec.meta, 'mounts': len(mounts)}
         return replace(
             spec, env={**env, **spec.env}, mounts=tuple(mounts), staging=str(staging), hostname=etc.hostname(pod),
@@ -254,8 +253,7 @@ class Volumes:
             contents['resolv.conf'] = etc.resolver(pod, self._of_machine('resolv.conf'))
         for name, content in contents.items():
             file = self._paths.root / f'etc-{name}'
-            replace_file(str(file), content.encode(), sync=False)
-            file.chmod(0o644)
+            replace_file(str(file), content.encode(), mode=0o644, sync=False)
             yield Mount(str(file), f'/etc/{name}')
 
     def _of_machine(self, name: str) -> str:
@@ -265,10 +263,10 @@ class Volumes:
     def _last_words(self, c: Obj, spec: ContainerSpec) -> Mount:
         """The termination message's file, at the path that the container's program knows."""
         file = self._paths.termination(spec.name, spec.attempt)
-        self._paths.termination(spec.name, spec.attempt - 2).unlink(missing_ok=True)
+        if spec.attempt >= 2:
+            self._paths.termination(spec.name, spec.attempt - 2).unlink(missing_ok=True)
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        file.touch(mode=0o666)
-        file.chmod(0o666)  # whoever the container runs as may write it
+        make_file(str(file), 0o666)  # whoever the container runs as may write it
         return Mount(str(file), c.get('terminationMessagePath') or '/dev/termination-log')
 
     async def keep_fresh(self, pod: Callable[[], Obj]) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -47,42 +47,50 @@ def write(directory: Path, payload: Payload, stamp: str, *, gid: int | None = No
     gid:    the group that may read all of it; None: nobody in particular.
     """
     wanted = dict(payload) if gid is None else {name: file.shared() for name, file in payload.items()}
-    if (directory / '..data').is_dir() and _current(directory) == _bare(wanted):
+    old = (directory / '..data').is_dir()
+    if old and _current(directory) == _bare(wanted):
         return False
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fresh = directory / f'..{stamp}'
-    fresh.mkdir(mode=0o755)
+    if not old:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    fresh = f'..{stamp}'
+    os.mkdir(directory / fresh, 0o755)
     for name, file in wanted.items():
-        _write(fresh / check_path(name), file, gid)
+        _write(f'{directory}/{fresh}/{check_path(name)}', file, gid)
     draft = directory / '..data_tmp'
     draft.unlink(missing_ok=True)
-    draft.symlink_to(fresh.name)
-    draft.replace(directory / '..data')
-    _link(directory, {PurePosixPath(name).parts[0] for name in payload})
-    for entry in directory.glob('..*'):  # the version before, and what an interrupted write has left
-        if entry.name not in {'..data', fresh.name}:
-            shutil.rmtree(entry, ignore_errors=True)
+    os.symlink(fresh, draft)
+    os.replace(draft, directory / '..data')
+    there = os.listdir(directory)
+    _link(directory, {PurePosixPath(name).parts[0] for name in payload}, there)
+    for name in there:  # the version before, and what an interrupted write has left
+        if name.startswith('..') and name not in {'..data', fresh}:
+            shutil.rmtree(directory / name, ignore_errors=True)
     return True
 
 
-def _write(path: Path, file: File, gid: int | None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, 'wb') as out:
-        out.write(file.content)
-    if file.uid is not None or gid is not None:
-        os.chown(path, -1 if file.uid is None else file.uid, -1 if gid is None else gid)
-    path.chmod(file.mode)
+def _write(path: str, file: File, gid: int | None) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path))
+        fd = os.open(path, flags, 0o600)
+    try:
+        host.write_all(fd, file.content)
+        if file.uid is not None or gid is not None:
+            os.chown(fd, -1 if file.uid is None else file.uid, -1 if gid is None else gid)
+        os.fchmod(fd, file.mode)
+    finally:
+        os.close(fd)
 
 
-def _link(directory: Path, names: set[str]) -> None:
-    for entry in directory.iterdir():
-        if entry.is_symlink() and not entry.name.startswith('..') and entry.name not in names:
-            entry.unlink()
-    for name in names:
-        link = directory / name
-        if not link.is_symlink():
-            link.symlink_to(f'..data/{name}')
+def _link(directory: Path, names: set[str], there: Sequence[str]) -> None:
+    """there: what is in the directory."""
+    for name in there:
+        if not name.startswith('..') and name not in names and (directory / name).is_symlink():
+            os.unlink(directory / name)
+    for name in names.difference(there):
+        os.symlink(f'..data/{name}', directory / name)
 
 
 def _bare(payload: Payload) -> dict[str, tuple[bytes, int]]:

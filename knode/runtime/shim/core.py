@@ -262,8 +262,8 @@ class Shim:
             if owner is client:  # nobody waits for it any more
                 _kill_group(pid, signal.SIGKILL)
 
-    def _tell(self, record: Record) -> None:
-        for client in list(self._clients.values()):
+    def _tell(self, record: Record, *, but: Client | None = None) -> None:
+        for client in [c for c in self._clients.values() if c is not but]:
             client.send({'event': 'container', 'record': record})
             if client.broken:
                 self._drop(client)
@@ -322,7 +322,7 @@ class Shim:
             os.set_blocking(fd, False)
             self._watch(fd, select.POLLIN, lambda events, fd=fd: self._on_output(c, fd, events))  # type: ignore[misc]
         self._save(sync=False)
-        self._tell(c.record)
+        self._tell(c.record, but=client)  # who has the answer
         return c.record
 
     def _forget_old(self, name: str) -> None:

@@ -66,14 +66,28 @@ def read_all(fd: int) -> bytes:
         os.close(fd)
 
 
-def replace_file(path: str, data: bytes, *, sync: bool) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def make_file(path: str, mode: int) -> None:
+    """An empty file where there is none; `mode` whatever the umask says."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode)
+    os.fchmod(fd, mode)
+    os.close(fd)
+
+
+def replace_file(path: str, data: bytes, *, mode: int = 0o600, sync: bool) -> None:
     """Old or new content, never a mixture. `sync` also makes it survive a power cut."""
     draft = path + '.tmp'
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        if mode != 0o600:
+            os.fchmod(fd, mode)
+        write_all(fd, data)
         if sync:
             os.fsync(fd)
     finally:
