@@ -168,11 +168,26 @@ def reference(obj: Obj) -> Obj:
     return {k: v for k, v in pairs.items() if v}
 
 
+class Pace:
+    """Pure: a bucket of `burst` events that fills again at `per_s`; 0: no limit."""
+
+    def __init__(self, per_s: float = 0.0, burst: int = 1) -> None:
+        self._per_s, self._burst = per_s, burst
+        self._empty_at = float('-inf')
+
+    def take(self, now: float) -> float:
+        """The seconds until the next event may go; it is reckoned as sent. now: monotonic seconds."""
+        if not self._per_s:
+            return 0.0
+        self._empty_at = max(self._empty_at, now - self._burst / self._per_s) + 1 / self._per_s
+        return max(0.0, self._empty_at - now)
+
+
 class EventRecorder:
     """`event` from anywhere on the loop; `run` in a task sends. Without `run` events wait, up to QUEUE_MAX."""
 
-    def __init__(self, client: Client, env: Env, component: str, host: str = '') -> None:
-        self._client, self._env = client, env
+    def __init__(self, client: Client, env: Env, component: str, host: str = '', *, pace: Pace | None = None) -> None:
+        self._client, self._env, self._pace = client, env, pace or Pace()
         self._correlator = Correlator(component, host)
         self._queue: deque[Fact] = deque()
         self._objects: deque[deque[Fact]] = deque()
@@ -240,6 +255,7 @@ class EventRecorder:
         if taken is None:
             self.dropped += 1
             return
+        await asyncio.sleep(self._pace.take(self._env.clock.monotonic()))
         name, event, count = taken
         for attempt in range(ATTEMPTS_MAX):
             try:

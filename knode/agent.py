@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
 from kclient import kubeconfig
 from kclient.api import Client
-from kclient.events import EventRecorder
+from kclient.events import EventRecorder, Pace
 from kclient.informer import Informer
 from kcore.env import Env
 from kcore.meta.gvk import PODS
@@ -24,7 +25,6 @@ from knode.addresses import AddressPool
 from knode.config import NodeConfig
 from knode.eviction.manager import EvictionManager
 from knode.images.store import ImageStore
-from knode.join import Credentials
 from knode.machine import describe
 from knode.node import NodeKeeper
 from knode.objects import ApiObjects
@@ -40,6 +40,9 @@ from knode.static.mirrors import Mirrors
 from knode.static.source import StaticSource
 from knode.stats.collector import Collector
 from knode.stats.handlers import StatsHandlers
+
+if TYPE_CHECKING:
+    from knode.join import Credentials  # takes `cryptography` in, which an agent with credentials has no use for
 
 log = structlog.get_logger('knode.agent')
 
@@ -81,7 +84,8 @@ class Agent:
         self._keeper = keeper = NodeKeeper(config, client, env, pool, describe(config, env))
         self._objects = ApiObjects(client)
         self._statuses = Statuses(client, env)
-        self._events = events = EventRecorder(client, env, 'kubelet', config.name)
+        pace = Pace(config.event_qps, config.event_burst)
+        self._events = events = EventRecorder(client, env, 'kubelet', config.name, pace=pace)
         keeper.said = lambda kind, reason, text: events.event(keeper.reference(), kind, reason, text)
         self._drivers = make_drivers(env, config.cgroup_root)
         self._pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')

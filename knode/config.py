@@ -74,6 +74,8 @@ class NodeConfig(Config):
     shutdown_grace_period_by_pod_priority: str = Field(
         '', description='instead of these two: seconds for pods from a priority on, the least first, e.g. 0=60,1000=20'
     )
+    event_qps: float = Field(50.0, ge=0, description='events sent a second, of containers started and the like; 0: all')
+    event_burst: int = Field(100, ge=1, description='how many more at once after a quiet time')
     healthz_listen: Address | None = Field(None, description='HOST:PORT of a plain /healthz (the kubelet: 10248)')
     read_only_listen: Address | None = Field(
         None, description='HOST:PORT of a plain, open, read-only API (the kubelet once: 10255); off unless given'

@@ -5,7 +5,17 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from kclient.events import BURST, QUEUE_MAX, REFILL_PER_S, SENDERS, SIMILAR_WINDOW_S, Correlator, EventRecorder, Fact
+from kclient.events import (
+    BURST,
+    QUEUE_MAX,
+    REFILL_PER_S,
+    SENDERS,
+    SIMILAR_WINDOW_S,
+    Correlator,
+    EventRecorder,
+    Fact,
+    Pace,
+)  # fmt: skip
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 POD = {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'p', 'namespace': 'default', 'uid': '1'}}
@@ -64,6 +74,33 @@ async def test_recorded_events_reach_the_api_and_are_counted_there(api, client, 
     await until(lambda: api.all('events'))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def test_after_a_burst_events_go_at_their_pace_and_a_quiet_time_gives_another_burst():
+    pace = Pace(per_s=10, burst=3)
+    assert [round(pace.take(0.0), 6) for _ in range(5)] == [0, 0, 0, 0.1, 0.2]
+    assert [round(pace.take(60.0), 6) for _ in range(4)] == [0, 0, 0, 0.1]
+    assert {Pace().take(0.0) for _ in range(1000)} == {0.0}
+
+
+async def test_the_recorder_keeps_to_its_pace(client, env, monkeypatch):
+    waits = []
+    monkeypatch.setattr('kclient.events.asyncio.sleep', lambda seconds: no_wait(waits, seconds))
+    monkeypatch.setattr('kclient.events.SETTLE_S', 0)
+    recorder = EventRecorder(client, env, 'me', pace=Pace(per_s=0.001, burst=2))
+    for n in range(3):
+        recorder.event(
+            POD | {'metadata': {'name': f'p{n}', 'namespace': 'default', 'uid': str(n)}}, 'Normal', 'Why', 'x'
+        )
+    task = asyncio.ensure_future(recorder.run())
+    while len(waits) < 4:
+        await asyncio.wait({task}, timeout=0.01)
+    task.cancel()
+    assert sorted(round(w, -2) for w in waits) == [0, 0, 0, 1000]
+
+
+async def no_wait(waits, seconds):
+    waits.append(seconds)
 
 
 async def test_a_full_queue_drops_and_counts(client, env):
