@@ -54,6 +54,9 @@ class ApiObjects:
     def follow(self, refs: frozenset[Ref], tell: Tell) -> None:
         self.watches.follow(refs, tell)
 
+    def tells(self, refs: Iterable[Ref]) -> bool:
+        return all(self.watches.tells(ref) for ref in refs)
+
     async def token(self, pod: Obj, audience: str, expires_s: int) -> str:
         meta = pod['metadata']
         request = {

@@ -42,6 +42,10 @@ class ObjectWatches:
         known = self._running[ref][0].store.list() if ref in self._running else ()
         return next((obj['metadata']['resourceVersion'] for obj in known), '')
 
+    def tells(self, ref: Ref) -> bool:
+        """Whether a change will be told: the object is watched, and what it is now has been seen."""
+        return ref in self._running and self._running[ref][0].has_synced
+
     async def run(self) -> NoReturn:
         """Watch what is followed."""
         async with asyncio.TaskGroup() as group:

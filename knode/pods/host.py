@@ -33,6 +33,9 @@ class Objects(Protocol):
     def follow(self, refs: frozenset[Ref], tell: Tell) -> None:
         """Have `tell` called when one of these changes, and no longer for what it followed before."""
 
+    def tells(self, refs: Iterable[Ref]) -> bool:
+        """Whether a change of each of them is told, so that nobody has to look."""
+
     async def token(self, pod: Obj, audience: str, expires_s: int) -> str:
         """A token of the pod's service account, bound to the pod."""
 

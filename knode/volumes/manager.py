@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger('knode.volumes')
 
 DEFAULT_MODE = 0o644
+TOLD_ROUNDS = 10
+"""Files are looked at in one of so many rounds while changes are told and no token is old."""
 TOKEN_AGE = 0.8
 TOKEN_AGE_MAX_S = 86_400.0
 HOST_KINDS: Mapping[str, tuple[Callable[[int], bool], str]] = {
@@ -91,9 +93,10 @@ class Volumes:
         self._follow()
 
     def _follow(self) -> None:
-        self._host.objects.follow(
-            frozenset(ref for ref, found in self._read.items() if not (found or {}).get('immutable')), self._told
-        )
+        self._host.objects.follow(self._changeable(), self._told)
+
+    def _changeable(self) -> frozenset[Ref]:
+        return frozenset(ref for ref, found in self._read.items() if not (found or {}).get('immutable'))
 
     def _told(self, ref: Ref, resource_version: str) -> None:
         known = self._read.get(ref)
@@ -277,11 +280,20 @@ class Volumes:
         """
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._host.sync_frequency_s):
+                async with asyncio.timeout(self._patience_s()):
                     await self.stale.wait()
             self.stale.clear()
             if self._made:
                 await self.refresh(pod())
+
+    def _patience_s(self) -> float:
+        """Until somebody has to look: a token ages, or an object changes that nobody watches."""
+        often = self._host.sync_frequency_s
+        if not self._host.objects.tells(self._changeable()):
+            return often
+        now = self._host.env.clock.monotonic()
+        old = min((until - now for _, until in self._tokens.values()), default=float('inf'))
+        return min(max(old, often), often * TOLD_ROUNDS)
 
     async def refresh(self, pod: Obj) -> None:
         """A missing object leaves the old files; a mounted subPath shows them for ever, as upstream."""

@@ -51,6 +51,7 @@ class Objects:
         self.version = '1'
         self.followed, self.tell = frozenset(), None
         self.immutable = False
+        self.watched = set()
 
     async def read(self, resource, name, namespace):
         data = self.maps.get(name)
@@ -59,6 +60,9 @@ class Objects:
 
     def follow(self, refs, tell):
         self.followed, self.tell = refs, tell
+
+    def tells(self, refs):
+        return self.watched >= {name for _, _, name in refs}
 
     async def token(self, pod, audience, expires_s):
         return f'token for {audience}'
@@ -96,6 +100,20 @@ async def test_a_changed_object_reaches_its_files_without_waiting_for_the_next_r
     volumes.objects.tell(ref, '2')
     await eventually(lambda: content(volumes.path('one')) == {'k': '2'})
     await stop(fresh)
+
+
+async def test_files_are_looked_at_less_often_while_changes_are_told_but_for_a_token_that_ages(volumes, make_pod):
+    pod = make_pod(volumes=[{'name': n, 'configMap': {'name': n}} for n in ('one', 'two')])
+    await volumes.set_up(pod)
+    assert volumes._patience_s() == 60
+    volumes.objects.watched = {'one'}
+    assert volumes._patience_s() == 60
+    volumes.objects.watched = {'one', 'two'}
+    assert volumes._patience_s() == 600
+    for seconds, patience in ((3600, 600), (600, 480), (60, 60)):
+        source = {'serviceAccountToken': {'path': 't', 'expirationSeconds': seconds}}
+        await volumes.files(pod, {'projected': {'sources': [source]}})
+        assert volumes._patience_s() == pytest.approx(patience, abs=1)
 
 
 async def test_what_cannot_change_is_not_followed_nor_what_nobody_reads_any_more(volumes, make_pod):
