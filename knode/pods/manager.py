@@ -7,6 +7,7 @@ Pods are told apart by uid, never by name. At the start the checkpoints come fir
 from __future__ import annotations
 
 import asyncio
+import gc
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,9 @@ from knode.static.mirrors import Mirrors
 
 log = structlog.get_logger('knode.pods')
 
+COLLECT_AFTER = 50
+"""Pods gone until their memory is looked for. A worker and its parts refer to each other, and the collector by itself
+comes by once in millions of objects: hundreds of pods that are gone would stay, each with its object."""
 SHUT = Verdict('NodeShutdown', 'Pod was rejected as the node is shutting down.')
 
 
@@ -45,6 +49,7 @@ class PodManager:
         self._group: asyncio.TaskGroup | None = None
         self._adopted = asyncio.Event()
         self._old: list[PodWorker] = []
+        self._gone = 0
         self._static: dict[str, Obj] | None = None
         """By uid, what the manifests ask for; None while they have not been read."""
         self._awaiting: set[str] = set()
@@ -204,6 +209,9 @@ class PodManager:
                 self._mirrors.drop(worker.pod)
                 if worker.gone:
                     self._follow_static()
+            self._gone += 1
+            if self._gone % COLLECT_AFTER == 0:
+                gc.collect()
 
     async def _bury_strangers(self, known: set[str]) -> None:
         """Pod directories without a checkpoint: an earlier agent died while making or removing them."""
