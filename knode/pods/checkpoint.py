@@ -73,9 +73,12 @@ class Checkpoints:
 
     async def save(self, checkpoint: Checkpoint) -> None:
         directory = self.directory(checkpoint.uid)
-        await self._env.disk.offload(self._write, directory, checkpoint.to_json(), checkpoint.verdict is not None)
+        if checkpoint.verdict is None:
+            self._write(directory, checkpoint.to_json(), sync=False)
+        else:
+            await self._env.disk.offload(lambda: self._write(directory, checkpoint.to_json(), sync=True))
 
-    def _write(self, directory: Path, data: bytes, sync: bool) -> None:
+    def _write(self, directory: Path, data: bytes, *, sync: bool) -> None:
         self._env.disk.mkdir(directory, 0o700)
         self._env.disk.replace(directory / FILE, data, sync=sync)
 
