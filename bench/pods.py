@@ -3,6 +3,7 @@
 The cluster has one store member; pods are bound at creation, so that the scheduler is no part of the figures.
 `create → Running` is seen by a watch in this process. All but the last idle figure are of one agent; 500 pods need
 three, whose CPU is summed and of whose memory the largest is shown. CPU per start is what counts on a busy machine.
+Agents of a local cluster are forks of one process: `rss` counts what all of them share, `pss` each one's part of it.
 """
 
 from __future__ import annotations
@@ -191,7 +192,10 @@ class Bench:
         await asyncio.sleep(seconds)
         used = sum(sum(a.cpu_times()[:2]) - b for a, b in zip(agents, before, strict=True))
         memory = max((a.memory_full_info() for a in agents), key=lambda m: m.uss)
-        figures.add(cpu_percent=100 * used / (now() - began), rss_mb=memory.rss / 2**20, uss_mb=memory.uss / 2**20)
+        figures.add(
+            cpu_percent=100 * used / (now() - began), rss_mb=memory.rss / 2**20, pss_mb=memory.pss / 2**20,
+            uss_mb=memory.uss / 2**20,
+        )  # fmt: skip
 
     async def clear(self) -> None:
         async with asyncio.TaskGroup() as group:

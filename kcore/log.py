@@ -12,7 +12,14 @@ import logging
 import sys
 from typing import Literal
 
-import structlog
+# Where `rich` is installed structlog takes it in, for tracebacks on terminals: 3 MB that every component would carry.
+_hidden = 'rich' not in sys.modules
+if _hidden:
+    sys.modules['rich'] = None  # type: ignore[assignment]
+import structlog  # noqa: E402 — has to find no `rich`
+
+if _hidden:
+    del sys.modules['rich']
 
 Level = Literal['debug', 'info', 'warning', 'error']
 
