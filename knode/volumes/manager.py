@@ -115,7 +115,7 @@ class Volumes:
         if any(k in volume for k in CONTENT_KINDS):
             files = await self.files(pod, volume)
             stamp = self._host.env.new_uid()
-            await self._host.env.disk.offload(lambda: payload.write(path, files, stamp, gid=gid))
+            await self._host.env.disk.sync_soon(lambda: payload.write(path, files, stamp, gid=gid))
         elif 'hostPath' in volume:
             self._host_path(volume['hostPath'], path)
         elif (name := claims.name_of(pod, volume)) is not None:
