@@ -34,7 +34,8 @@ HELD_BYTES_MAX = 64 * 1024
 """Bytes of a request that wait to be read; beyond it the client must wait with the rest."""
 ACCEPT_RETRY_S = 0.2
 BACKLOG = 1_024
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_LEFT = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.ECONNRESET})
+"""The client left before it was let in. Anything else is our trouble: descriptors, memory."""
 SWEEPS = 6
 """How often in `REQUEST_S` connections are looked at."""
 
@@ -204,10 +205,10 @@ class Door:
             try:
                 connection, _ = await loop.sock_accept(opened)
             except OSError as e:
-                if e.errno in _EXHAUSTED:
+                if e.errno not in _LEFT:
                     log.warning('no connection can be accepted', err=str(e))
                     await asyncio.sleep(ACCEPT_RETRY_S)
-                continue  # or the client left before it was let in
+                continue
             if self._listener.full(self._shaking):
                 connection.close()
                 continue
@@ -224,5 +225,7 @@ class Door:
             )
         except OSError as e:  # also TLS and time-outs: the client's affair
             log.debug('a connection was not made', err=str(e))
+        except Exception as e:  # one connection must not end all others
+            log.error('a handshake crashed', exc_info=e)
         finally:
             self._shaking -= 1

@@ -204,6 +204,48 @@ async def test_a_client_that_leaves_while_its_bytes_wait_is_no_loss():
         await until(heard, 20)
 
 
+@contextlib.asynccontextmanager
+async def door(authority: Any, turns: Turns) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
+    """(port, how to connect) of a listener behind its door."""
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.Response(text='ok')
+
+    listener = Listener(answer, turns=turns)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*authority.issue('door', 'localhost'))
+    opened = Door(listener, tls, turns)
+    port = await opened.open('127.0.0.1', 0)
+    running = tasks.start_detached('door', opened.run())
+    client = ssl.create_default_context(cafile=str(authority.directory / 'ca.crt'))
+    client.check_hostname = False
+    async with asyncio.timeout(30):
+        yield port, client
+    assert not running.done()
+    await tasks.stop(running)
+    await listener.shutdown(0.1)
+
+
+async def connect(port: int, client: ssl.SSLContext) -> bytes:
+    reader, writer = await asyncio.open_connection('127.0.0.1', port, ssl=client)
+    writer.write(REQUEST)
+    said = await reader.readuntil(b'ok')
+    writer.close()
+    return said
+
+
+async def test_whoever_speaks_no_tls_or_leaves_at_the_door_disturbs_nobody(authority: Any):
+    async with door(authority, Turns(lambda: 0)) as (port, client):
+        for noise in (REQUEST, b'\x16\x03\x01', b''):
+            reader, writer = await asyncio.open_connection('127.0.0.1', port)
+            writer.write(noise)
+            if noise == REQUEST:
+                with contextlib.suppress(ConnectionError):
+                    await reader.read()
+            writer.transport.abort()
+        assert await connect(port, client)
+
+
 async def test_connections_that_come_at_once_are_let_in_by_turns(authority: Any):
     turns = Turns(lambda: 0)
     order: list[str] = []
@@ -215,37 +257,14 @@ async def test_connections_that_come_at_once_are_let_in_by_turns(authority: Any)
 
     turns.arrivals.turn = arrived
 
-    async def answer(_: web.BaseRequest) -> web.Response:
-        return web.Response(text='ok')
-
-    listener = Listener(answer, turns=turns)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(*authority.issue('door', 'localhost'))
-    door = Door(listener, tls, turns)
-    port = await door.open('127.0.0.1', 0)
-    running = tasks.start_detached('door', door.run())
-
     async def request() -> None:
         await turns.refusals.turn()
         order.append('request')
-        if order.count('request') == 5_000:
-            order.append('end')
 
-    client = ssl.create_default_context(cafile=str(authority.directory / 'ca.crt'))
-    client.check_hostname = False
-
-    async def connect() -> bytes:
-        reader, writer = await asyncio.open_connection('127.0.0.1', port, ssl=client)
-        writer.write(REQUEST)
-        said = await reader.readuntil(b'ok')
-        writer.close()
-        return said
-
-    async with asyncio.timeout(30):
+    async with door(authority, turns) as (port, client):
         asking = [asyncio.ensure_future(request()) for _ in range(5_000)]
-        assert all(await asyncio.gather(*(connect() for _ in range(10))))
+        assert all(await asyncio.gather(*(connect(port, client) for _ in range(10))))
         await asyncio.gather(*asking)
-    await tasks.stop(running)
-    await listener.shutdown(0.1)
     assert order.count('connection') == 10
-    assert all(pair != ('connection', 'connection') for pair in pairwise(order[: order.index('end')]))
+    last = len(order) - 1 - order[::-1].index('request')
+    assert all(pair != ('connection', 'connection') for pair in pairwise(order[:last]))
