@@ -113,7 +113,9 @@ class _Webhooks:
 
     async def ask(self, hook: Hook, a: Attributes, round_: int = 0) -> Obj | None:
         """The response of a webhook that allows; None when it failed and may. Raises what refuses."""
-        request = {'uid': self._env.new_uid(), **cel_request(a), 'object': a.obj, 'oldObject': a.old}
+        # As from Go, where an empty text is absent: kopf takes an empty subresource for one.
+        told = {k: v for k, v in cel_request(a).items() if v != ''}
+        request = {'uid': self._env.new_uid(), **told, 'object': a.obj, 'oldObject': a.old}
         try:
             response = await self._client.call(hook.spec, request)
         except CallFailed as e:

@@ -423,3 +423,20 @@ async def test_what_webhooks_did_is_in_the_audit_log(serve: Any, authority: Any,
     assert told == {**where, 'patchType': 'JSONPatch',
                     'patch': [{'op': 'add', 'path': '/metadata/labels', 'value': {'a': 'b'}}]}  # fmt: skip
     assert f'patch.webhook.admission.k8s.io/{place}' not in account
+
+
+async def test_what_is_empty_is_not_in_a_review(api: Any, hook: Hook, authority: Any) -> None:
+    rule = {**RULE, 'apiGroups': ['apps'], 'resources': ['deployments', 'deployments/scale']}
+    await install(api, 'validating', configuration(authority, hook.port, rules=[rule, RULE]))
+    await api.post(f'{CORE}/configmaps', {'metadata': {'generateName': 'g-'}, 'data': {}})
+    template = {'metadata': {'labels': {'a': 'b'}}, 'spec': {'containers': [{'name': 'c', 'image': 'i'}]}}
+    deployment = {'metadata': {'name': 'd'}, 'spec': {'selector': {'matchLabels': {'a': 'b'}}, 'template': template}}
+    path = '/apis/apps/v1/namespaces/default/deployments'
+    assert (await api.post(path, deployment)).status == 201
+    assert (await api.patch(f'{path}/d/scale', {'spec': {'replicas': 2}})).status == 200
+    assert len(hook.seen) == 3
+    for request in hook.seen[:2]:
+        assert not {'subResource', 'requestSubResource'} & set(request)
+        assert request['oldObject'] is None
+        assert request['dryRun'] is False
+    assert (hook.seen[2]['subResource'], hook.seen[2]['requestSubResource']) == ('scale', 'scale')
