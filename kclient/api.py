@@ -299,6 +299,8 @@ def _delete_options(
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     """The whole body; the deadline of a request ends with its headers, so the body gets one of its own."""
     try:
+        if response.content.is_eof():  # as with most answers, it came with the headers
+            return await response.read()
         async with asyncio.timeout(REQUEST_DEADLINE_S):
             return await response.read()
     except TimeoutError:

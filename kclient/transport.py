@@ -31,6 +31,7 @@ RETRY_AFTER_CAP_S = 10.0
 """Longest pause that a server's `Retry-After` can impose."""
 RELOAD_S = 1.0
 """How often, at most, a request looks whether the credentials' files have changed."""
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
 READS = frozenset({'GET', 'HEAD', 'OPTIONS'})
 FAILED = '<error>'
 """The code of a request that nobody answered, as client-go counts it."""
@@ -186,7 +187,7 @@ class HttpTransport:
             data=call.body,
             headers={**token, **call.headers},
             ssl=self._tls if self._tls is not None else True,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            timeout=_TIMEOUT,
             server_hostname=self.config.server_name or None,
             allow_redirects=False,
         )

@@ -97,6 +97,8 @@ class Metrics:
             buckets=REQUEST_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
 
+        self._kinds: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+
     def watch_queues(self, queues: Mapping[str, WorkQueue[str]]) -> None:
         """Report these queues from now on (a new term has new ones)."""
         self._queues.queues = queues
@@ -115,7 +117,11 @@ class Metrics:
     def requested(self, answer: Answer) -> None:
         """For `Client(observe=…)`."""
         verb = answer.call.method
-        self._requests.labels(answer.code, verb, answer.host).inc()
-        self._request_s.labels(verb, answer.host).observe(answer.seconds)
+        known = self._kinds.get((answer.code, verb, answer.host))
+        if known is None:  # labels are looked up once, not twice a request
+            counter = self._requests.labels(answer.code, verb, answer.host)
+            known = self._kinds[answer.code, verb, answer.host] = counter, self._request_s.labels(verb, answer.host)
+        known[0].inc()
+        known[1].observe(answer.seconds)
         if answer.attempt:
             self._retries.labels(answer.code, verb, answer.host).inc()
