@@ -39,6 +39,8 @@ class InlineDisk:
     async def offload(self, call: Callable[..., Any], *args: Any) -> Any:
         return call(*args)
 
+    sync_soon = offload
+
 
 class VirtualNode:
     def __init__(self, root: Path, *, seed: int = 1) -> None:
@@ -66,7 +68,11 @@ class VirtualNode:
         )  # fmt: skip
         mirrors = SimpleNamespace(keep=lambda pod: None, drop=lambda pod: None, settle=lambda: None)
         objects = SimpleNamespace(
-            read=self._read, follow=lambda refs, tell: None, token=_nothing, services=lambda namespace: ()
+            read=self._read,
+            follow=lambda refs, tell: None,
+            tells=lambda refs: True,
+            token=_nothing,
+            services=lambda namespace: (),
         )
         self.host = Host(
             self.env, 'n', '127.0.0.1', self.drivers, pool,
