@@ -209,6 +209,54 @@ out = stream(v1.connect_get_namespaced_pod_exec, 'py-exec', 'default', command=[
 assert 'hi' in out, out
 v1.delete_namespaced_pod('py-exec', 'default')
 """,
+        'leader election': """
+import os
+import threading
+from kubernetes import client, config
+from kubernetes.leaderelection import electionconfig, leaderelection
+from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+config.load_kube_config()
+led = threading.Event()
+lock = LeaseLock('py-leader', 'default', 'me')
+settings = electionconfig.Config(lock, lease_duration=3, renew_deadline=2, retry_period=1, onstarted_leading=led.set, onstopped_leading=None)
+threading.Thread(target=leaderelection.LeaderElection(settings).run, daemon=True).start()
+assert led.wait(20)
+assert client.CoordinationV1Api().read_namespaced_lease('py-leader', 'default').spec.holder_identity == 'me'
+os._exit(0)  # the election knows no end
+""",
+        'watch from a version, version to come': """
+from kubernetes import client, config, watch
+from kubernetes.client.rest import ApiException
+config.load_kube_config()
+v1 = client.CoreV1Api()
+version = v1.list_namespaced_config_map('default').metadata.resource_version
+for n in ('a', 'b'):
+    v1.create_namespaced_config_map('default', {'metadata': {'name': f'py-resume-{n}'}})
+w = watch.Watch()
+first = next(iter(w.stream(v1.list_namespaced_config_map, 'default', resource_version=version, timeout_seconds=20)))
+second = next(iter(w.stream(v1.list_namespaced_config_map, 'default', resource_version=first['object'].metadata.resource_version, timeout_seconds=20)))
+assert [e['object'].metadata.name for e in (first, second)] == ['py-resume-a', 'py-resume-b']
+for n in ('a', 'b'):
+    v1.delete_namespaced_config_map(f'py-resume-{n}', 'default')
+try:
+    v1.list_namespaced_config_map('default', resource_version='999999999')
+    raise AssertionError('a version to come was listed')
+except ApiException as e:
+    assert e.status == 504, e
+""",
+        'dynamic client: apply, patch, watch, delete': """
+from kubernetes import config, dynamic
+d = dynamic.DynamicClient(config.new_client_from_config())
+api = d.resources.get(api_version='v1', kind='ConfigMap')
+body = {'apiVersion': 'v1', 'kind': 'ConfigMap', 'metadata': {'name': 'py-dynamic', 'namespace': 'default'}, 'data': {'a': 'b'}}
+made = api.server_side_apply(body=body, field_manager='dynamic', name='py-dynamic', namespace='default')
+assert made.metadata.managedFields[0].operation == 'Apply'
+api.patch(body={'data': {'c': 'd'}}, name='py-dynamic', namespace='default', content_type='application/merge-patch+json')
+assert api.get(name='py-dynamic', namespace='default').data.to_dict() == {'a': 'b', 'c': 'd'}
+seen = next(iter(api.watch(namespace='default', field_selector='metadata.name=py-dynamic', timeout=20)))
+assert (seen['type'], seen['object'].metadata.name) == ('ADDED', 'py-dynamic')
+api.delete(name='py-dynamic', namespace='default')
+""",
     },
     'kubernetes_asyncio': {
         'create, list, watch, delete': """

@@ -25,6 +25,7 @@ VERSIONS = ('v1', 'v1beta1')
 """Of AdmissionReview; a webhook gets the first of its list that is one of them."""
 ANSWER_BYTES_MAX = 3 * 1024 * 1024
 """A longer answer is a failure of the webhook."""
+USER_AGENT = 'kube-apiserver-admission'
 CONNECTIONS_MAX = 100
 """Calls under way at once, all webhooks together; further ones wait within their deadline."""
 CONTEXTS_MAX = 256
@@ -124,7 +125,7 @@ class WebhookClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX))
         body, timeout = orjson.dumps(review), aiohttp.ClientTimeout(total=timeout_s)
-        headers = {'Content-Type': 'application/json', 'Accept': 'application/json'}
+        headers = {'Content-Type': 'application/json', 'Accept': 'application/json', 'User-Agent': USER_AGENT}
         async with self._session.post(
             target.url, data=body, headers=headers, ssl=tls, server_hostname=target.server_name, timeout=timeout,
             allow_redirects=False,

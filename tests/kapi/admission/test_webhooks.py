@@ -22,6 +22,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
+        self.agents: set[str] = set()
         self.answer: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {'allowed': True}
         self.hold: asyncio.Event | None = None
         self.port = 0
@@ -29,6 +30,7 @@ class Hook:
     async def handle(self, request: web.Request) -> web.Response:
         review = orjson.loads(await request.read())
         self.seen.append(review['request'])
+        self.agents.add(request.headers['User-Agent'])
         if self.hold is not None:
             await self.hold.wait()
         response = {'uid': review['request']['uid'], **self.answer(review['request'])}
@@ -107,6 +109,7 @@ async def test_mutating_webhooks_run_in_order_and_again_when_needed(api: Any, au
     made = await api.post(f'{CORE}/configmaps', configmap())
     assert made.json['data'] == {'k': 'v', 'first': 'x', 'second': 'x'}
     assert len(hook.seen) == 3
+    assert hook.agents == {'kube-apiserver-admission'}
 
 
 @pytest.mark.parametrize(('policy', 'status'), [('Fail', 500), ('Ignore', 201)])
