@@ -16,7 +16,7 @@ must not start (it would forget entries that it helped to commit). A torn write 
 sectors, which read as zeros. Same reasoning as etcd's `wal/decoder.go`; the offset is ours. Zeros alone are no tail at
 all: the disk writes them ahead of the data (see `kcore.env.Disk.open_append`); a completed segment has none.
 
-Checksums are CRC-32 (zlib), not CRC-32C: it is in the standard library, and one check of 300 bytes costs 0.3 µs.
+Checksums are CRC-32C, which processors have an instruction for: a record of 4 KiB costs 1.5 µs.
 
 Writing is split in two, for the event loop's sake: `append` only encodes, `flush` (called off the loop, one call at a
 time) writes all that was appended, syncs once, and starts the next segment when this one is full.
@@ -31,12 +31,12 @@ from __future__ import annotations
 
 import errno
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 import msgpack
 import structlog
 
@@ -55,9 +55,10 @@ BATCH_BYTES = 1 << 20
 CROWDED_WRITES = 16
 """Writes between two attempts to reserve a segment on a disk that had no room for it."""
 SECTOR = 512
-VERSION = 1
+VERSION = 2
 
-_MAGIC = 0x4C41576B  # 'kWAL'
+_MAGIC = 0x3241576B  # 'kWA2'
+_MAGIC_BYTES_OF_1 = b'kWAL'
 _MAGIC_BYTES = struct.pack('<I', _MAGIC)
 _FRONT = struct.Struct('<IIQ')
 _CHECKS = struct.Struct('<II')
@@ -65,6 +66,8 @@ _HEADER_BYTES = _FRONT.size + _CHECKS.size
 _PADDING = [bytes(n) for n in range(8)]
 
 _HEAD, _BATCH, _MARK = 0, 1, 2
+
+_crc = google_crc32c.value
 
 
 class WalCorrupt(LogCorrupt):
@@ -370,7 +373,7 @@ def _split(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 
 def _frame(payload: bytes, durable: int) -> bytes:
     front = _FRONT.pack(_MAGIC, len(payload), durable)
-    checks = _CHECKS.pack(zlib.crc32(front), zlib.crc32(payload))
+    checks = _CHECKS.pack(_crc(front), _crc(payload))
     return b''.join((front, checks, payload, _PADDING[-len(payload) % 8]))
 
 
@@ -384,7 +387,7 @@ def _header(data: bytes, offset: int) -> tuple[int, int, int] | None:
         return None
     magic, length, durable = _FRONT.unpack_from(data, offset)
     header_crc, payload_crc = _CHECKS.unpack_from(data, offset + _FRONT.size)
-    sound = magic == _MAGIC and zlib.crc32(data[offset : offset + _FRONT.size]) == header_crc
+    sound = magic == _MAGIC and _crc(data[offset : offset + _FRONT.size]) == header_crc
     return (length, durable, payload_crc) if sound and length <= PAYLOAD_BYTES_MAX else None
 
 
@@ -396,7 +399,7 @@ def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
         start = offset + _HEADER_BYTES
         payload = data[start : start + length]
         end = offset + _frame_bytes(length)
-        if end > len(data) or zlib.crc32(payload) != crc:
+        if end > len(data) or _crc(payload) != crc:
             return
         yield offset, payload
         offset = end
@@ -404,6 +407,8 @@ def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _judge_tail(path: Path, data: bytes, end: int, *, newest: bool) -> None:
     """Is what follows the last sound record a torn write? Raises WalCorrupt when it is not."""
+    if data.startswith(_MAGIC_BYTES_OF_1):
+        raise WalCorrupt(path, 0, f'a record of version 1, where this program reads {VERSION},')
     if not newest:
         raise WalCorrupt(path, end, 'a record in a completed segment is damaged')
     at = data.find(_MAGIC_BYTES, end + 1)

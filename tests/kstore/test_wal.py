@@ -7,7 +7,6 @@ import errno
 import random
 import tempfile
 import tracemalloc
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -339,11 +338,21 @@ def test_sound_records_around_nonsense_are_refused_or_read(records: list[tuple[A
             assert len(reopen(Path(name)).entries) <= 4
 
 
+def test_a_log_of_the_first_version_is_refused_as_such() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = written(Path(name), [entries(1, 4)])
+        data = path.read_bytes()
+        path.write_bytes(wal_module._MAGIC_BYTES_OF_1 + data[4:])
+        with pytest.raises(WalCorrupt, match='version 1, where this program reads 2'):
+            reopen(Path(name))
+        assert path.read_bytes()[4:] == data[4:]
+
+
 def test_a_record_that_claims_to_be_huge_reserves_nothing() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = written(Path(name), [entries(1, 4)])
         front = wal_module._FRONT.pack(wal_module._MAGIC, wal_module.PAYLOAD_BYTES_MAX, 0)
-        head = front + wal_module._CHECKS.pack(zlib.crc32(front), 0)
+        head = front + wal_module._CHECKS.pack(wal_module._crc(front), 0)
         bomb = wal_module._frame(b'\x93\x02\xdd\xff\xff\xff\xff', 0)
         sound = path.read_bytes()
         for tail in (head, bomb):
