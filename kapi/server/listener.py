@@ -30,6 +30,8 @@ REQUEST_S = 30.0
 """A request whose head is not whole by then ends its connection, and so does a first one that does not come."""
 HEAD_BYTES_MAX = 1 << 20
 """Request line and headers together (Go's figure); more ends the connection."""
+HANDSHAKES, HANDSHAKE_S = 16, 0.1
+"""So many are made at once, each a millisecond of work or two; one that takes longer waits for its client."""
 HELD_BYTES_MAX = 64 * 1024
 """Bytes of a request that wait to be read; beyond it the client must wait with the rest."""
 ACCEPT_RETRY_S = 0.2
@@ -172,6 +174,7 @@ class Door:
         self._listener, self._tls, self._turns = listener, tls, turns
         self._sockets: list[socket.socket] = []
         self._shaking = 0
+        self._room = asyncio.Semaphore(HANDSHAKES)
 
     async def open(self, host: str, port: int) -> int:
         """Bind to all addresses of `host`; the port. Raises OSError."""
@@ -212,6 +215,7 @@ class Door:
             if self._listener.full(self._shaking):
                 connection.close()
                 continue
+            await self._room.acquire()
             await self._turns.arrivals.turn()
             self._shaking += 1
             tasks.start(group, 'handshake', self._shake_hands(connection))
@@ -219,6 +223,15 @@ class Door:
     async def _shake_hands(self, connection: socket.socket) -> None:
         """The transport that is made here closes the socket, also when the handshake fails."""
         loop = asyncio.get_running_loop()
+        counts = True
+
+        def count_no_more() -> None:
+            nonlocal counts
+            if counts:
+                counts = False
+                self._room.release()
+
+        slow = loop.call_later(HANDSHAKE_S, count_no_more)
         try:
             await loop.connect_accepted_socket(
                 self._listener, connection, ssl=self._tls, ssl_handshake_timeout=REQUEST_S
@@ -229,3 +242,5 @@ class Door:
             log.error('a handshake crashed', exc_info=e)
         finally:
             self._shaking -= 1
+            slow.cancel()
+            count_no_more()

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from kapi.flow.turns import READS_OF_FLOW, Turns
-from kapi.server.listener import HELD_BYTES_MAX, Door, Listener
+from kapi.server.listener import HANDSHAKES, HELD_BYTES_MAX, Door, Listener
 from kcore import tasks
 
 
@@ -244,6 +244,15 @@ async def test_whoever_speaks_no_tls_or_leaves_at_the_door_disturbs_nobody(autho
                     await reader.read()
             writer.transport.abort()
         assert await connect(port, client)
+
+
+async def test_connections_that_never_shake_hands_keep_nobody_out(authority: Any):
+    async with door(authority, Turns(lambda: 0)) as (port, client):
+        silent = [await asyncio.open_connection('127.0.0.1', port) for _ in range(3 * HANDSHAKES)]
+        assert await connect(port, client)
+        assert all(await asyncio.gather(*(connect(port, client) for _ in range(2 * HANDSHAKES))))
+        for _, writer in silent:
+            writer.transport.abort()
 
 
 async def test_connections_that_come_at_once_are_let_in_by_turns(authority: Any):
