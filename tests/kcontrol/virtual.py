@@ -76,7 +76,7 @@ class Plane:
         self.admin = self.client('admin')
 
     def client(self, name: str, host: str = ADDRESS[0]) -> Client:
-        config = ClientConfig((f'http://{ADDRESS[0]}:{ADDRESS[1]}',), token=TOKEN)
+        config = ClientConfig((f'http://{ADDRESS[0]}:{ADDRESS[1]}',), ca_data=b'CA', token=TOKEN)
         self._clients.append(Client(config, self.world.host(host).env, user_agent=name))
         return self._clients[-1]
 
