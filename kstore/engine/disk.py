@@ -22,10 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import structlog
 
 from kcore.env import DISK_FULL
 from kstore.engine.layers import Layer, Records, Table
 from kstore.errors import Corrupt
+
+log = structlog.get_logger('kstore.engine')
 
 MAP_BYTES_MIN = 1 << 30
 """Address space reserved at first (not disk); doubled whenever half of it is used."""
@@ -68,11 +71,29 @@ class LmdbBackend:
                 meminit=False,
                 mode=0o600,
             )
+            cut = self._fill_up(directory / 'data.mdb')
             self._tables = [self._env.open_db(table.name.lower().encode()) for table in Table]
+            if cut:
+                self._read_through()
         except lmdb.Error as e:
             raise Corrupt(f'state in {directory} cannot be opened: {e}; restore a snapshot or join as new') from e
         self._env.reader_check()
         self._read = self._env.begin()
+
+    def _fill_up(self, file: Path) -> bool:
+        """Give a file that was cut short its length: the kernel would end the process when what is missing is read."""
+        if file.stat().st_size >= self.size_bytes:
+            return False
+        log.warning('state is shorter than it should be', file=str(file), bytes=file.stat().st_size)
+        os.truncate(file, self.size_bytes)
+        return True
+
+    def _read_through(self) -> None:
+        """Raises lmdb.Error when a page in use is none."""
+        with self._env.begin() as txn:
+            for table in self._tables:
+                for _ in txn.cursor(db=table).iternext(values=True):
+                    pass
 
     @property
     def applied(self) -> int:

@@ -16,7 +16,9 @@ from kcore.sim import SimDisk
 from kstore import backup, server
 from kstore.config import StoreConfig
 from kstore.datadir import claim, hold
-from kstore.errors import Refused
+from kstore.engine.disk import LmdbBackend
+from kstore.engine.layers import Engine, Table
+from kstore.errors import Corrupt, Refused
 
 Stores = Callable[..., Awaitable[Any]]
 
@@ -70,3 +72,19 @@ def test_a_full_disk_lets_the_owner_start(tmp_path: Path):
     claim(tmp_path, disk, 3)
     with pytest.raises(Refused, match='member 3'):
         claim(tmp_path, disk, 4)
+
+
+async def test_tables_that_were_cut_short_are_refused_instead_of_ending_the_process(tmp_path: Path):
+    engine = Engine(LmdbBackend(tmp_path))
+    for n in range(20_000):
+        engine.put(Table.META, b'%d' % n, b'x' * 100)
+    await engine.flush(7)
+    engine.close()
+    file = tmp_path / 'data.mdb'
+    whole = file.read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        file.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(Corrupt, match='cannot be opened'):
+            LmdbBackend(tmp_path)
+    file.write_bytes(whole)
+    LmdbBackend(tmp_path).close()
