@@ -75,6 +75,9 @@ def _object(kind: Any, value: Obj) -> Obj:
     meta = {'name': NAMES.get(r.plural, 'x'), 'labels': {'a': 'web'}, 'annotations': {'a': 'web'}}
     if r.plural == 'apiservices':
         value = {**value, 'spec': {**(value.get('spec') or {}), 'group': 'web', 'version': 'web'}}
+    if r.plural == 'persistentvolumeclaims':
+        sizes = {'requests': {'storage': '1Gi'}, 'limits': {'storage': '2Gi'}}
+        value = {**value, 'spec': {**(value.get('spec') or {}), 'resources': sizes}}
     for claim in (value.get('spec') or {}).get('volumeClaimTemplates') or ():
         claim |= {'apiVersion': 'v1', 'kind': 'PersistentVolumeClaim'}
     return {**value, 'apiVersion': r.api_version, 'kind': r.kind, 'metadata': meta}
