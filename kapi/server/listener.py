@@ -174,6 +174,8 @@ class Door:
         self._listener, self._tls, self._turns = listener, tls, turns
         self._sockets: list[socket.socket] = []
         self._shaking = 0
+        self._arrived: set[socket.socket] = set()
+        """Accepted, and nobody else's to close yet."""
         self._room = asyncio.Semaphore(HANDSHAKES)
 
     async def open(self, host: str, port: int) -> int:
@@ -199,7 +201,7 @@ class Door:
                 for opened in self._sockets:
                     tasks.start(group, 'accept', self._accept(group, opened))
         finally:
-            for opened in self._sockets:
+            for opened in (*self._sockets, *self._arrived):
                 opened.close()
 
     async def _accept(self, group: asyncio.TaskGroup, opened: socket.socket) -> NoReturn:
@@ -215,6 +217,7 @@ class Door:
             if self._listener.full(self._shaking):
                 connection.close()
                 continue
+            self._arrived.add(connection)
             await self._room.acquire()
             await self._turns.arrivals.turn()
             self._shaking += 1
@@ -232,6 +235,7 @@ class Door:
                 self._room.release()
 
         slow = loop.call_later(HANDSHAKE_S, count_no_more)
+        self._arrived.discard(connection)
         try:
             await loop.connect_accepted_socket(
                 self._listener, connection, ssl=self._tls, ssl_handshake_timeout=REQUEST_S

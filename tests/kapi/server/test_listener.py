@@ -277,3 +277,19 @@ async def test_connections_that_come_at_once_are_let_in_by_turns(authority: Any)
     assert order.count('connection') == 10
     last = len(order) - 1 - order[::-1].index('request')
     assert all(pair != ('connection', 'connection') for pair in pairwise(order[:last]))
+
+
+async def test_connections_that_still_wait_when_the_door_closes_are_closed_with_it(authority: Any):
+    turns = Turns(lambda: 0)
+    waiting, never = asyncio.Event(), asyncio.Event()
+
+    async def arrived() -> None:
+        waiting.set()
+        await never.wait()
+
+    turns.arrivals.turn = arrived
+    async with door(authority, turns) as (port, _):
+        reader, writer = await asyncio.open_connection('127.0.0.1', port)
+        await waiting.wait()
+    assert await reader.read() == b''
+    writer.close()
