@@ -1,10 +1,11 @@
 """The backend on disk: LMDB, one batch per transaction, the applied index inside it.
 
 LMDB commits copy-on-write and sync twice (pages, then the root), so that a power cut leaves the last or the one
-before last batch whole: no `NOSYNC`, no `WRITEMAP`. A commit takes milliseconds, so it runs on a thread of its own;
-the records themselves are put from the event loop's thread, a slice at a time, because a thread that puts would fight
-for the interpreter lock at every record. LMDB wants one thread to begin and commit, and gets it: only the puts in
-between come from here, and never while the other thread holds the transaction.
+before last batch whole: no `NOSYNC`, no `WRITEMAP`; and no `NOMEMINIT`, which brings to disk, in unused parts of pages,
+whatever this process's memory held there before. A commit takes milliseconds, so it runs on a thread of its own; the
+records themselves are put from the event loop's thread, a slice at a time, because a thread that puts would fight for
+the interpreter lock at every record. LMDB wants one thread to begin and commit, and gets it: only the puts in between
+come from here, and never while the other thread holds the transaction.
 
 The map grows before it is full: a flush first makes sure that the file would not pass half of it.
 """
@@ -68,7 +69,6 @@ class LmdbBackend:
                 metasync=True,
                 sync=True,
                 readahead=False,
-                meminit=False,
                 mode=0o600,
             )
             cut = self._fill_up(directory / 'data.mdb')
