@@ -42,6 +42,7 @@ from kcore.meta.gvk import (
 )
 from kcore.meta.objects import get_path
 from kcore.meta.times import format_time
+from tests.hush import MARK
 from tests.kcontrol.virtual import Nodes, Plane, run_virtually
 
 CONTAINERS = [{'name': 'c', 'image': 'x', 'resources': {'requests': {'cpu': '100m'}}}]
@@ -96,7 +97,7 @@ def everything() -> list[tuple[Resource, dict]]:
             'metadata': {'name': 'bootstrap-token-abcdef', 'namespace': 'kube-system'},
             'type': 'bootstrap.kubernetes.io/token',
             'stringData': {
-                'token-id': 'abcdef', 'token-secret': '0123456789abcdef', 'usage-bootstrap-signing': 'true',
+                'token-id': 'abcdef', 'token-secret': f'{MARK}abcdef', 'usage-bootstrap-signing': 'true',
             },
         }),
         (CONFIGMAPS, {'metadata': {'name': 'cluster-info', 'namespace': 'kube-public'}, 'data': {'kubeconfig': 'x'}}),

@@ -159,7 +159,8 @@ Prune = Callable[[State, State], bool]
 def check(operations: Sequence[Operation], initial: State | None = None, may: Prune = lambda a, b: True) -> Verdict:
     """Raises Undecided when the search grows over CONFIGURATIONS_MAX.
 
-    may: whether an operation of unknown outcome can have led from one state to the next, if there is other evidence.
+    may: whether an operation of unknown outcome, or the end of a lease, can have led from one state to the next, if
+    there is other evidence.
     """
     ops = sorted(
         (op for op in operations if not (op.end == NEVER and op.kind in ('get', 'gone')) and op.hint >= 0),
@@ -231,5 +232,8 @@ class _Search:
         for i in self._candidates(self._low()):
             op = self._ops[i]
             after = step(state, op)
-            if after is not None and (op.end != NEVER or after is state or self._may(state, after)):
+            if after is None:
+                continue
+            told = op.end != NEVER and op.kind != 'end'  # somebody was told what it did
+            if told or after.revision == state.revision or self._may(state, after):
                 yield i, after

@@ -8,7 +8,7 @@ import pytest
 
 from kstore.model import Event, KeyValue
 from tests.sim.kstore import judges
-from tests.sim.kstore.history import History, LeaseRun, WatchRun
+from tests.sim.kstore.history import NEVER, History, LeaseRun, Operation, WatchRun
 from tests.sim.kstore.ledger import Ended, Ledger
 from tests.sim.kstore.raft_world import Violation
 
@@ -151,3 +151,20 @@ def test_members_that_differ_and_events_that_do_not_add_up_are_found() -> None:
     del book.events[4]
     with pytest.raises(Violation, match='revision'):
         judges.states_agree({1: whole}, book)
+
+
+def test_the_end_of_a_lease_is_not_taken_for_what_a_write_without_an_answer_did() -> None:
+    """The put at revision 3 took the key from lease 7 before that ended, which then deleted nothing."""
+    found = Ledger(lambda: 0, lambda: 0.0)
+    found.events[2] = ((True, K, (b'a', 2, 2, 1, 7)),)
+    found.events[3] = ((True, K, (b'b', 2, 3, 2, 0)),)
+    found.revision = 3
+    found.ended[7] = Ended(revision=3, moment=6, at_s=1.0)
+    history = History(operations=[
+        Operation('c', 'put', (K, b'a', 7), 1, 2, 2),
+        Operation('c', 'put', (K, b'b', 0), 3, NEVER, None),
+        Operation('c', 'get', (K, 0), 7, 8, (3, (b'b', 2, 3, 2, 0))),
+    ])  # fmt: skip
+    judges.events_follow(judges.linearizability(history, found), found)
+    del history.operations[2]  # nobody read the key: the answers alone would allow the end to delete it
+    judges.events_follow(judges.linearizability(history, found), found)

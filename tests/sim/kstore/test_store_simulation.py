@@ -17,6 +17,7 @@ FOUND_BUGS = {
     1428: 'a second snapshot stream removed the files of one that was complete',
     1096: 'the judge of leases did not count the time without a majority to its end',
     252: 'the same, by way of a follower that had forwarded it before',
+    631: 'the end of a lease was taken for a revision that an unanswered put had made',
 }
 
 
