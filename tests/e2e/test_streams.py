@@ -118,7 +118,8 @@ def test_a_terminal_follows_the_size_of_the_window(kubectl: Kubectl) -> None:
         fcntl.ioctl(near, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
 
     resize(33, 77)
-    script = 'echo $(stty size); until [ "$(stty size)" = "20 99" ]; do sleep .05; done; echo $(stty size); exit 3'
+    wait = 'until [ "$(stty size)" = "%s" ]; do sleep .05; done; echo $(stty size); '  # a command may outrun the size
+    script = wait % '33 77' + wait % '20 99' + 'exit 3'
     argv = kubectl.argv('exec', '-it', 'p', '-c', 'main', '--', 'sh', '-c', script)
     child = subprocess.Popen(argv, env={**kubectl.env, 'TERM': 'xterm'}, stdin=far, stdout=far, stderr=far)
     os.close(far)
