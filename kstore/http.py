@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from kcore.buckets import Buckets
 from kcore.config import split_address
 from kcore.metrics import CONTENT_TYPE, CollectorRegistry, render
 from kstore import __version__
-from kstore.durations import Durations
 from kstore.errors import StoreError
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class MemberCollector:
         yield CounterMetricFamily('kstore_writes_traced', 'Writes that this is the time of', tracer.requests)
 
 
-def _histogram(name: str, text: str, durations: Durations) -> Metric:
-    return HistogramMetricFamily(name, text, buckets=list(durations.cumulative()), sum_value=durations.total_s)
+def _histogram(name: str, text: str, found: Buckets) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=found.form(), sum_value=found.total)
 
 
 class Probes:

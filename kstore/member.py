@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import structlog
 
+from kcore.buckets import Buckets
 from kcore.config import split_address
 from kcore.env import Env, is_full
 from kcore.tasks import start_essential
@@ -22,7 +23,6 @@ from kstore.admin import Admin
 from kstore.config import StoreConfig
 from kstore.connection import Connection
 from kstore.contention import Contention
-from kstore.durations import Durations
 from kstore.engine.layers import Engine
 from kstore.errors import BadRequest, ProtocolError, Refused, Stopped, StoreError, TooLarge
 from kstore.fsm import COMMAND_BYTES_MAX, Command, StoreFsm, encode
@@ -31,7 +31,7 @@ from kstore.model import RangeFlag, RangeQuery
 from kstore.mvcc import txn
 from kstore.mvcc.store import Change
 from kstore.mvcc.watch import Hub, Scope
-from kstore.node import Node, NodeConfig
+from kstore.node import DISK_BUCKETS_S, Node, NodeConfig
 from kstore.peers import Peers
 from kstore.proposals import SWEEP_S, Proposals, Ticket
 from kstore.raft.messages import Message
@@ -90,7 +90,7 @@ class Member:
         self.leases = LeaseKeeper(self.fsm, self.node, self.proposals, env)
         self.connections: dict[Connection, None] = {}  # in order of arrival: a simulation replays it
         self.leader_changes = 0
-        self.commits = Durations()
+        self.commits = Buckets(DISK_BUCKETS_S)
         """Of bringing the state to the disk."""
         self._flush_now = asyncio.Event()
         self._samples: deque[tuple[float, int]] = deque()

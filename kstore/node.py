@@ -25,8 +25,8 @@ from itertools import islice
 import structlog
 
 from kcore import tasks
+from kcore.buckets import Buckets
 from kcore.env import Env, is_full
-from kstore.durations import Durations
 from kstore.ports import Done, Fsm, NodeConfig, NodeStatus, PeerStatus, Transport
 from kstore.raft.confchange import ConfChange
 from kstore.raft.core import RaftConfig, RaftCore, Ready, Stored
@@ -42,6 +42,8 @@ __all__ = ['Done', 'Fsm', 'Node', 'NodeConfig', 'NodeStatus', 'PeerStatus', 'Tra
 
 log = structlog.get_logger('kstore.node')
 
+DISK_BUCKETS_S = tuple(0.001 * 2**n for n in range(14))
+"""1 ms to 8.2 s: the bounds of etcd's histograms of its disk."""
 PROPOSALS_MAX = 8192
 """Proposals waiting for the next turn or for their result; more are refused with ProposalDropped."""
 INBOX_MAX = 16384
@@ -81,7 +83,7 @@ class Node:
         self._dirty = asyncio.Event()
         self._full = False
         self._writing_since: float | None = None
-        self.syncs = Durations()
+        self.syncs = Buckets(DISK_BUCKETS_S)
         """Of writing and syncing a batch of the log."""
         self._compacted: SnapshotMeta | None = None
         self._taking_over = False

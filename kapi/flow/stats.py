@@ -5,48 +5,22 @@ Source: apiserver pkg/util/flowcontrol/metrics.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from kapi.flow.levels import Level
+from kcore.buckets import Buckets
 
 WAIT_BUCKETS_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
 WIDTH_BUCKETS = (1.0, 2.0, 4.0, 10.0)
 PREFIX = 'apiserver_flowcontrol_'
 LEVEL = 'priority_level'
 BY_SCHEMA = (LEVEL, 'flow_schema')
-
-
-class Buckets:
-    """A histogram in the making."""
-
-    __slots__ = ('_bounds', '_counts', 'total')
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def add_least(self, value: float) -> None:
-        """One that is known to belong to the first bucket."""
-        self._counts[0] += 1
-        self.total += value
-
-    def add(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
-
-    def form(self) -> list[tuple[str, float]]:
-        """(upper bound, number of values up to it)."""
-        names = [*(f'{b:g}' for b in self._bounds), '+Inf']
-        return list(zip(names, accumulate(self._counts), strict=True))
 
 
 @dataclass(slots=True, eq=False)
