@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from kcontrol.kinds import REPLICATIONCONTROLLERS
-from kcore.meta.gvk import NODES, PODS
+from kcore.meta.gvk import EVENTS, NODES, PODS
 from kcore.meta.objects import controller_of, deleting, get_condition, name_of
 from tests.conformance.workloads import (
     WORKLOADS,
@@ -146,9 +146,17 @@ async def test_a_taint_evicts_after_the_tolerated_seconds_unless_it_goes_before(
     await until(lambda: evicted('soon'))
     await until(lambda: runner.debug()['tainteviction']['delayed'] == 2)
     await admin.patch(NODES, 'node-2', {'spec': {'taints': None}})
+
+    async def cancelled() -> bool:
+        told = (await admin.list(EVENTS, 'default')).items
+        return any(e.get('message') == 'Cancelling deletion of Pod default/spared' for e in told)
+
+    await until(cancelled)
     clock.ahead_s = 61
-    for name in ('later', 'spared'):
-        await admin.patch(PODS, name, {'metadata': {'annotations': {'look': 'again'}}}, 'default')
+    for name in ('later', 'spared'):  # timers run on the real clock: a new toleration makes the manager look again
+        found = await admin.get(PODS, name, 'default')
+        tolerations = [*found['spec']['tolerations'], {'key': 'look-again', 'operator': 'Exists'}]
+        await admin.patch(PODS, name, {'spec': {'tolerations': tolerations}}, 'default')
     await until(lambda: evicted('soon', 'later'))
     await until(lambda: runner.idle)
     assert await evicted('soon', 'later')
