@@ -7,9 +7,9 @@ made, and the expression runs again. Source: apiserver pkg/cel/library/authz.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from kapi.admission.chain import Attributes
 from kapi.authn.user import AUTHENTICATED, User
@@ -29,26 +29,13 @@ class Undecided(Exception):
     """A decision is missing; it is made by `Decisions.settle`."""
 
 
-class _Question(NamedTuple):
-    account: tuple[str, str] | None
-    """Namespace and name of a service account; None asks for the requester."""
-    verb: str
-    group: str = ''
-    resource: str = ''
-    subresource: str = ''
-    namespace: str = ''
-    name: str = ''
-    path: str = ''
-    field_selector: str = ''
-
-
 class Decisions:
     """What the requester of one write may do, as far as somebody asked."""
 
     def __init__(self, authz: union.Union, a: Attributes) -> None:
         self._authz, self._a = authz, a
-        self._made: dict[_Question, Obj] = {}
-        self.pending: _Question | None = None
+        self._made: dict[union.Attributes, Obj] = {}
+        self.pending: union.Attributes | None = None
 
     @cached_property
     def functions(self) -> Mapping[str, Callable[..., Any]]:
@@ -96,8 +83,8 @@ class Decisions:
             asked = {'account': account, 'path': path}
         else:
             asked = dict(_of(value, _CHECK))
-        account = asked.pop('account')
-        question = _Question((account[0], account[1]) if account else None, verb, **asked)
+        user = self._user(asked.pop('account'))
+        question = union.Attributes(user, verb, version='*' if asked.get('resource') else '', **asked)
         made = self._made.get(question)
         if made is None:
             self.pending = question
@@ -110,22 +97,19 @@ class Decisions:
         assert question is not None
         if len(self._made) >= DECISIONS_MAX:
             raise Forbidden(f'expressions may ask for {DECISIONS_MAX} decisions of the authorizer', details={})
-        asked = union.Attributes(
-            self._user(question), question.verb, question.group, '*' if question.resource else '', question.resource,
-            question.subresource, question.namespace, question.name, question.path, question.field_selector,
-        )  # fmt: skip
         try:
-            decision = await self._authz.decide(asked)
+            decision = await self._authz.decide(question)
         except (OSError, TimeoutError) as e:
             self._made[question] = {_DECISION: {'allowed': False, 'reason': '', 'error': str(e) or type(e).__name__}}
             return
         found = {'allowed': decision.verdict == 'allow', 'reason': decision.reason, 'error': ''}
         self._made[question] = {_DECISION: found}
 
-    def _user(self, question: _Question) -> User:
-        if question.account is None:
+    def _user(self, account: Sequence[str] | None) -> User:
+        """The requester, or the service account with this namespace and name."""
+        if account is None:
             return self._a.user
-        namespace, name = question.account
+        namespace, name = account
         groups = ('system:serviceaccounts', f'system:serviceaccounts:{namespace}', AUTHENTICATED)
         return User(f'system:serviceaccount:{namespace}:{name}', groups)
 

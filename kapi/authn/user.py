@@ -15,7 +15,7 @@ class User:
     name: str
     groups: tuple[str, ...] = ()
     uid: str = ''
-    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def info(self) -> dict[str, object]:
         """The UserInfo object of reviews and admission."""

@@ -7,7 +7,7 @@ here, so it is never behind. Source: pkg/registry/rbac/validation/rule.go, plugi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +73,29 @@ def _subject_key(subject: Obj, namespace: str) -> str:
     return f'{subject.get("kind")}:{subject.get("name")}'
 
 
-Verdict = frozenset[str]
-"""Names of the objects that may be touched."""
-EVERY_NAME: Verdict = frozenset({'*'})
-"""Known by identity: an object may be called `*` too."""
-ALLOWED = Decision('allow', 'RBAC: allowed')
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a binding gives to one of its subjects."""
+
+    rules: Sequence[Rule]
+    binding: Obj
+    subject: Obj
+
+    @property
+    def reason(self) -> str:
+        """For reviews and the audit log. Source: `describeSubject` and the describers of rule.go."""
+        namespace = self.binding['metadata'].get('namespace')
+        kind, at = ('RoleBinding', f'/{namespace}') if namespace else ('ClusterRoleBinding', '')
+        ref, who = self.binding['roleRef'], self.subject
+        name = who.get('name')
+        if who.get('kind') == 'ServiceAccount':
+            name = f'{name}/{who.get("namespace") or namespace}'
+        bound = f'{kind} "{self.binding["metadata"]["name"]}{at}" of {ref.get("kind")} "{ref.get("name")}"'
+        return f'RBAC: allowed by {bound} to {who.get("kind")} "{name}"'
+
+
+Verdict = Decision | Mapping[str, Decision]
+"""For every object, or by the names of those that may be touched."""
 
 
 class Rbac:
@@ -87,8 +105,8 @@ class Rbac:
         self._cache = cache
         self._sources = tuple(cache.resource(prefix) for prefix in _ALL)
         self._seen: tuple[int, ...] = ()
-        self._grants: dict[str, dict[str, list[Rule]]] = {}
-        """subject → namespace (or EVERYWHERE) → rules."""
+        self._grants: dict[str, dict[str, list[Grant]]] = {}
+        """subject → namespace (or EVERYWHERE) → what bindings give it."""
         self._verdicts: dict[tuple[str | tuple[str, ...], ...], Verdict] = {}
 
     async def decide(self, a: Attributes) -> Decision:
@@ -99,19 +117,26 @@ class Rbac:
             if len(self._verdicts) >= VERDICTS_MAX:
                 self._verdicts.clear()
             verdict = self._verdicts[key] = self._judge(a)
-        return ALLOWED if verdict is EVERY_NAME or a.name in verdict else NO_OPINION
+        return verdict if isinstance(verdict, Decision) else verdict.get(a.name, NO_OPINION)
 
     def _judge(self, a: Attributes) -> Verdict:
-        names: set[str] = set()
-        for rule in self.rules_for(a.user, a.namespace):
-            if rule.covers(a):
+        names: dict[str, Decision] = {}
+        for grant in self._grants_for(a.user, a.namespace):
+            for rule in grant.rules:
+                if not rule.covers(a):
+                    continue
+                allowed = Decision('allow', grant.reason)
                 if a.path or not rule.names:
-                    return EVERY_NAME
-                names.update(rule.names)
-        return frozenset(names)
+                    return allowed
+                names = dict.fromkeys(rule.names, allowed) | names
+        return names
 
     def rules_for(self, user: User, namespace: str) -> Iterator[Rule]:
         """What the user may do in `namespace`, cluster-wide grants first; none means cluster scope only."""
+        for grant in self._grants_for(user, namespace):
+            yield from grant.rules
+
+    def _grants_for(self, user: User, namespace: str) -> Iterator[Grant]:
         grants = self._index()
         for where in (EVERYWHERE, namespace) if namespace else (EVERYWHERE,):
             for key in subject_keys(user):
@@ -119,7 +144,7 @@ class Rbac:
                 if found is not None:
                     yield from found.get(where, ())
 
-    def _index(self) -> dict[str, dict[str, list[Rule]]]:
+    def _index(self) -> dict[str, dict[str, list[Grant]]]:
         seen = tuple([source.changes for source in self._sources])
         if seen != self._seen:
             self._grants = {}
@@ -135,7 +160,7 @@ class Rbac:
         rules = self.role_rules(binding.get('roleRef') or {}, namespace) or []
         for subject in binding.get('subjects') or ():
             key = _subject_key(subject, namespace)
-            self._grants.setdefault(key, {}).setdefault(namespace, []).extend(rules)
+            self._grants.setdefault(key, {}).setdefault(namespace, []).append(Grant(rules, binding, subject))
 
     def role_rules(self, ref: Obj, namespace: str) -> list[Rule] | None:
         """The rules of a roleRef; None when the role does not exist."""

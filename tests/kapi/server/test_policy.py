@@ -65,6 +65,11 @@ async def test_reviews_answer_what_the_authorizers_say(world: Any, api: Any) -> 
     attributes = {'verb': 'list', 'resource': 'pods', 'namespace': 'default'}
     asked = {'spec': {'user': 'bob', 'resourceAttributes': attributes}}
     assert (await api.post(url, asked)).json['status']['allowed'] is False
+    await api.post(f'{RBAC}/clusterrolebindings', binding('ann', 'view', 'ClusterRole'))
+    await api.get('/api/v1/pods')
+    ann = (await api.post(url, {'spec': {'user': 'ann', 'resourceAttributes': attributes}})).json['status']
+    reason = 'RBAC: allowed by ClusterRoleBinding "ann-view" of ClusterRole "view" to User "ann"'
+    assert ann == {'allowed': True, 'reason': reason}
     mine = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews'
     assert (await api.post(mine, {'spec': {'resourceAttributes': attributes}})).json['status']['allowed'] is True
     both = {'spec': {'resourceAttributes': attributes, 'nonResourceAttributes': {'path': '/', 'verb': 'get'}}}

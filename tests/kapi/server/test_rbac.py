@@ -191,6 +191,37 @@ async def test_an_answer_counts_for_its_own_name_and_until_a_role_changes() -> N
     assert await allowed('y')
 
 
+async def test_a_permission_names_the_binding_the_role_and_the_subject_that_gave_it() -> None:
+    def bound(kind: str, name: str, *subjects: dict[str, str]) -> dict[str, Any]:
+        return {'roleRef': {'kind': kind, 'name': name}, 'subjects': [*subjects]}
+
+    def rule(resource: str, **more: Any) -> dict[str, Any]:
+        return {'rules': [{'verbs': ['get'], 'apiGroups': [''], 'resources': [resource], **more}]}
+
+    account = {'kind': 'ServiceAccount', 'name': 's'}
+    rbac = make([
+        (f'{GROUP}clusterroles/wide', rule('nodes')),
+        (f'{GROUP}roles/a/pods', rule('pods')),
+        (f'{GROUP}roles/a/one', rule('secrets', resourceNames=['x'])),
+        (f'{GROUP}clusterrolebindings/c', bound('ClusterRole', 'wide', {'kind': 'Group', 'name': 'dev'},
+                                                {**account, 'namespace': 'a'})),
+        (f'{GROUP}rolebindings/a/r', bound('Role', 'pods', {'kind': 'User', 'name': 'u'}, account)),
+        (f'{GROUP}rolebindings/a/x', bound('Role', 'one', {'kind': 'User', 'name': 'u'})),
+    ])  # fmt: skip
+
+    async def why(user: User, resource: str, name: str = '') -> str:
+        return (await rbac.decide(Attributes(user, 'get', resource=resource, namespace='a', name=name))).reason
+
+    dev, robot = User('u', ('dev',)), User('system:serviceaccount:a:s')
+    cluster, local = 'ClusterRoleBinding "c" of ClusterRole "wide" to', 'RoleBinding "r/a" of Role "pods" to'
+    assert await why(dev, 'nodes') == f'RBAC: allowed by {cluster} Group "dev"'
+    assert await why(robot, 'nodes') == f'RBAC: allowed by {cluster} ServiceAccount "s/a"'
+    assert await why(dev, 'pods') == f'RBAC: allowed by {local} User "u"'
+    assert await why(robot, 'pods') == f'RBAC: allowed by {local} ServiceAccount "s/a"'
+    assert await why(dev, 'secrets', 'x') == 'RBAC: allowed by RoleBinding "x/a" of Role "one" to User "u"'
+    assert await why(dev, 'secrets', 'y') == ''
+
+
 async def test_aggregated_roles_and_service_accounts_count() -> None:
     rbac = make([
         (f'{GROUP}clusterroles/view', {'aggregationRule': {'clusterRoleSelectors': [{'matchLabels': {}}]}}),
