@@ -94,6 +94,12 @@ IMAGES = Col('Images', containers_cell('image'), priority=1, description='Images
 SELECTOR = Col('Selector', selector_at('spec.selector'), priority=1, description='Label selector of the owned pods.')
 
 
+def balancer_addresses(obj: Obj) -> list[str]:
+    """Where a load balancer is reached: of each entry its IP, or else its host name."""
+    entries = get_path(obj, 'status.loadBalancer.ingress') or ()
+    return sorted({str(e.get('ip') or e.get('hostname') or '') for e in entries} - {''})
+
+
 def count_of(*paths: str) -> Cell:
     """How many entries the maps or lists at the paths have together."""
     return lambda obj, _now: sum(len(get_path(obj, path) or ()) for path in paths)

@@ -24,6 +24,9 @@ READ_WRITE = ('get', 'patch', 'update')
 CellOf = Callable[[Obj, datetime], Any]
 """A printed cell: the object and the present moment in; text, number, boolean or None out."""
 
+RowConditionsOf = Callable[[Obj], list[Obj]]
+"""What a row of the Table says of its object besides the cells."""
+
 TextOf = Callable[[Obj], str]
 """A field as a selector compares it, where that is not simply the text at a path."""
 
@@ -106,6 +109,9 @@ class Kind:
     """Without Name, which every Table begins with (but see `name_first`); Age only when declared."""
     name_first: bool = True
     """False for the rare Table (events) that declares its own Name column elsewhere."""
+    row_conditions: RowConditionsOf | None = None
+    row_order: Callable[[Obj], Any] | None = None
+    """Sort key of the rows of a list; None: in the order of names."""
     selectable: Mapping[str, str | TextOf] = field(default_factory=dict)
     """Field selector label → dotted path or function, beyond metadata.name and metadata.namespace."""
     conversion: Conversion | None = None

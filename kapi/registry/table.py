@@ -58,6 +58,8 @@ def check_include(include: str) -> str:
 
 def row(kind: Kind, obj: Obj, now: datetime, include: str) -> Obj:
     found: Obj = {'cells': cells(kind, obj, now)}
+    if kind.row_conditions is not None and (conditions := kind.row_conditions(obj)):
+        found['conditions'] = conditions
     if include == 'Object':
         found['object'] = obj
     elif include == 'Metadata':

@@ -105,7 +105,8 @@ async def objects_reply(ctx: Context, kind: Kind, objects: Sequence[Obj], meta: 
             include = table.check_include(text(ctx.info.query, 'includeObject'))
             now = ctx.server.env.clock.wall()
             body = table.table(kind, (), now, include=include, meta=meta, version=form.version)
-            items = await _sliced(lambda o: table.row(kind, o, now, include), objects)
+            rows = objects if kind.row_order is None else sorted(objects, key=kind.row_order)
+            items = await _sliced(lambda o: table.row(kind, o, now, include), rows)
         case transform if transform == PARTIAL_LIST:
             body = {'kind': PARTIAL_LIST, 'apiVersion': 'meta.k8s.io/v1', 'metadata': meta, 'items': []}
             items = await _sliced(table.partial_metadata, objects)

@@ -14,6 +14,7 @@ from kapi.registry.kind import Col, Kind, Obj
 from kapi.registry.strategy import Invalid
 from kcore.meta.gvk import Resource
 from kcore.meta.objects import get_path
+from kcore.meta.selectors import format_selector
 
 
 class ValidatingAdmissionPolicyBindingStrategy(BuiltinStrategy):
@@ -34,7 +35,9 @@ def param_ref(obj: Obj, _now: datetime) -> str:
     found = get_path(obj, 'spec.paramRef')
     if not found:
         return UNSET
-    return f'{found["namespace"]}/{found.get("name", "*")}' if found.get('namespace') else str(found.get('name', '*'))
+    if found.get('name'):
+        return f'{found.get("namespace") or "*"}/{found["name"]}'
+    return UNSET if found.get('selector') is None else format_selector(found['selector'])
 
 
 KIND = Kind(

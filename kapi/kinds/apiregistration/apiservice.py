@@ -61,7 +61,7 @@ def _available(obj: Obj, _now: datetime) -> str:
     if found is None:
         return 'Unknown'
     status = str(found.get('status'))
-    return status if status == 'True' else f'{status} ({found.get("reason", "")})'
+    return f'{status} ({found["reason"]})' if status != 'True' and found.get('reason') else status
 
 
 KIND = Kind(

@@ -35,7 +35,7 @@ KIND = Kind(
     strategy=ControllerRevisionStrategy(),
     columns=(
         Col('Controller', _controller, description='Whose revision it is.'),
-        Col('Revision', number('revision'), 'integer', description='Its number.'),
+        Col('Revision', number('revision'), description='Its number.'),
         AGE,
     ),
 )

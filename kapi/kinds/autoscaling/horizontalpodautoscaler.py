@@ -67,12 +67,22 @@ def reference(obj: Obj, _now: datetime) -> str:
     return f'{ref.get("kind", "")}/{ref.get("name", "")}'
 
 
-def _amount(value: Obj) -> str:
-    if value.get('averageUtilization') is not None:
-        return f'{value["averageUtilization"]}%'
-    if value.get('averageValue') is not None:
-        return str(value['averageValue'])
-    return str(value['value']) if value.get('value') is not None else UNKNOWN
+def _compared(target: Obj, source: str) -> str:
+    """Which figure of a metric is compared with its target."""
+    if target.get('averageValue') is not None or source == 'pods':
+        return 'averageValue'
+    return 'value' if source in {'object', 'external'} else 'averageUtilization'
+
+
+def _metric(source: str, wanted: Obj, seen: Obj) -> str:
+    target = wanted.get('target') or {}
+    field = _compared(target, source)
+    percent = '%' if field == 'averageUtilization' else ''
+    now = f'{seen[field]}{percent}' if seen.get(field) is not None else UNKNOWN
+    goal = f'{target[field]}{percent}' if target.get(field) is not None else '<auto>'
+    if source in {'object', 'external'}:
+        return f'{now}/{goal} (avg)' if field == 'averageValue' else f'{now}/{goal}'
+    return f'{wanted["name"]}: {now}/{goal}' if wanted.get('name') else f'{now}/{goal}'
 
 
 def targets(obj: Obj, _now: datetime) -> str:
@@ -80,11 +90,9 @@ def targets(obj: Obj, _now: datetime) -> str:
     current = get_path(obj, 'status.currentMetrics') or []
     found: list[str] = []
     for i, metric in enumerate(metrics[:SHOWN_MAX]):
-        kind = _SOURCES.get(metric.get('type', ''), '')
-        wanted = metric.get(kind) or {}
-        seen = (current[i].get(kind) or {}).get('current') if i < len(current) else None
-        label = f'{wanted["name"]}: ' if wanted.get('name') else ''
-        found.append(f'{label}{_amount(seen) if seen else UNKNOWN}/{_amount(wanted.get("target") or {})}')
+        source = _SOURCES.get(metric.get('type', ''), '')
+        seen = (current[i].get(source) or {}).get('current') if i < len(current) else None
+        found.append(_metric(source, metric.get(source) or {}, seen or {}) if source else '<unknown type>')
     more = f' + {len(metrics) - SHOWN_MAX} more...' if len(metrics) > SHOWN_MAX else ''
     return ', '.join(found) + more or NONE
 
@@ -99,8 +107,8 @@ KIND = Kind(
         Col('Reference', reference, description='What is scaled.'),
         Col('Targets', targets, description='Metrics: present/wanted.'),
         Col('MinPods', text('spec.minReplicas', UNSET), description='Fewest replicas.'),
-        Col('MaxPods', number('spec.maxReplicas'), 'integer', description='Most replicas.'),
-        Col('Replicas', number('status.currentReplicas'), 'integer', description='Replicas now.'),
+        Col('MaxPods', number('spec.maxReplicas'), description='Most replicas.'),
+        Col('Replicas', number('status.currentReplicas'), description='Replicas now.'),
         AGE,
     ),
 )

@@ -66,7 +66,9 @@ class CertificateSigningRequestStrategy(PlainStrategy):
 
 def _condition(obj: Obj, _now: datetime) -> str:
     kinds = [c.get('type') for c in get_path(obj, 'status.conditions') or ()]
-    found = [word for word in ('Approved', 'Denied', 'Failed') if word in kinds] or ['Pending']
+    found = [next((word for word in ('Denied', 'Approved') if word in kinds), 'Pending')]
+    if 'Failed' in kinds:
+        found.append('Failed')
     if get_path(obj, 'status.certificate'):
         found.append('Issued')
     return ','.join(found)
@@ -84,7 +86,7 @@ KIND = Kind(
     subresources=(Connect('approval', 'CertificateSigningRequest', READ_WRITE), Status()),
     columns=(
         AGE,
-        Col('SignerName', text('spec.signerName'), description='Who is to sign.'),
+        Col('SignerName', text('spec.signerName', NONE), description='Who is to sign.'),
         Col('Requestor', text('spec.username'), description='Who asked.'),
         Col('RequestedDuration', _duration, description='How long it should be valid.'),
         Col('Condition', _condition, description='Pending, Approved, Denied, Issued.'),

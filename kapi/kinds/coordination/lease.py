@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kapi.kinds.base import PlainStrategy
-from kapi.kinds.printing import AGE
+from kapi.kinds.printing import AGE, text
 from kapi.kinds.rules import invalid
 from kapi.registry.kind import Col, Kind, Obj
 from kapi.registry.strategy import Invalid
@@ -29,5 +29,5 @@ class LeaseStrategy(PlainStrategy):
 KIND = Kind(
     resource=gvk.LEASES,
     strategy=LeaseStrategy(),
-    columns=(Col('Holder', 'spec.holderIdentity', description='Who holds it now.'), AGE),
+    columns=(Col('Holder', text('spec.holderIdentity'), description='Who holds it now.'), AGE),
 )

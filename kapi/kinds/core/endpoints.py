@@ -56,7 +56,7 @@ def _endpoints(obj: Obj, _now: datetime) -> str:
             found += [_join(str(a.get('ip')), port.get('port')) for a in addresses]
             total += len(addresses)
     more = f' + {total - SHOWN_MAX} more...' if total > SHOWN_MAX else ''
-    return ','.join(found[:SHOWN_MAX]) + more or NONE
+    return ','.join(found[:SHOWN_MAX]) + more if obj.get('subsets') else NONE
 
 
 def _join(ip: str, port: object) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from kapi.kinds.base import PlainStrategy
+from kapi.kinds.printing import text
 from kapi.kinds.rules import invalid
 from kapi.registry.kind import Col, Kind, Obj, TextOf
 from kapi.registry.strategy import Invalid
@@ -29,9 +30,10 @@ class EventStrategy(PlainStrategy):
 
 def _seen(first: bool) -> Col:
     def cell(event: Obj, now: datetime) -> str:
-        moment = event.get('firstTimestamp' if first else 'lastTimestamp') or event.get('eventTime')
-        if not first and event.get('series'):
-            moment = event['series'].get('lastObservedTime') or moment
+        moment = event.get('firstTimestamp') or event.get('eventTime')
+        if not first:
+            series = event.get('series')
+            moment = series.get('lastObservedTime') if series else event.get('lastTimestamp') or moment
         return age(moment, now)
 
     if first:
@@ -62,10 +64,10 @@ def _message(event: Obj, _now: datetime) -> str:
 
 _COLUMNS = (
     _seen(first=False),
-    Col('Type', 'type', description='Normal or Warning.'),
-    Col('Reason', 'reason', description='Why, in one word.'),
+    Col('Type', text('type'), description='Normal or Warning.'),
+    Col('Reason', text('reason'), description='Why, in one word.'),
     Col('Object', _object, description='What it is about.'),
-    Col('Subobject', 'involvedObject.fieldPath', priority=1, description='Which part of that object.'),
+    Col('Subobject', text('involvedObject.fieldPath'), priority=1, description='Which part of that object.'),
     Col('Source', _source, priority=1, description='Who reported it.'),
     Col('Message', _message, description='What happened.'),
     _seen(first=True),

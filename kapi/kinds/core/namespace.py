@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kapi.kinds.base import PlainStrategy, spec_of
-from kapi.kinds.printing import AGE
+from kapi.kinds.printing import AGE, text
 from kapi.kinds.rules import forbidden
 from kapi.registry.kind import Col, Connect, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
@@ -50,6 +50,6 @@ KIND = Kind(
     short=('ns',),
     verbs=('create', 'delete', 'get', 'list', 'patch', 'update', 'watch'),
     subresources=(Status(), Connect('finalize', 'Namespace', ('update',))),
-    columns=(Col('Status', 'status.phase', description='Active or Terminating.'), AGE),
+    columns=(Col('Status', text('status.phase'), description='Active or Terminating.'), AGE),
     selectable={'status.phase': 'status.phase'},
 )

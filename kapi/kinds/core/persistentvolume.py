@@ -56,8 +56,8 @@ class PersistentVolumeStrategy(PlainStrategy):
 
 
 def access_modes(modes: list[str] | None) -> str:
-    """`RWO,ROX`, each once."""
-    return ','.join(dict.fromkeys(_SHORT_MODES.get(m, m) for m in modes or ()))
+    """`RWO,ROX`: each once, in one order."""
+    return ','.join(short for mode, short in _SHORT_MODES.items() if mode in (modes or ()))
 
 
 def phase_of(obj: Obj, _now: datetime) -> str:

@@ -61,7 +61,7 @@ def claim_spec(at: str, spec: Obj) -> Iterator[Invalid]:
 
 
 def _capacity(obj: Obj, _now: datetime) -> str:
-    return str(get_path(obj, 'status.capacity.storage') or '') if get_path(obj, 'spec.volumeName') else ''
+    return str(get_path(obj, 'status.capacity.storage') or '0') if get_path(obj, 'spec.volumeName') else ''
 
 
 def _modes(obj: Obj, _now: datetime) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kapi.kinds.base import BuiltinStrategy
-from kapi.kinds.core.pod_columns import POD_COLUMNS
+from kapi.kinds.core.pod_columns import POD_COLUMNS, row_conditions
 from kapi.kinds.core.pod_defaults import GRACE_PERIOD_S, containers_of, default_pod
 from kapi.kinds.core.pod_rules import pod_spec, pod_update
 from kapi.kinds.printing import boolean
@@ -134,6 +134,7 @@ KIND = Kind(
         Connect('resize', 'Pod', READ_WRITE),
     ),
     columns=POD_COLUMNS,
+    row_conditions=row_conditions,
     selectable={
         'spec.nodeName': 'spec.nodeName',
         'spec.restartPolicy': 'spec.restartPolicy',

@@ -136,6 +136,17 @@ def _readiness_gates(pod: Obj, _now: datetime) -> str:
     return f'{sum(condition_is(pod, gate.get("conditionType", "")) for gate in gates)}/{len(gates)}'
 
 
+_COMPLETED = {'Succeeded': 'The pod has completed successfully.', 'Failed': 'The pod failed.'}
+
+
+def row_conditions(pod: Obj) -> list[Obj]:
+    """`kubectl get` can leave out rows that are completed."""
+    phase = (pod.get('status') or {}).get('phase')
+    if phase not in _COMPLETED:
+        return []
+    return [{'type': 'Completed', 'status': 'True', 'reason': phase, 'message': _COMPLETED[phase]}]
+
+
 POD_COLUMNS = (
     Col('Ready', _ready, description='Containers that are ready, of all that should be.'),
     Col('Status', _status, description='State of the containers taken together.'),

@@ -10,7 +10,7 @@ import orjson
 
 from kapi.kinds.base import PlainStrategy
 from kapi.kinds.core.configmap import MAX_BYTES, frozen
-from kapi.kinds.printing import AGE, count_of
+from kapi.kinds.printing import AGE, count_of, text
 from kapi.kinds.rules import complaints, immutable, invalid, required, too_long
 from kapi.registry.kind import Col, Kind, Obj
 from kapi.registry.strategy import Invalid
@@ -80,7 +80,7 @@ KIND = Kind(
     resource=gvk.SECRETS,
     strategy=SecretStrategy(),
     columns=(
-        Col('Type', 'type', description='What the secret is for.'),
+        Col('Type', text('type'), description='What the secret is for.'),
         Col('Data', count_of('data'), 'string', description='Number of entries.'),
         AGE,
     ),

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from kapi.kinds.base import PlainStrategy, put_defaults, spec_of
 from kapi.kinds.core.container_rules import PROTOCOLS, port_ref
-from kapi.kinds.printing import AGE, NONE, labels_at
+from kapi.kinds.printing import AGE, NONE, balancer_addresses, labels_at, text
 from kapi.kinds.rules import between, complaints, duplicate, forbidden, immutable, invalid, labels, one_of, required
 from kapi.registry.kind import Col, Connect, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
@@ -160,9 +160,7 @@ def _external_ip(service: Obj, _now: datetime) -> str:
         return spec.get('externalName') or NONE
     ips = list(spec.get('externalIPs') or ())
     if kind == 'LoadBalancer':
-        ingress = ((service.get('status') or {}).get('loadBalancer') or {}).get('ingress') or ()
-        found = sorted({i.get('ip') or i.get('hostname') or '' for i in ingress} - {''})
-        return ','.join(found + ips) or '<pending>'
+        return ','.join(balancer_addresses(service) + ips) or '<pending>'
     return ','.join(ips) or NONE
 
 
@@ -182,7 +180,7 @@ KIND = Kind(
     categories=('all',),
     subresources=(Status(), Connect('proxy', 'ServiceProxyOptions', ANY_VERB)),
     columns=(
-        Col('Type', 'spec.type', description='How the service is exposed.'),
+        Col('Type', text('spec.type'), description='How the service is exposed.'),
         Col('Cluster-IP', _cluster_ip, description='Its address inside the cluster.'),
         Col('External-IP', _external_ip, description='Its addresses outside the cluster.'),
         Col('Port(s)', _ports_text, description='Ports it listens on.'),

@@ -52,7 +52,7 @@ def _some(found: list[str]) -> str:
 
 def _ports(obj: Obj, _now: datetime) -> str:
     ports = obj.get('ports') or ()
-    return _some([str(p['port']) if p.get('port') is not None else p.get('name') or '*' for p in ports])
+    return _some([str(p['port']) if p.get('port') is not None else p.get('name', '*') for p in ports])
 
 
 def _endpoints(obj: Obj, _now: datetime) -> str:

@@ -11,7 +11,7 @@ from kapi.kinds.rules import between, forbidden, invalid, one_of, required
 from kapi.registry.kind import Col, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
 from kcore.meta.gvk import Resource
-from kcore.meta.objects import get_condition, get_path
+from kcore.meta.objects import get_condition, get_path, name_of
 
 GROUP = 'flowcontrol.apiserver.k8s.io'
 EXEMPT = 'exempt'
@@ -94,9 +94,10 @@ KIND = Kind(
     resource=Resource(GROUP, 'v1', 'flowschemas', 'FlowSchema', namespaced=False),
     strategy=FlowSchemaStrategy(),
     subresources=(Status(),),
+    row_order=lambda obj: ((obj.get('spec') or {}).get('matchingPrecedence') or 0, name_of(obj)),
     columns=(
         Col('PriorityLevel', text('spec.priorityLevelConfiguration.name'), description='Level it leads to.'),
-        Col('MatchingPrecedence', number('spec.matchingPrecedence'), 'integer', description='Lower is tried first.'),
+        Col('MatchingPrecedence', number('spec.matchingPrecedence'), description='Lower is tried first.'),
         Col('DistinguisherMethod', text('spec.distinguisherMethod.type', NONE), description='How flows are split.'),
         AGE,
         Col('MissingPL', _missing, description='Whether its level does not exist.'),

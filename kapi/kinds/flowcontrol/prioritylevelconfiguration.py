@@ -8,7 +8,7 @@ from datetime import datetime
 
 from kapi.kinds.base import BuiltinStrategy, put_defaults, spec_of
 from kapi.kinds.flowcontrol.flowschema import GROUP
-from kapi.kinds.printing import AGE, NONE, Cell, text
+from kapi.kinds.printing import AGE, NONE, text
 from kapi.kinds.rules import between, forbidden, invalid, not_negative, one_of, required
 from kapi.registry.kind import Col, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
@@ -90,16 +90,12 @@ def _queuing_rules(at: str, queuing: Obj) -> Iterator[Invalid]:
         yield invalid(f'{at}.handSize', hand, text)
 
 
-def _shares(obj: Obj, _now: datetime) -> str:
-    for field in ('limited', 'exempt'):
-        found = get_path(obj, f'spec.{field}.nominalConcurrencyShares')
-        if found is not None:
-            return str(found)
-    return NONE
+def _limit(name: str, field: str, description: str) -> Col:
+    def cell(obj: Obj, _now: datetime) -> int | str:
+        found = get_path(obj, f'spec.limited.{field}')
+        return NONE if found is None else int(found)
 
-
-def _queuing(field: str) -> Cell:
-    return text(f'spec.limited.limitResponse.queuing.{field}', NONE)
+    return Col(name, cell, description=description)
 
 
 KIND = Kind(
@@ -108,10 +104,10 @@ KIND = Kind(
     subresources=(Status(),),
     columns=(
         Col('Type', text('spec.type'), description='Exempt or Limited.'),
-        Col('NominalConcurrencyShares', _shares, description='Its share of the requests in flight.'),
-        Col('Queues', _queuing('queues'), description='Number of queues.'),
-        Col('HandSize', _queuing('handSize'), description='Queues dealt to a flow.'),
-        Col('QueueLengthLimit', _queuing('queueLengthLimit'), description='Requests a queue holds.'),
+        _limit('NominalConcurrencyShares', 'nominalConcurrencyShares', 'Its share of the requests in flight.'),
+        _limit('Queues', 'limitResponse.queuing.queues', 'Number of queues.'),
+        _limit('HandSize', 'limitResponse.queuing.handSize', 'Queues dealt to a flow.'),
+        _limit('QueueLengthLimit', 'limitResponse.queuing.queueLengthLimit', 'Requests a queue holds.'),
         AGE,
     ),
 )

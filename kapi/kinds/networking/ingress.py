@@ -7,7 +7,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from kapi.kinds.base import BuiltinStrategy
-from kapi.kinds.printing import AGE, NONE, text
+from kapi.kinds.printing import AGE, NONE, balancer_addresses, text
 from kapi.kinds.rules import complaints, dns_name, invalid, one_of, required
 from kapi.registry.kind import Col, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
@@ -68,14 +68,15 @@ def _backend(at: str, backend: Obj) -> Iterator[Invalid]:
 
 
 def _hosts(obj: Obj, _now: datetime) -> str:
-    hosts = [r['host'] for r in get_path(obj, 'spec.rules') or () if r.get('host')]
-    more = f' + {len(hosts) - SHOWN_MAX} more...' if len(hosts) > SHOWN_MAX else ''
-    return ','.join(hosts[:SHOWN_MAX]) + more or '*'
+    rules = get_path(obj, 'spec.rules') or ()
+    hosts = [r['host'] for r in rules if r.get('host')]
+    last_shown = [i for i, r in enumerate(rules) if r.get('host')][SHOWN_MAX - 1 : SHOWN_MAX]
+    more = last_shown and last_shown[0] < len(rules) - 1
+    return ','.join(hosts[:SHOWN_MAX]) + (f' + {len(rules) - SHOWN_MAX} more...' if more else '') or '*'
 
 
 def _address(obj: Obj, _now: datetime) -> str:
-    found = get_path(obj, 'status.loadBalancer.ingress') or ()
-    return ','.join(dict.fromkeys(str(i.get('ip') or i.get('hostname')) for i in found))
+    return ','.join(balancer_addresses(obj))
 
 
 def _ports(obj: Obj, _now: datetime) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from kapi.kinds.base import PlainStrategy, put_defaults, spec_of
-from kapi.kinds.printing import AGE, UNSET, flag
+from kapi.kinds.printing import AGE, NONE, UNSET, flag
 from kapi.registry.kind import Col, Kind, Obj
 from kcore.meta.gvk import Resource
 from kcore.meta.objects import get_path
@@ -30,7 +30,7 @@ def _tokens(obj: Obj, _now: datetime) -> str:
 
 
 def _modes(obj: Obj, _now: datetime) -> str:
-    return ','.join(get_path(obj, 'spec.volumeLifecycleModes') or ())
+    return ','.join(get_path(obj, 'spec.volumeLifecycleModes') or ()) or NONE
 
 
 KIND = Kind(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kapi.kinds.base import PlainStrategy
-from kapi.kinds.printing import text
 from kapi.kinds.rules import immutable, required
-from kapi.registry.kind import Col, Kind, Obj
+from kapi.registry.kind import Kind, Obj
 from kapi.registry.strategy import Invalid
 from kcore.meta.gvk import Resource
 
@@ -23,8 +22,4 @@ class CSIStorageCapacityStrategy(PlainStrategy):
 KIND = Kind(
     resource=Resource('storage.k8s.io', 'v1', 'csistoragecapacities', 'CSIStorageCapacity'),
     strategy=CSIStorageCapacityStrategy(),
-    columns=(
-        Col('StorageClassName', text('storageClassName'), description='Class it is about.'),
-        Col('Capacity', text('capacity'), description='How much there is.'),
-    ),
 )

@@ -43,9 +43,9 @@ KIND = Kind(
     columns=(
         Col('Name', _name, format='name', description='Name of the class, and whether it is the default.'),
         Col('Provisioner', text('provisioner'), description='Who makes the volumes.'),
-        Col('ReclaimPolicy', text('reclaimPolicy'), description='What happens when one is released.'),
-        Col('VolumeBindingMode', text('volumeBindingMode'), description='When claims are bound.'),
-        Col('AllowVolumeExpansion', flag('allowVolumeExpansion'), 'boolean', description='Whether volumes may grow.'),
+        Col('ReclaimPolicy', text('reclaimPolicy', 'Delete'), description='What happens when one is released.'),
+        Col('VolumeBindingMode', text('volumeBindingMode', 'Immediate'), description='When claims are bound.'),
+        Col('AllowVolumeExpansion', flag('allowVolumeExpansion'), description='Whether volumes may grow.'),
         AGE,
     ),
 )

@@ -30,7 +30,7 @@ KIND = Kind(
     strategy=VolumeAttachmentStrategy(),
     subresources=(Status(),),
     columns=(
-        Col('Attacher', text('spec.attacher'), description='Driver that attaches it.'),
+        Col('Attacher', text('spec.attacher'), format='name', description='Driver that attaches it.'),
         Col('PV', text('spec.source.persistentVolumeName'), description='The volume.'),
         Col('Node', text('spec.nodeName'), description='The node.'),
         Col('Attached', flag('status.attached'), 'boolean', description='Whether it is there.'),

@@ -107,6 +107,14 @@ async def test_a_table_has_a_cell_for_every_column(api: Any) -> None:
     assert (await api.get(f'{CM}?includeObject=What', headers=TABLE)).status == 400
 
 
+async def test_a_table_of_flow_schemas_has_the_first_to_match_first(api: Any) -> None:
+    path = '/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas'
+    rows = [r['cells'] for r in (await api.get(path, headers=TABLE)).json['rows']]
+    ranks = [(r[2], r[0]) for r in rows]
+    assert ranks == sorted(ranks)
+    assert ranks != sorted(ranks, key=lambda rank: rank[1])
+
+
 async def test_metadata_only_and_what_nobody_serves(api: Any) -> None:
     await fill(api, 'a')
     partial = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1'
