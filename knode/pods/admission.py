@@ -47,12 +47,15 @@ class Shortage:
         return self.requested + self.used - self.capacity
 
     @property
-    def verdict(self) -> Verdict:
-        text = (
+    def text(self) -> str:
+        return (
             f"Node didn't have enough resource: {self.name}, requested: {self.requested}, used: {self.used}, "
             f'capacity: {self.capacity}'
         )
-        return Verdict(f'OutOf{self.name}', PREFIX + text)
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(f'OutOf{self.name}', PREFIX + self.text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ FILE = 'pod.json'
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     pod: Mapping[str, Any]
-    """The API object as last seen."""
+    """The API object as last seen, with the resources that the node has granted."""
     address: str = ''
     start_time: str = ''
     handle: Handle | None = None

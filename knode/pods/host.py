@@ -67,6 +67,8 @@ class Host:
     """The Node object, which people add labels and taints to; None while it is not known."""
     refusal: Callable[[Obj], Verdict | None] = lambda pod: None
     """Why the node in its present condition does not take a pod."""
+    freed: Callable[[], None] = lambda: None
+    """Called when a pod has ended, so that what it held can be given to another."""
     kubelet_port: int = 0
     probe_metrics: ProbeMetrics = field(default_factory=ProbeMetrics)
     sync_frequency_s: float = 60.0

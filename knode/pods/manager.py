@@ -24,6 +24,7 @@ from knode.pods.admission import PREEMPTED, PREFIX, Judgement, judge, no_room, v
 from knode.pods.checkpoint import Checkpoint
 from knode.pods.host import Host
 from knode.pods.model import Obj, Verdict
+from knode.pods.resize import objection
 from knode.pods.resources import priority
 from knode.pods.statuses import Statuses
 from knode.pods.worker import PodWorker
@@ -47,6 +48,7 @@ class PodManager:
         self.closing = False
         """The node shuts down: what is bound to it now is refused."""
         self._group: asyncio.TaskGroup | None = None
+        host.freed = self._resize_others
         self._adopted = asyncio.Event()
         self._old: list[PodWorker] = []
         self._gone = 0
@@ -133,6 +135,7 @@ class PodManager:
         known = self.workers.get(new_uid)
         if known is not None:
             known.update(new)
+            self._resize(known)
         elif is_pod_finished(new) or (new['metadata'].get('deletionTimestamp') and not new['spec'].get('nodeName')):
             if new['metadata'].get('deletionTimestamp'):
                 self._statuses.finish_unknown(new)
@@ -166,6 +169,23 @@ class PodManager:
             return Judgement(verdict)
         others = [w.pod for w in self.workers.values() if w.holds_resources]
         return judge(pod, others, self._host.allocatable, self._host.node())
+
+    def _resize(self, worker: PodWorker) -> None:
+        """Grant what the pod wants, or say why not."""
+        if not worker.resizing:
+            return
+        others = [w.pod for w in self.workers.values() if w is not worker and w.holds_resources]
+        pending = objection(worker.wanted, others, self._host.allocatable, self._host.node())
+        if pending is not None:
+            worker.put_off(pending)
+        else:
+            worker.grant()
+            self._resize_others()
+
+    def _resize_others(self) -> None:
+        """Something has become free: grant what had to wait for it."""
+        for worker in [w for w in self.workers.values() if w.pending is not None]:
+            self._resize(worker)
 
     def _take(self, pod: Obj, verdict: Verdict | None) -> None:
         worker = self._begin(Checkpoint(pod=pod))
@@ -209,6 +229,7 @@ class PodManager:
                 self._mirrors.drop(worker.pod)
                 if worker.gone:
                     self._follow_static()
+            self._resize_others()
             self._gone += 1
             if self._gone % COLLECT_AFTER == 0:
                 gc.collect()

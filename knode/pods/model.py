@@ -49,6 +49,14 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """Why a pod goes on with the resources that it has, although others are wanted."""
+
+    reason: Literal['Deferred', 'Infeasible']
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checks:
     """What the probes found of one running container."""
 
@@ -63,6 +71,7 @@ class View:
     """All that a decision may depend on."""
 
     pod: Obj
+    """As the API has it, with the resources that the node has granted."""
     records: Mapping[str, Sequence[Record]]
     """By container name, oldest attempt first."""
     now: float
@@ -77,6 +86,10 @@ class View:
     """By container id; a missing one has no probes."""
     hooked: frozenset[str] = frozenset()
     """Ids of containers whose postStart hook is under way."""
+    pending: Pending | None = None
+    """Of a resize that was not granted."""
+    resize_error: str = ''
+    """Why a resize that was granted could not be carried out."""
 
     @property
     def spec(self) -> Obj:

@@ -146,14 +146,17 @@ def _needs_init(view: View) -> bool:
 def _consider(view: View, container: Obj, kind: Kind, starts: list[Action], wakes: list[float]) -> None:
     name = container['name']
     r = view.latest(name)
-    due = resume_at(r) if r is not None else 0.0
+    if r is not None and resized(container, r):  # what it failed for may have been just that
+        due, backoff_s = 0.0, next_backoff(None)
+    else:
+        due, backoff_s = resume_at(r) if r is not None else 0.0, next_backoff(r)
     wait = view.waits.get(name)
     if wait is not None:
         due = max(due, wait.retry_at)
     if due > view.now:
         wakes.append(due)
         return
-    starts.append(Start(container, kind, r.attempt + 1 if r is not None else 0, next_backoff(r)))
+    starts.append(Start(container, kind, r.attempt + 1 if r is not None else 0, backoff_s))
 
 
 def _unwell(view: View) -> list[Action]:
@@ -171,14 +174,14 @@ def _unwell(view: View) -> list[Action]:
         elif r.meta.get('image', c['image']) != c['image']:
             text = f'Container {r.name} definition changed, will be restarted'
             stops.append(Stop(r, grace, text, replaces=True))
-        elif (changed := _resized(c, r)) and changed & _needs_restart(c):
+        elif (changed := resized(c, r)) and changed & _needs_restart(c):
             stops.append(Stop(r, grace, f'Container {r.name} resize requires restart', replaces=True))
         elif changed:
             stops.append(Resize(r, c))
     return stops
 
 
-def _resized(c: Obj, r: Record) -> set[str]:
+def resized(c: Obj, r: Record) -> set[str]:
     """Names of the resources of which the container has something else than it should have now."""
     given, wanted = r.meta.get('resources'), c.get('resources') or {}
     if given is None or given == wanted:

@@ -10,11 +10,12 @@ from typing import Any
 from kcore.meta.times import format_time
 from knode.pods.model import Kind, Obj, View, containers_of
 from knode.pods.phase import phase
-from knode.pods.plan import restarts, resume_at
+from knode.pods.plan import resized, restarts, resume_at
 from knode.pods.resources import qos_class
 from knode.runtime.driver import NS, Record
 
 RUNTIME = 'process'
+TERMINAL = frozenset({'Succeeded', 'Failed'})
 
 
 NOT_FOUND = {
@@ -200,8 +201,11 @@ OWN_CONDITIONS = (
     'ContainersReady',
     'PodScheduled',
     'DisruptionTarget',
+    'PodResizePending',
+    'PodResizeInProgress',
 )
 """What we said last counts, not the API's copy, which lags: two versions would answer each other for ever."""
+RESIZES = frozenset({'PodResizePending', 'PodResizeInProgress'})
 
 
 def _conditions(
@@ -220,6 +224,7 @@ def _conditions(
     if view.verdict is not None and view.verdict.disruption:
         text = view.verdict.disruption_message or view.verdict.message
         found['DisruptionTarget'] = (True, view.verdict.disruption, text)
+    found |= _resizes(view)
     result = []
     for kind, (good, reason, message) in found.items():
         value = 'True' if good else 'False'
@@ -232,7 +237,27 @@ def _conditions(
         if message:
             condition['message'] = message
         result.append(condition)
-    return result + list(previous.values())
+    return result + [c for kind, c in previous.items() if kind not in RESIZES]
+
+
+def _resizes(view: View) -> dict[str, tuple[bool, str, str]]:
+    """They are there while they hold, and otherwise not at all."""
+    found: dict[str, tuple[bool, str, str]] = {}
+    if view.pending is not None:
+        found['PodResizePending'] = (True, view.pending.reason, view.pending.message)
+    under_way = (
+        resized(c, r) for c, k in containers_of(view.spec)
+        if k != 'ephemeral' and (r := view.latest(c['name'])) is not None and r.running
+    )  # fmt: skip
+    if any(under_way):
+        found['PodResizeInProgress'] = (True, 'Error' if view.resize_error else '', view.resize_error)
+    return found
+
+
+def obsolete(pod: Obj, now: Obj) -> list[str]:
+    """Types of conditions that the API's pod has and that do not hold any more."""
+    present = {c['type'] for c in (pod.get('status') or {}).get('conditions') or () if c['type'] in RESIZES}
+    return sorted(present - {c['type'] for c in now.get('conditions') or ()}) if present else []
 
 
 def _initialized(view: View, now_phase: str, inits: list[dict[str, Any]]) -> tuple[bool, str, str]:

@@ -20,6 +20,7 @@ from kcore.env import Env
 from kcore.meta.gvk import PODS
 from kcore.tasks import start_restarting
 from knode.pods.model import Obj
+from knode.pods.status import obsolete
 
 log = structlog.get_logger('knode.statuses')
 
@@ -82,7 +83,7 @@ class Statuses:
         meta = item.pod['metadata']
         try:
             if item.status:
-                patch = {'metadata': {'uid': uid}, 'status': item.status}
+                patch = {'metadata': {'uid': uid}, 'status': _without(item.status, obsolete(item.pod, item.status))}
                 await self._client.patch(
                     PODS, meta['name'], patch, meta['namespace'], kind='strategic', subresource='status'
                 )
@@ -103,3 +104,10 @@ class Statuses:
         while any(uid in self._pending for uid in uids):
             self._progress.clear()
             await self._progress.wait()
+
+
+def _without(status: Mapping[str, Any], kinds: Collection[str]) -> Mapping[str, Any]:
+    """The status as a strategic merge patch that also takes conditions of these types away."""
+    if not kinds:
+        return status
+    return {**status, 'conditions': [*status['conditions'], *({'$patch': 'delete', 'type': k} for k in kinds)]}

@@ -40,6 +40,7 @@ from knode.pods.model import (
     Decision,
     Obj,
     OpenSandbox,
+    Pending,
     Resize,
     Start,
     Stop,
@@ -50,9 +51,10 @@ from knode.pods.model import (
 )
 from knode.pods.plan import decide
 from knode.pods.pulls import Pulls
+from knode.pods.resize import held, is_resized
 from knode.pods.resources import limits_of
 from knode.pods.security import announcements, merged
-from knode.pods.status import Place, status
+from knode.pods.status import TERMINAL, Place, obsolete, status
 from knode.probes.manager import Prober
 from knode.runtime.driver import Record, Sandbox
 from knode.static.manifest import is_static
@@ -69,6 +71,11 @@ class PodWorker:
         self._host, self._env = host, host.env
         self.checkpoint = checkpoint
         self.uid = checkpoint.uid
+        self.wanted = checkpoint.pod
+        """As the API has it: what it asks for may be more than the node has granted."""
+        self.pending: Pending | None = None
+        """Why not."""
+        self._resize_error = ''
         self.removed = self.gone = False
         """The API does not know the pod any more."""
         self.retired = is_static(checkpoint.pod) and deleting(checkpoint.pod)
@@ -101,8 +108,34 @@ class PodWorker:
     def update(self, pod: Obj) -> None:
         if any(pod['metadata'].get(k) != self.pod['metadata'].get(k) for k in ('labels', 'annotations')):
             self.volumes.stale.set()
+        self.wanted = pod
+        self._take(held(pod, self.pod))
+        if not self.resizing:
+            self.pending = None
+
+    def _take(self, pod: Obj) -> None:
+        # Before there is a sandbox nothing is kept: a shim in a directory without a checkpoint is a stranger's.
+        self._unsaved |= self.checkpoint.handle is not None and pod['spec'] != self.pod['spec']
         self.checkpoint = renewed(self.checkpoint, pod=pod)
         self.wake()
+
+    @property
+    def resizing(self) -> bool:
+        """It wants other resources than it was granted, and is to go on."""
+        return is_resized(self.wanted, self.pod) and self.holds_resources and not self.ending
+
+    def grant(self) -> None:
+        """It is to have the resources that it wants."""
+        self.pending = None
+        self._resize_error = ''
+        self._take(self.wanted)
+
+    def put_off(self, pending: Pending) -> None:
+        """It is to go on with what it has."""
+        if pending != self.pending:
+            self.pending = pending
+            log.info('resize not granted', object=self.key, reason=pending.reason, why=pending.message)
+            self.wake()
 
     def remove(self) -> None:
         """The pod is gone from the API: forced deletion, or deleted while the agent was away."""
@@ -162,7 +195,7 @@ class PodWorker:
     @property
     def ended(self) -> bool:
         """The API is being told that the pod has failed or succeeded."""
-        return (self._told or {}).get('phase') in {'Succeeded', 'Failed'}
+        return (self._told or {}).get('phase') in TERMINAL
 
     @property
     def status(self) -> Mapping[str, Any]:
@@ -304,6 +337,7 @@ class PodWorker:
         return View(
             self.pod, records, self._now(), self.sandbox(), self._grace(), self.checkpoint.verdict,
             dict(self._waits), self.prober.checks() | self.lifecycle.checks(), self.lifecycle.hooked(),
+            self.pending, self._resize_error,
         )  # fmt: skip
 
     def _grace(self) -> float | None:
@@ -363,7 +397,12 @@ class PodWorker:
     async def _resize(self, action: Resize) -> None:
         handle, c = self.checkpoint.handle, action.container
         if handle is not None:
-            await self.driver.resize(handle, action.record.id, limits_of(self.pod, c, self._host.pod_pids))
+            try:
+                await self.driver.resize(handle, action.record.id, limits_of(self.pod, c, self._host.pod_pids))
+            except (ShimError, OSError) as e:
+                self._resize_error = str(e)
+                raise
+            self._resize_error = ''
             await self._annotate(action.record, {'resources': c.get('resources') or {}})
 
     async def _annotate(self, record: Record, meta: Mapping[str, Any]) -> None:
@@ -461,9 +500,12 @@ class PodWorker:
         now = status(view, place)
         self._announce_backoff(now)
         finished = done and not self.removed
-        if now != self._told or finished:
+        if now != self._told or finished or obsolete(self.pod, now):
+            freed = now['phase'] in TERMINAL and not self.ended
             self._told = now
             self._host.statuses.push(self.pod, now, finished=finished)
+            if freed:
+                self._host.freed()
         self.published.set()
 
     def _announce_backoff(self, now: Mapping[str, Any]) -> None:
