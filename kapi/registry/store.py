@@ -271,6 +271,8 @@ class Registry:
                 metadata.bump_generation(new, old)
             strategy.observe(new)
             broken += strategy.validate(new, old)
+        else:
+            broken += strategy.validate_part(write.subresource, new, old)
         self._refuse(kind, new, broken)
         if not write.admitted:
             await self.admission.validate(attributes)

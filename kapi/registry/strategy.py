@@ -74,6 +74,10 @@ class Strategy:
     def validate_status(self, new: Obj, old: Obj) -> Iterator[Invalid]:
         yield from ()
 
+    def validate_part(self, subresource: str, new: Obj, old: Obj) -> Iterator[Invalid]:
+        """As `validate`, for a write through a subresource that may change only a part of the object."""
+        yield from ()
+
     def warnings(self, new: Obj, old: Obj | None) -> Iterator[str]:
         """Texts for `Warning:` headers."""
         yield from ()

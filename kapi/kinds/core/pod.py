@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from kapi.kinds.base import BuiltinStrategy
 from kapi.kinds.core.pod_columns import POD_COLUMNS, row_conditions
 from kapi.kinds.core.pod_defaults import GRACE_PERIOD_S, containers_of, default_pod
-from kapi.kinds.core.pod_rules import pod_spec, pod_update
+from kapi.kinds.core.pod_qos import qos_class
+from kapi.kinds.core.pod_resize import pod_resize
+from kapi.kinds.core.pod_rules import pod_ephemeral, pod_spec, pod_update
 from kapi.kinds.printing import boolean
 from kapi.registry.kind import READ_WRITE, Connect, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
 from kcore.meta import gvk
 from kcore.meta.objects import get_path, is_pod_finished
-from kcore.meta.quantity import QuantityError, parse
 
 ANY_VERB = ('create', 'delete', 'get', 'patch', 'update')
-COMPUTE = ('cpu', 'memory')
-
-
-def qos_class(pod: Obj) -> str:
-    """Guaranteed: limits = requests for cpu and memory everywhere; BestEffort: none anywhere; else Burstable."""
-    spec = pod.get('spec') or {}
-    guaranteed, best_effort = True, True
-    for container in (*(spec.get('containers') or ()), *(spec.get('initContainers') or ())):
-        resources = container.get('resources') or {}
-        limits, requests = resources.get('limits') or {}, resources.get('requests') or {}
-        if any(_positive(amounts.get(name)) for amounts in (limits, requests) for name in COMPUTE):
-            best_effort = False
-        if not all(_positive(limits.get(name)) and _equal(limits.get(name), requests.get(name)) for name in COMPUTE):
-            guaranteed = False
-    return 'BestEffort' if best_effort else 'Guaranteed' if guaranteed else 'Burstable'
-
-
-def _positive(amount: Any) -> bool:
-    try:
-        return amount is not None and parse(amount) > 0
-    except QuantityError:
-        return False
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return b is None or parse(a) == parse(b)
 
 
 class PodStrategy(BuiltinStrategy):
@@ -78,6 +52,12 @@ class PodStrategy(BuiltinStrategy):
         yield from pod_spec('spec', new.get('spec') or {})
         if old is not None:
             yield from pod_update(new, old)
+
+    def validate_part(self, subresource: str, new: Obj, old: Obj) -> Iterator[Invalid]:
+        if subresource == 'resize':
+            yield from pod_resize(new, old)
+        elif subresource == 'ephemeralcontainers':
+            yield from pod_ephemeral(new, old)
 
     def validate_status(self, new: Obj, old: Obj) -> Iterator[Invalid]:
         nominated = get_path(new, 'spec.nodeName')

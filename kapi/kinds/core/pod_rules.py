@@ -123,6 +123,21 @@ def _containers(at: str, spec: Obj, volumes: dict[Any, Obj]) -> Iterator[Invalid
         seen.add(name)
 
 
+def pod_ephemeral(new: Obj, old: Obj) -> Iterator[Invalid]:
+    """What `pods/ephemeralcontainers` may do: add some."""
+    if 'kubernetes.io/config.mirror' in (old['metadata'].get('annotations') or {}):
+        yield forbidden('', 'static pods do not support ephemeral containers')
+        return
+    spec = new.get('spec') or {}
+    yield from pod_spec('spec', spec)
+    now = {c.get('name'): c for c in spec.get('ephemeralContainers') or ()}
+    for was in (old.get('spec') or {}).get('ephemeralContainers') or ():
+        if (name := was['name']) not in now:
+            yield forbidden('spec.ephemeralContainers', f'existing ephemeral containers "{name}" may not be removed')
+        elif now[name] != was:
+            yield forbidden('spec.ephemeralContainers', f'existing ephemeral containers "{name}" may not be changed')
+
+
 _NOT_EPHEMERAL = ('ports', 'livenessProbe', 'readinessProbe', 'startupProbe', 'lifecycle', 'resizePolicy')
 
 

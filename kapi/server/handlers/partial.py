@@ -22,26 +22,24 @@ Take = Callable[[Obj, Obj], None]
 
 
 def _take_ephemeral(wanted: Obj, pod: Obj) -> None:
-    given = wanted.get('spec', {}).get('ephemeralContainers') or []
-    present = {c['name'] for c in pod['spec'].get('ephemeralContainers') or ()}
-    for container in given:
-        if container.get('name') not in present:
-            container.setdefault('imagePullPolicy', 'IfNotPresent')
-            container.setdefault('terminationMessagePath', '/dev/termination-log')
-            container.setdefault('terminationMessagePolicy', 'File')
-            container.setdefault('resources', {})
-            pod['spec'].setdefault('ephemeralContainers', []).append(container)
+    given = wanted['spec'].get('ephemeralContainers') or []
+    if given or 'ephemeralContainers' in pod['spec']:
+        pod['spec']['ephemeralContainers'] = given
 
 
 def _take_resources(wanted: Obj, pod: Obj) -> None:
-    asked = {c['name']: c for c in wanted.get('spec', {}).get('containers') or ()}
-    for container in pod['spec']['containers']:
-        found = asked.get(container['name'])
-        if found is None:
+    """Names and number come along, so that the pod's rules can refuse other ones."""
+    for field in ('containers', 'initContainers'):
+        present, asked = pod['spec'].get(field) or [], wanted['spec'].get(field) or []
+        if len(present) != len(asked):
+            pod['spec'][field] = asked
             continue
-        for field in ('resources', 'resizePolicy'):
-            if field in found:
-                container[field] = found[field]
+        for container, other in zip(present, asked, strict=True):
+            container['name'] = other.get('name')
+            for part in ('resources', 'resizePolicy'):
+                container.pop(part, None)
+                if part in other:
+                    container[part] = other[part]
 
 
 async def ephemeral_containers(ctx: Context, kind: Kind) -> Reply:
@@ -63,6 +61,7 @@ async def _write_part(ctx: Context, kind: Kind, take: Take) -> Reply:
         wanted = await wanted_from(old)
         if wanted['metadata'].get('resourceVersion'):
             metadata.check_precondition(kind, ctx.info.name, wanted, old)
+        wanted.setdefault('spec', {})
         take(wanted, old)
         old['metadata']['generation'] = int(old['metadata'].get('generation') or 0) + 1
         return old

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kapi.kinds.core.pod import KIND, qos_class
+from kapi.kinds.core.pod import KIND
 from kapi.kinds.core.pod_defaults import pull_policy
+from kapi.kinds.core.pod_qos import qos_class
 
 NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
 STRATEGY = KIND.strategy
@@ -300,3 +301,105 @@ def test_grace_is_for_pods_that_run_somewhere(node, phase, requested, grace):
     obj = pod(**({'nodeName': node} if node else {}))
     obj['status'] = {'phase': phase}
     assert STRATEGY.grace_period_s(obj, requested) == grace
+
+
+def sized(cpu='100m', memory='64Mi', name='c', **more):
+    """A container with requests, twice as high limits, and what else is given."""
+    limits = {'cpu': '1', 'memory': '128Mi', **more.pop('limits', {})}
+    return {
+        'name': name, 'image': 'i',
+        'resources': {'requests': {'cpu': cpu, 'memory': memory}, 'limits': limits}, **more,
+    }  # fmt: skip
+
+
+RESTARTS = {'resizePolicy': [{'resourceName': 'memory', 'restartPolicy': 'RestartContainer'}]}
+PLAIN = 'spec.containers[0].resources'
+TO_COMPUTE = ('spec', 'Forbidden: only cpu and memory resources are mutable')
+
+
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [
+        (pod(sized('200m', '96Mi')), set()),
+        (pod(sized(limits={'memory': '256Mi'})), set()),
+        (
+            pod(sized(limits={'memory': '96Mi'})),
+            {(f'{PLAIN}.limits[memory]',
+              'Forbidden: memory limits cannot be decreased unless resizePolicy is RestartContainer')},
+        ),
+        (
+            pod(sized('1', '128Mi')),
+            {('spec', 'Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing')},
+        ),
+        (
+            pod({**sized(), 'resources': {'requests': {'cpu': '1', 'memory': '1Mi'}, 'limits': {'cpu': '1'}}}),
+            {(f'{PLAIN}.limits', 'Forbidden: resource limits cannot be removed')},
+        ),
+        (
+            pod(sized('2')),
+            {(f'{PLAIN}.requests', 'Invalid value: "2": must be less than or equal to cpu limit of 1')},
+        ),
+        (pod(sized(limits={'ephemeral-storage': '1Gi'})), {TO_COMPUTE}),
+        (pod(sized(**RESTARTS)), {TO_COMPUTE}),
+        (
+            pod(sized(name='other')),
+            {('spec.containers[0].name', 'Forbidden: containers may not be renamed or reordered on resize')},
+        ),
+        (
+            pod(sized(), sized(name='d')),
+            {('spec.containers', 'Forbidden: containers may not be added or removed on resize')},
+        ),
+    ],
+)  # fmt: skip
+def test_a_resize_changes_cpu_and_memory_within_the_class_of_service(change, found):
+    old = pod(sized())
+    assert {(i.field, i.message) for i in STRATEGY.validate_part('resize', change, old)} == found
+
+
+def test_a_resize_cannot_take_a_request_away():
+    old, new = (
+        pod({**sized(), 'resources': {'requests': wants}}) for wants in ({'cpu': '1', 'memory': '1Mi'}, {'cpu': '1'})
+    )
+    [refusal] = STRATEGY.validate_part('resize', new, old)
+    assert (refusal.field, refusal.message) == (f'{PLAIN}.requests', 'Forbidden: resource requests cannot be removed')
+
+
+def test_memory_can_be_taken_from_a_container_that_is_restarted_for_it():
+    old, new = pod(sized(**RESTARTS)), pod(sized(limits={'memory': '96Mi'}, **RESTARTS))
+    assert not list(STRATEGY.validate_part('resize', new, old))
+
+
+def test_sidecars_are_resized_and_other_init_containers_are_not():
+    def with_init(cpu, **more):
+        return pod(sized(), initContainers=[sized(cpu, name='i', **more)])
+
+    sidecar = {'restartPolicy': 'Always'}
+    assert not list(STRATEGY.validate_part('resize', with_init('200m', **sidecar), with_init('100m', **sidecar)))
+    [refusal] = STRATEGY.validate_part('resize', with_init('200m'), with_init('100m'))
+    assert refusal.message == 'Forbidden: resources for non-sidecar init containers are immutable'
+
+
+def test_static_pods_are_neither_resized_nor_debugged():
+    mirror = pod(sized())
+    mirror['metadata']['annotations'] = {'kubernetes.io/config.mirror': 'x'}
+    for part, message in (
+        ('resize', 'Forbidden: static pods cannot be resized'),
+        ('ephemeralcontainers', 'Forbidden: static pods do not support ephemeral containers'),
+    ):
+        [refusal] = STRATEGY.validate_part(part, mirror, mirror)
+        assert refusal.message == message
+
+
+def test_ephemeral_containers_are_added_and_stay_as_they_are():
+    def debugged(*names, image='i'):
+        return pod(ephemeralContainers=[{'name': n, 'image': image} for n in names])
+
+    def refused(new, old):
+        return {i.message for i in STRATEGY.validate_part('ephemeralcontainers', new, old)}
+
+    assert not refused(debugged('d', 'e'), debugged('d'))
+    assert refused(debugged('e'), debugged('d')) == {'Forbidden: existing ephemeral containers "d" may not be removed'}
+    changed = refused(debugged('d', image='other'), debugged('d'))
+    assert changed == {'Forbidden: existing ephemeral containers "d" may not be changed'}
+    assert refused(debugged('c'), pod()) == {'Duplicate value: "c"'}
+    assert refused(debugged('d', image=''), pod()) == {'Required value'}
