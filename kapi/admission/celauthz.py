@@ -60,7 +60,7 @@ class Decisions:
     @property
     def value(self) -> Obj:
         """The variable."""
-        a, r = self._a, self._a.kind.resource
+        a, r = self._a, self._a.asked.resource
         own = {
             'group': r.group, 'resource': r.plural, 'subresource': a.subresource, 'namespace': a.namespace,
             'name': a.name,

@@ -36,6 +36,8 @@ class Attributes:
     subresource: str = ''
     shown: Resource | None = None
     """Group, version and kind of the request's own body where it is none of `kind`'s: a Scale, an Eviction."""
+    requested: Kind | None = None
+    """As which the client wrote, where `kind` is another version of that."""
     dry_run: bool = False
     options: Obj = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -57,6 +59,11 @@ class Attributes:
     def body(self) -> Resource:
         """What `obj` is."""
         return self.shown or self.kind.resource
+
+    @property
+    def asked(self) -> Kind:
+        """The kind of the URL."""
+        return self.requested or self.kind
 
     def is_for(self, group: str, plural: str, subresource: str = '') -> bool:
         r = self.kind.resource

@@ -5,14 +5,18 @@ Source: apiserver pkg/admission/plugin/webhook/{predicates,rules}.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kapi.admission.chain import Attributes
+from kapi.registry.kind import Kind
 from kapi.storage.cache import Cache
+from kcore.meta.gvk import Resource
 from kcore.meta.selectors import SelectorError, from_label_selector
 
 Obj = dict[str, Any]
+Equivalents = Callable[[Kind], Sequence[Kind]]
+"""All kinds that show the same objects as one."""
 CONFIGURATION_GROUP = 'admissionregistration.k8s.io'
 CONFIGURATIONS = frozenset({
     'mutatingwebhookconfigurations', 'validatingwebhookconfigurations', 'validatingadmissionpolicies',
@@ -27,12 +31,10 @@ def exempt(a: Attributes) -> bool:
     return (r.group == CONFIGURATION_GROUP and r.plural in CONFIGURATIONS) or r.group in VIRTUAL
 
 
-def rule_matches(rule: Obj, a: Attributes, *, equivalent: bool) -> bool:
-    r = a.kind.resource
-    if not _has(rule.get('operations'), a.operation) or not _has(rule.get('apiGroups'), r.group):
+def _rule_matches(rule: Obj, a: Attributes, r: Resource) -> bool:
+    if not _has(rule.get('operations'), a.operation):
         return False
-    # Another version of the same resource is the same object; nothing else in the tree has equivalents.
-    if not equivalent and not _has(rule.get('apiVersions'), r.version):
+    if not _has(rule.get('apiGroups'), r.group) or not _has(rule.get('apiVersions'), r.version):
         return False
     scope = rule.get('scope') or '*'
     namespaced = r.namespaced and not a.is_for('', 'namespaces')
@@ -55,10 +57,21 @@ def _resource(pattern: str, plural: str, subresource: str) -> bool:
 
 
 class Selection:
-    """Matches against what the cache knows of namespaces."""
+    """Matches against what the cache knows of namespaces, and what is known of versions."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, equivalents: Equivalents) -> None:
         self._cache = cache
+        self._equivalents = equivalents
+
+    def chosen(self, rules: Iterable[Obj] | None, a: Attributes, policy: str | None) -> Kind | None:
+        """As which kind the rules want the write: as it came if one names that, else as the first that one names."""
+        rules = rules or ()
+        if any(_rule_matches(rule, a, a.asked.resource) for rule in rules):
+            return a.asked
+        if policy == 'Exact':
+            return None
+        others = self._equivalents(a.asked)
+        return next((kind for rule in rules for kind in others if _rule_matches(rule, a, kind.resource)), None)
 
     def namespace(self, name: str) -> Obj | None:
         entry = self._cache.peek(f'/registry/namespaces/{name}') if name else None
@@ -80,20 +93,23 @@ class Selection:
             labels = (found or {}).get('metadata', {}).get('labels')
         return from_label_selector(selector).matches(labels or {})
 
-    def constrained(self, a: Attributes, match: Mapping[str, Any] | None) -> bool:
-        """`matchConstraints` of a policy, `matchResources` of a binding; nothing said matches all."""
+    def constrained(self, a: Attributes, match: Mapping[str, Any] | None) -> Kind | None:
+        """As which kind `matchConstraints` of a policy or `matchResources` of a binding want it; None: not at all.
+
+        Nothing said matches all.
+        """
         if match is None:
-            return True
-        equivalent = match.get('matchPolicy', 'Equivalent') == 'Equivalent'
+            return a.asked
+        policy = match.get('matchPolicy')
         try:
             if not self.selected(a, match):
-                return False
+                return None
         except SelectorError:
-            return False
-        if any(rule_matches(r, a, equivalent=equivalent) for r in match.get('excludeResourceRules') or ()):
-            return False
+            return None
+        if self.chosen(match.get('excludeResourceRules'), a, policy):
+            return None
         rules = match.get('resourceRules')
-        return not rules or any(rule_matches(r, a, equivalent=equivalent) for r in rules)
+        return self.chosen(rules, a, policy) if rules else a.asked
 
 
 def _object(a: Attributes, selector: Obj | None) -> bool:
@@ -105,11 +121,18 @@ def _object(a: Attributes, selector: Obj | None) -> bool:
 
 def cel_request(a: Attributes) -> Obj:
     """The `request` variable of expressions, and the body of an AdmissionRequest but for the objects."""
-    r, body = a.kind.resource, a.body
-    kind = {'group': body.group, 'version': body.version, 'kind': body.kind}
-    resource = {'group': r.group, 'version': r.version, 'resource': r.plural}
+    r, asked = a.kind.resource, a.asked.resource
     return {
-        'kind': kind, 'resource': resource, 'subResource': a.subresource, 'requestKind': kind,
-        'requestResource': resource, 'requestSubResource': a.subresource, 'name': a.name, 'namespace': a.namespace,
-        'operation': a.operation, 'userInfo': a.user.info(), 'dryRun': a.dry_run, 'options': a.options or None,
+        'kind': _kind(a.body), 'resource': _resource_of(r), 'subResource': a.subresource,
+        'requestKind': _kind(a.shown or asked), 'requestResource': _resource_of(asked),
+        'requestSubResource': a.subresource, 'name': a.name, 'namespace': a.namespace, 'operation': a.operation,
+        'userInfo': a.user.info(), 'dryRun': a.dry_run, 'options': a.options or None,
     }  # fmt: skip
+
+
+def _kind(r: Resource) -> Obj:
+    return {'group': r.group, 'version': r.version, 'kind': r.kind}
+
+
+def _resource_of(r: Resource) -> Obj:
+    return {'group': r.group, 'version': r.version, 'resource': r.plural}

@@ -17,6 +17,7 @@ from kapi.admission.matching import CONFIGURATION_GROUP, Selection, cel_request
 from kapi.admission.plugins.owner_references import Find
 from kapi.errors import ApiError, Forbidden, InvalidObject
 from kapi.registry.catalog import key_prefix
+from kapi.registry.kind import Kind
 from kapi.storage.cache import Cache
 from kcore.meta.selectors import from_label_selector
 
@@ -32,6 +33,8 @@ class Bound:
     kind: str
     policy: Obj
     binding: Obj
+    wanted: Kind
+    """As which kind the policy wants to see the write."""
 
     @property
     def rules(self) -> Obj:
@@ -53,14 +56,14 @@ class Bound:
 class Policies:
     """The policies of one kind and their bindings, in the order of the bindings' names."""
 
-    def __init__(self, cache: Cache, expressions: Expressions, find: Find, kind: str) -> None:
+    def __init__(self, cache: Cache, expressions: Expressions, find: Find, kind: str, selection: Selection) -> None:
         self._cache = cache
         self._expressions = expressions
         self._find = find
         self._kind = kind
         stem = f'/registry/{CONFIGURATION_GROUP}/{kind.lower().removesuffix("policy")}'
         self._policies, self._bindings = f'{stem}policies/', f'{stem}policybindings/'
-        self._selection = Selection(cache)
+        self._selection = selection
 
     def bound(self, a: Attributes) -> Iterator[Bound]:
         for entry in self._cache.resource(self._bindings).select(self._bindings):
@@ -69,10 +72,9 @@ class Policies:
             if found is None:
                 continue
             constraints = (found.obj.get('spec') or {}).get('matchConstraints')
-            if self._selection.constrained(a, constraints) and self._selection.constrained(
-                a, spec.get('matchResources')
-            ):
-                yield Bound(self._kind, found.obj, entry.obj)
+            wanted = self._selection.constrained(a, constraints)
+            if wanted is not None and self._selection.constrained(a, spec.get('matchResources')) is not None:
+                yield Bound(self._kind, found.obj, entry.obj, wanted)
 
     def scopes(self, a: Attributes, bound: Bound, decisions: Decisions) -> Iterator[Scope]:
         """One for each set of parameters whose conditions hold. Raises CelError, Undecided."""
@@ -145,7 +147,7 @@ class Scope:
 
 
 def denial(a: Attributes, why: str, reason: str) -> ApiError:
-    refusal = Forbidden.on(a.kind.resource, a.name, why)
+    refusal = Forbidden.on(a.asked.resource, a.name, why)
     if reason == 'Forbidden':
         return refusal
     if reason == 'Invalid':

@@ -77,11 +77,15 @@ class VersionView:
 
     async def stored(self, obj: Obj) -> Obj:
         """What to store for an object of this version."""
-        if self._api_version == self._storage_version:
+        return await self.converted(obj, self._storage_version)
+
+    async def converted(self, obj: Obj, api_version: str) -> Obj:
+        """An object of this version in another one."""
+        if self._api_version == api_version:
             return obj
         version = obj['metadata'].get('resourceVersion')
-        converted = (await self._converter.convert([obj], self._storage_version))[0]
-        schema = self._schemas.get(self._storage_version)
+        converted = (await self._converter.convert([obj], api_version))[0]
+        schema = self._schemas.get(api_version)
         if schema is not None:
             schema.prune(converted)
         if version:

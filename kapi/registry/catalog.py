@@ -20,6 +20,8 @@ class Catalog:
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self._kinds: dict[tuple[str, str, str], Kind] = {}
+        self._stored: dict[str, dict[tuple[str, str], Kind]] = {}
+        """By where their objects live in the store, group and version."""
         self.generation = 0
         for kind in kinds:
             self.add(kind)
@@ -27,14 +29,21 @@ class Catalog:
     def add(self, kind: Kind) -> None:
         r = kind.resource
         self._kinds[r.group, r.version, r.plural] = kind
+        self._stored.setdefault(key_prefix(kind.storage or r), {})[r.group, r.version] = kind
         self.generation += 1
 
     def remove(self, resource: Resource) -> None:
-        self._kinds.pop((resource.group, resource.version, resource.plural), None)
+        kind = self._kinds.pop((resource.group, resource.version, resource.plural), None)
+        if kind is not None:
+            self._stored[key_prefix(kind.storage or kind.resource)].pop((resource.group, resource.version))
         self.generation += 1
 
     def find(self, group: str, version: str, plural: str) -> Kind | None:
         return self._kinds.get((group, version, plural))
+
+    def equivalents(self, kind: Kind) -> tuple[Kind, ...]:
+        """All kinds that show the objects of this one: other versions, and events in both their groups."""
+        return tuple(self._stored.get(key_prefix(kind.storage or kind.resource), {}).values())
 
     def by_kind(self, group: str, version: str, kind: str) -> Kind | None:
         return next(

@@ -23,5 +23,8 @@ class Conversion(Protocol):
     async def served(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries in this version. Raises InternalError."""
 
+    async def converted(self, obj: Obj, api_version: str) -> Obj:
+        """An object of this version in another one. Raises InternalError."""
+
     async def stored(self, obj: Obj) -> Obj:
         """An object of this version as it is to be stored. Raises InternalError."""

@@ -55,6 +55,8 @@ class Write:
     """Of managed fields: Update or Apply."""
     admitted: bool = False
     """The handler has let admission judge the request's own body (a Scale, an Eviction) instead of the object."""
+    asked: Kind | None = None
+    """The kind of the URL, where that is a view of the one that is written."""
     direct: bool = False
     """The handler itself decides what may change (binding, finalize): the kind's update rules do not apply."""
 
@@ -362,7 +364,7 @@ class Registry:
         return Attributes(
             operation, kind, namespace, name, obj, old, write.user,
             subresource=write.subresource, dry_run=write.options.dry_run, warnings=write.warnings,
-            annotations=write.annotations, options=admission_options(operation, write.options),
+            annotations=write.annotations, options=admission_options(operation, write.options), requested=write.asked,
         )  # fmt: skip
 
     @staticmethod

@@ -70,7 +70,7 @@ class ApiServer:
         self.webhooks = WebhookClient(self.cache, env)
         needs = plugins.Needs(
             self.cache, env, self.authz, self.rbac, self.tokens, self.catalog.by_kind, self.catalog.find,
-            lambda: env.disk.read(config.client_ca), self.webhooks,
+            self.catalog.equivalents, lambda: env.disk.read(config.client_ca), self.webhooks,
             lambda body, obj: self.schemas.conform(body, obj, 'Ignore')[0], self.schemas.node, config.admission_modules,
         )  # fmt: skip
         self.admission = plugins.chain(needs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kapi.admission.cel import Expressions
 from kapi.admission.chain import Chain
+from kapi.admission.matching import Equivalents, Selection
 from kapi.admission.plugins.certificates import CertificateRequests
 from kapi.admission.plugins.default_storage_class import DefaultStorageClass
 from kapi.admission.plugins.default_toleration_seconds import DefaultTolerationSeconds
@@ -50,6 +51,7 @@ class Needs:
     find_kind: Find
     find_resource: Callable[[str, str, str], Kind | None]
     """The kind of a group, version and plural."""
+    equivalents: Equivalents
     authority: Callable[[], bytes]
     """The client CA (PEM), which token Secrets carry as `ca.crt`."""
     webhooks: WebhookClient
@@ -64,6 +66,7 @@ class Needs:
 def chain(needs: Needs) -> Chain:
     cache = needs.cache
     authz, expressions = needs.authz, Expressions()
+    selection = Selection(cache, needs.equivalents)
     return Chain((
         NamespaceLifecycle(cache),
         LimitRanger(cache),
@@ -80,11 +83,16 @@ def chain(needs: Needs) -> Chain:
         RbacEscalation(authz, needs.rbac),
         OwnerReferences(authz, needs.find_kind),
         InProcess.load(needs.modules),
-        MutatingPolicies(cache, expressions, needs.find_kind, authz, conform=needs.conform, node=needs.node),
-        MutatingWebhooks(cache, needs.env, needs.webhooks, expressions, authz, conform=needs.conform),
-        ValidatingPolicies(
-            cache, expressions, needs.find_kind, authz, TypeChecking(needs.find_resource, needs.node)
+        MutatingPolicies(
+            cache, expressions, needs.find_kind, authz, conform=needs.conform, node=needs.node, selection=selection
         ),
-        ValidatingWebhooks(cache, needs.env, needs.webhooks, expressions, authz),
+        MutatingWebhooks(
+            cache, needs.env, needs.webhooks, expressions, authz, selection=selection, conform=needs.conform
+        ),
+        ValidatingPolicies(
+            cache, expressions, needs.find_kind, authz, selection=selection,
+            checking=TypeChecking(needs.find_resource, needs.node),
+        ),
+        ValidatingWebhooks(cache, needs.env, needs.webhooks, expressions, authz, selection=selection),
         ResourceQuota(cache, needs.env),
     ))  # fmt: skip

@@ -14,10 +14,11 @@ from kapi.admission.cel import CelError, Expressions
 from kapi.admission.celauthz import Decisions, Undecided
 from kapi.admission.celobjects import plain
 from kapi.admission.chain import Attributes, Operation
-from kapi.admission.matching import exempt
+from kapi.admission.matching import Selection, exempt
 from kapi.admission.plugins.owner_references import Find
 from kapi.admission.plugins.webhooks import Conform
 from kapi.admission.policies import Bound, Policies, Scope, denial
+from kapi.admission.versions import seen_as, take_over
 from kapi.authz.union import Union
 from kapi.errors import ApiError
 from kapi.storage.cache import Cache
@@ -39,10 +40,10 @@ class MutatingPolicies:
 
     def __init__(
         self, cache: Cache, expressions: Expressions, find: Find, authz: Union, *, conform: Conform,
-        node: Callable[[Resource], Node],
+        node: Callable[[Resource], Node], selection: Selection,
     ) -> None:  # fmt: skip
         self._authz = authz
-        self._policies = Policies(cache, expressions, find, self.name)
+        self._policies = Policies(cache, expressions, find, self.name, selection)
         self._conform = conform
         self._node = node
 
@@ -54,18 +55,25 @@ class MutatingPolicies:
         ran: list[Bound] = []
         decisions = Decisions(self._authz, a)
         for bound in self._policies.bound(a):
-            if await decisions.during(partial(self._run, a, bound, decisions)):
+            if await self._turn(a, bound, decisions):
                 again += [b for b in ran if b not in again]
             if bound.rules.get('reinvocationPolicy') == 'IfNeeded':
                 ran.append(bound)
         for bound in again:
-            await decisions.during(partial(self._run, a, bound, decisions))
+            await self._turn(a, bound, decisions)
+
+    async def _turn(self, a: Attributes, bound: Bound, decisions: Decisions) -> bool:
+        """Whether the object changed."""
+        seen = await seen_as(a, bound.wanted)
+        changed = await decisions.during(partial(self._run, seen, bound, decisions))
+        if changed:
+            await take_over(a, seen)
+        return changed
 
     async def validate(self, a: Attributes) -> None:
         """Judging is the other plugin's."""
 
     def _run(self, a: Attributes, bound: Bound, decisions: Decisions) -> bool:
-        """Whether the object changed."""
         assert a.obj is not None
         before = clone(a.obj)
         try:

@@ -14,10 +14,11 @@ from kapi.admission.celauthz import Decisions
 from kapi.admission.celobjects import plain
 from kapi.admission.celtypes import DYN, Checker
 from kapi.admission.chain import Attributes, Operation
-from kapi.admission.matching import CONFIGURATION_GROUP, exempt
+from kapi.admission.matching import CONFIGURATION_GROUP, Selection, exempt
 from kapi.admission.plugins.owner_references import Find
 from kapi.admission.policies import Bound, Policies, Scope, denial
 from kapi.admission.typechecking import UNTYPED, TypeChecking
+from kapi.admission.versions import seen_as
 from kapi.authz.union import Union
 from kapi.errors import InvalidObject
 from kapi.registry.strategy import Invalid
@@ -31,12 +32,13 @@ class ValidatingPolicies:
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'DELETE', 'CONNECT'})
 
     def __init__(
-        self, cache: Cache, expressions: Expressions, find: Find, authz: Union, checking: TypeChecking
-    ) -> None:
+        self, cache: Cache, expressions: Expressions, find: Find, authz: Union, *, checking: TypeChecking,
+        selection: Selection,
+    ) -> None:  # fmt: skip
         self._checking = checking
         self._authz = authz
         self._expressions = expressions
-        self._policies = Policies(cache, expressions, find, self.name)
+        self._policies = Policies(cache, expressions, find, self.name, selection)
 
     async def mutate(self, a: Attributes) -> None:
         """Changes nothing but the status of policies themselves: what is wrong with their types."""
@@ -51,7 +53,8 @@ class ValidatingPolicies:
             return
         decisions = Decisions(self._authz, a)
         for bound in self._policies.bound(a):
-            await decisions.during(partial(self._apply, a, bound, decisions))
+            seen = await seen_as(a, bound.wanted)
+            await decisions.during(partial(self._apply, seen, bound, decisions))
 
     def _apply(self, a: Attributes, bound: Bound, decisions: Decisions) -> None:
         actions = bound.spec.get('validationActions') or ()

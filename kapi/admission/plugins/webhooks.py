@@ -19,7 +19,8 @@ import structlog
 from kapi.admission.cel import CelError, Expressions
 from kapi.admission.celauthz import Decisions
 from kapi.admission.chain import Attributes, Operation
-from kapi.admission.matching import CONFIGURATION_GROUP, Selection, cel_request, exempt, rule_matches
+from kapi.admission.matching import CONFIGURATION_GROUP, Selection, cel_request, exempt
+from kapi.admission.versions import seen_as, take_over
 from kapi.admission.webhooks.client import CallFailed, WebhookClient
 from kapi.audit.audit import PATCH_ANNOTATION
 from kapi.authz.union import Union
@@ -62,12 +63,15 @@ class _Webhooks:
     kind = ''
     """As annotations name it."""
 
-    def __init__(self, cache: Cache, env: Env, client: WebhookClient, expressions: Expressions, authz: Union) -> None:
+    def __init__(
+        self, cache: Cache, env: Env, client: WebhookClient, expressions: Expressions, authz: Union, *,
+        selection: Selection,
+    ) -> None:  # fmt: skip
         self._cache = cache
         self._env = env
         self._client = client
         self._expressions = expressions
-        self._selection = Selection(cache)
+        self._selection = selection
         self._authz = authz
 
     def hooks(self, a: Attributes) -> Iterator[Hook]:
@@ -82,18 +86,24 @@ class _Webhooks:
                 yield Hook(spec, entry.obj['metadata']['name'], index)
                 index += 1
 
-    async def concerns(self, hook: Hook, a: Attributes, decisions: Decisions) -> bool:
-        """Raises Forbidden or InternalError when it cannot be told and the webhook insists."""
-        equivalent = hook.spec.get('matchPolicy', 'Equivalent') == 'Equivalent'
-        if not any(rule_matches(r, a, equivalent=equivalent) for r in hook.spec.get('rules') or ()):
-            return False
+    async def seen(self, hook: Hook, a: Attributes, decisions: Decisions) -> Attributes | None:
+        """The write as the webhook wants to see it; None when it does not concern it.
+
+        Raises Forbidden or InternalError when that cannot be told and the webhook insists.
+        """
+        wanted = self._selection.chosen(hook.spec.get('rules'), a, hook.spec.get('matchPolicy'))
+        if wanted is None:
+            return None
         try:
             selected = self._selection.selected(a, hook.spec)
         except SelectorError as e:
             raise InternalError(f'failed calling webhook "{hook.name}": {e}') from None
-        if not selected or not hook.spec.get('matchConditions'):
-            return selected
-        return await decisions.during(partial(self._conditions, hook, a, decisions))
+        if not selected:
+            return None
+        seen = await seen_as(a, wanted)
+        if not hook.spec.get('matchConditions'):
+            return seen
+        return seen if await decisions.during(partial(self._conditions, hook, seen, decisions)) else None
 
     def _conditions(self, hook: Hook, a: Attributes, decisions: Decisions) -> bool:
         """All must hold; one that is false wins over one that fails."""
@@ -108,7 +118,7 @@ class _Webhooks:
         if failed is not None:
             if hook.may_fail:
                 return False
-            raise Forbidden.on(a.kind.resource, a.name, f'webhook "{hook.name}": match condition: {failed}')
+            raise Forbidden.on(a.asked.resource, a.name, f'webhook "{hook.name}": match condition: {failed}')
         return True
 
     async def ask(self, hook: Hook, a: Attributes, round_: int = 0) -> Obj | None:
@@ -157,9 +167,9 @@ class MutatingWebhooks(_Webhooks):
 
     def __init__(
         self, cache: Cache, env: Env, client: WebhookClient, expressions: Expressions, authz: Union, *,
-        conform: Conform,
+        selection: Selection, conform: Conform,
     ) -> None:  # fmt: skip
-        super().__init__(cache, env, client, expressions, authz)
+        super().__init__(cache, env, client, expressions, authz, selection=selection)
         self._conform = conform
 
     async def mutate(self, a: Attributes) -> None:
@@ -168,15 +178,25 @@ class MutatingWebhooks(_Webhooks):
         ran: list[Hook] = []
         decisions = Decisions(self._authz, a)
         for hook in self.hooks(a):
-            if not await self.concerns(hook, a, decisions):
+            changed = await self._turn(hook, a, decisions, 0)
+            if changed is None:
                 continue
-            if await self._apply(hook, a, 0):
+            if changed:
                 again += [h for h in ran if h not in again]
             if hook.spec.get('reinvocationPolicy') == 'IfNeeded':
                 ran.append(hook)
         for hook in again:
-            if await self.concerns(hook, a, decisions):
-                await self._apply(hook, a, 1)
+            await self._turn(hook, a, decisions, 1)
+
+    async def _turn(self, hook: Hook, a: Attributes, decisions: Decisions, round_: int) -> bool | None:
+        """Whether the object changed; None when the webhook is not concerned."""
+        seen = await self.seen(hook, a, decisions)
+        if seen is None:
+            return None
+        changed = await self._apply(hook, seen, round_)
+        if changed:
+            await take_over(a, seen)
+        return changed
 
     async def _apply(self, hook: Hook, a: Attributes, round_: int) -> bool:
         """Whether the object changed."""
@@ -239,10 +259,10 @@ class ValidatingWebhooks(_Webhooks):
 
     async def validate(self, a: Attributes) -> None:
         decisions = Decisions(self._authz, a)
-        hooks = [h for h in self.hooks(a) if await self.concerns(h, a, decisions)]
-        if not hooks:
+        asked = [(h, seen) for h in self.hooks(a) if (seen := await self.seen(h, a, decisions)) is not None]
+        if not asked:
             return
-        outcomes = await asyncio.gather(*(self.ask(h, a) for h in hooks), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self.ask(h, seen) for h, seen in asked), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome

@@ -34,7 +34,10 @@ async def apply(ctx: Context, kind: Kind) -> Reply:
     if told and options.field_validation == 'Warn':
         ctx.warnings.append(told)
     config = to_stored(kind, conform(ctx, kind, config, 'Ignore'))
-    write = Write(ctx.user, options, ctx.warnings, ctx.annotations, subresource=ctx.info.subresource, operation='Apply')
+    write = Write(
+        ctx.user, options, ctx.warnings, ctx.annotations, subresource=ctx.info.subresource, operation='Apply',
+        asked=kind,
+    )  # fmt: skip
     rules = stored_kind(kind)
     registry, namespace, name = ctx.server.registry, namespace_of(ctx, kind), ctx.info.name
 

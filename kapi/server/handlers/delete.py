@@ -46,7 +46,7 @@ async def delete(ctx: Context, kind: Kind) -> Reply:
 def _write(ctx: Context, kind: Kind, options: DeleteOptions) -> Write:
     if kind.strategy.orphan_warning and not options.propagation:
         ctx.warnings.append(kind.strategy.orphan_warning)
-    write = Write(ctx.user, warnings=ctx.warnings, annotations=ctx.annotations)
+    write = Write(ctx.user, warnings=ctx.warnings, annotations=ctx.annotations, asked=kind)
     if options.dry_run:
         write.options = WriteOptions(dry_run=True)
     return write

@@ -40,7 +40,7 @@ async def patch(ctx: Context, kind: Kind) -> Reply:
             'PatchOptions', 'meta.k8s.io', 'force', 'Forbidden: may not be specified for non-apply patch'
         )
     change = await read_patch(ctx, kind)
-    write = Write(ctx.user, options, ctx.warnings, ctx.annotations, subresource=ctx.info.subresource)
+    write = Write(ctx.user, options, ctx.warnings, ctx.annotations, subresource=ctx.info.subresource, asked=kind)
 
     async def transform(old: Obj) -> Obj:
         new = change(to_served(kind, old))

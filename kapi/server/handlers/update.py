@@ -28,7 +28,7 @@ async def update(ctx: Context, kind: Kind) -> Reply:
         if not given:
             raise BadRequest('name must be provided')
         raise BadRequest(f'the name of the object ({given}) does not match the name on the URL ({name})')
-    write = Write(ctx.user, options, ctx.warnings, ctx.annotations, subresource=ctx.info.subresource)
+    write = Write(ctx.user, options, ctx.warnings, ctx.annotations, subresource=ctx.info.subresource, asked=kind)
     stored, rules = to_stored(kind, wanted), stored_kind(kind)
 
     async def transform(_: Obj) -> Obj:

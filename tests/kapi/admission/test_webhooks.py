@@ -132,6 +132,73 @@ async def test_a_webhook_that_hangs_is_given_up_in_time(api: Any, authority: Any
     assert 'context deadline exceeded' in refused.json['message']
 
 
+AUTOSCALERS = '/apis/autoscaling/{}/namespaces/default/horizontalpodautoscalers'
+CPU = {'type': 'Resource', 'resource': {'name': 'cpu', 'target': {'type': 'Utilization', 'averageUtilization': 50}}}
+AUTOSCALER = {'metadata': {'name': 'a'}, 'spec': {
+    'scaleTargetRef': {'kind': 'Deployment', 'name': 'd', 'apiVersion': 'apps/v1'}, 'maxReplicas': 3,
+}}  # fmt: skip
+
+
+def autoscalers(version: str, **more: Any) -> dict[str, Any]:
+    rule = {'operations': ['*'], 'apiGroups': ['autoscaling'], 'apiVersions': [version],
+            'resources': ['horizontalpodautoscalers']}  # fmt: skip
+    return {'rules': [rule], **more}
+
+
+async def test_a_webhook_whose_rule_names_another_version_sees_and_changes_that_one(
+    api: Any, authority: Any, hook: Hook
+) -> None:
+    hook.answer = lambda r: (
+        patch({'op': 'replace', 'path': '/spec/targetCPUUtilizationPercentage', 'value': 70})
+        if r['object']['spec']['targetCPUUtilizationPercentage'] == 50 else {'allowed': True}
+    )  # fmt: skip
+    await install(api, 'mutating', configuration(authority, hook.port, **autoscalers('v1')))
+    body = {**AUTOSCALER, 'spec': {**AUTOSCALER['spec'], 'metrics': [CPU]}}
+    made = await api.post(AUTOSCALERS.format('v2'), body)
+    assert made.json['spec']['metrics'][0]['resource']['target']['averageUtilization'] == 70, made.text
+    old = {'group': 'autoscaling', 'version': 'v1'}
+    request = hook.seen[0]
+    assert request['kind'] == {**old, 'kind': 'HorizontalPodAutoscaler'}
+    assert request['resource'] == {**old, 'resource': 'horizontalpodautoscalers'}
+    assert request['requestKind'] == {**old, 'version': 'v2', 'kind': 'HorizontalPodAutoscaler'}
+    assert request['requestResource'] == {**old, 'version': 'v2', 'resource': 'horizontalpodautoscalers'}
+    assert request['object']['apiVersion'] == 'autoscaling/v1'
+    made.json['metadata']['labels'] = {'a': 'b'}
+    assert (await api.put(f'{AUTOSCALERS.format("v2")}/a', made.json)).status == 200
+    assert [hook.seen[-1][o]['spec']['targetCPUUtilizationPercentage'] for o in ('object', 'oldObject')] == [70, 70]
+
+
+async def test_a_webhook_gets_the_version_of_the_request_if_its_rules_name_that_and_exact_ones_only_then(
+    api: Any, authority: Any, hook: Hook
+) -> None:
+    await install(api, 'validating', configuration(authority, hook.port, 'exact',
+                                                   **autoscalers('v2', matchPolicy='Exact')))  # fmt: skip
+    body = {**AUTOSCALER, 'spec': {**AUTOSCALER['spec'], 'targetCPUUtilizationPercentage': 50}}
+    assert (await api.post(AUTOSCALERS.format('v1'), body)).status == 201
+    assert hook.seen == []
+    await install(api, 'validating', configuration(authority, hook.port, 'any', **autoscalers('*')))
+    assert (await api.delete(f'{AUTOSCALERS.format("v1")}/a')).status == 200
+    (request,) = hook.seen
+    assert (request['kind']['version'], request['requestKind']['version']) == ('v1', 'v1')
+    assert request['oldObject']['spec']['targetCPUUtilizationPercentage'] == 50
+
+
+async def test_an_event_of_the_newer_group_is_told_to_a_webhook_for_the_older(
+    api: Any, authority: Any, hook: Hook
+) -> None:
+    await install(api, 'validating', configuration(authority, hook.port, rules=[{**RULE, 'resources': ['events']}]))
+    about = {'kind': 'Pod', 'name': 'p', 'namespace': 'default'}
+    body = {
+        'metadata': {'name': 'e'}, 'regarding': about, 'reason': 'r', 'note': 'n', 'action': 'a', 'type': 'Normal',
+        'eventTime': '2026-01-01T00:00:00.000000Z', 'reportingController': 'c', 'reportingInstance': 'i',
+    }  # fmt: skip
+    made = await api.post('/apis/events.k8s.io/v1/namespaces/default/events', body)
+    assert made.status == 201, made.text
+    (request,) = hook.seen
+    assert (request['kind']['group'], request['requestKind']['group']) == ('', 'events.k8s.io')
+    assert (request['object']['involvedObject'], request['object']['message']) == (about, 'n')
+
+
 async def test_a_foreign_certificate_is_not_believed(api: Any, authority: Any, hook: Hook) -> None:
     body = configuration(authority, hook.port)
     body['webhooks'][0]['clientConfig']['url'] = f'https://127.0.0.2:{hook.port}/'

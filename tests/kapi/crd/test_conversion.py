@@ -139,6 +139,33 @@ async def test_a_webhook_that_changes_the_name_is_an_internal_error(custom: Any,
     assert 'conversion webhook must not change metadata.name' in refused.json['message']
 
 
+async def test_policies_for_another_version_see_and_change_the_converted_object(
+    custom: Any, define: Any, webhook: Any
+) -> None:
+    await custom.declare(two_versions(define(), webhook))
+    group = '/apis/admissionregistration.k8s.io/v1'
+    match = {'resourceRules': [{
+        'operations': ['*'], 'apiGroups': ['stable.example.com'], 'apiVersions': ['v2'], 'resources': ['crontabs'],
+    }]}  # fmt: skip
+    told = "object.host + ' as ' + request.kind.version + ' for ' + request.requestKind.version"
+    judged = {'validations': [{'expression': "object.host != 'bad'", 'messageExpression': told}]}
+    changed = {
+        'mutations': [{
+            'patchType': 'ApplyConfiguration', 'applyConfiguration': {'expression': 'Object{port: "9"}'},
+        }], 'reinvocationPolicy': 'Never',
+    }  # fmt: skip
+    for kind, spec in (('mutating', changed), ('validating', judged)):
+        bound = {'policyName': 'p', **({'validationActions': ['Deny']} if kind == 'validating' else {})}
+        policy = {'metadata': {'name': 'p'}, 'spec': {'matchConstraints': match, **spec}}
+        for plural, body in (('policies', policy), ('policybindings', {'metadata': {'name': 'b'}, 'spec': bound})):
+            made = await custom.api.post(f'{group}/{kind}admission{plural}', body)
+            assert made.status == 201, made.text
+        await custom.api.get(f'{group}/{kind}admissionpolicybindings')
+    assert (await custom.api.post(V1, custom.obj('x', hostPort='h:1'))).json['hostPort'] == 'h:9'
+    refused = await custom.api.post(V1, custom.obj('y', hostPort='bad:1'))
+    assert (refused.status, refused.json['message'].rpartition(': ')[2]) == (422, 'bad as v2 for v1')
+
+
 async def test_without_a_webhook_only_the_version_changes(custom: Any, define: Any) -> None:
     await custom.declare(two_versions(define()))
     await custom.api.post(V1, custom.obj('x', {'a': 1}))
