@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 
@@ -20,6 +20,7 @@ from kclient.reflector import Begin, Commit, Delete, List, Lost, Put, Reflector,
 from kcore.backoff import Backoff
 from kcore.meta.gvk import Resource
 from kcore.meta.objects import key_of
+from kcore.meta.sharing import share
 from kcore.tasks import start_restarting, stop
 
 log = structlog.get_logger('kclient.informer')
@@ -36,6 +37,8 @@ Handler = Callable[[Obj | None, Obj | None], None]
 """(old, new): old is None for a new object, new is None for a deleted one."""
 Objects = list[Obj]
 IndexFn = Callable[[Obj], Iterable[str]]
+Transform = Callable[[Obj], None]
+"""Changes an object before it is kept, to make it smaller; it must keep name, namespace, uid and resourceVersion."""
 
 
 def by_owner_uid(obj: Obj) -> Iterable[str]:
@@ -46,6 +49,11 @@ def by_owner_uid(obj: Obj) -> Iterable[str]:
 def by_namespace(obj: Obj) -> Iterable[str]:
     """Index function: the object's namespace."""
     return (str(obj['metadata'].get('namespace') or ''),)
+
+
+def strip_managed_fields(obj: Obj) -> None:
+    """A Transform: who set which field is half of most objects, and only the server needs it."""
+    obj['metadata'].pop('managedFields', None)
 
 
 class Store:
@@ -129,9 +137,11 @@ class Informer:
         field_selector: str = '',
         indexers: Mapping[str, IndexFn] | None = None,
         metadata_only: bool = False,
+        transform: Transform | None = None,
     ) -> None:
         self.resource = r
         self.store = Store(indexers or {})
+        self._transform, self._latest = transform, dict[str, Any]()
         self._metadata_only = metadata_only
         self._client, self._namespace = client, namespace
         self._label_selector, self._field_selector = label_selector, field_selector
@@ -222,9 +232,9 @@ class Informer:
                 case Begin():
                     self._staged = {}
                 case Put(object=obj) if self._staged is not None:
-                    self._staged[key_of(obj)] = obj
+                    self._staged[key_of(obj)] = self._condensed(obj)
                 case Put(object=obj):
-                    self._put(obj)
+                    self._put(self._condensed(obj))
                     self._see(obj['metadata'].get('resourceVersion'))
                 case Delete(object=obj) if self._staged is not None:
                     self._staged.pop(key_of(obj), None)
@@ -233,6 +243,14 @@ class Informer:
                     self._see(obj['metadata'].get('resourceVersion'))
                 case Commit(resource_version=rv):
                     self._commit(rv)
+
+    def _condensed(self, obj: Obj) -> Obj:
+        """Transformed; sharing what it can with its last version, else with the object before it, a sibling often."""
+        if self._transform is not None:
+            self._transform(obj)
+        known = self.store.get(key_of(obj))
+        self._latest = share(obj, known if known is not None else self._latest)
+        return self._latest
 
     def _commit(self, resource_version: str) -> None:
         staged, self._staged = self._staged or {}, None
@@ -274,10 +292,13 @@ def _call(handler: Handler, old: Obj | None, new: Obj | None) -> None:
 
 
 class InformerSet:
-    """Shared informers: asking twice for the same (resource, namespace, selectors) gives the same one."""
+    """Shared informers: asking twice for the same (resource, namespace, selectors) gives the same one.
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    transform: of all of them.
+    """
+
+    def __init__(self, client: Client, *, transform: Transform | None = None) -> None:
+        self._client, self._transform = client, transform
         self._informers: dict[tuple[Resource, str | None, str, str, bool], Informer] = {}
         self._group: asyncio.TaskGroup | None = None
         self._tasks: dict[Informer, asyncio.Task[NoReturn]] = {}
@@ -303,7 +324,7 @@ class InformerSet:
         if informer is None:
             informer = Informer(
                 self._client, r, namespace=namespace, label_selector=label_selector, field_selector=field_selector,
-                metadata_only=identity[-1],
+                metadata_only=identity[-1], transform=self._transform,
             )  # fmt: skip
             self._informers[identity] = informer
             if self._group is not None:
@@ -336,4 +357,6 @@ class InformerSet:
             await stop(self._tasks.pop(self._informers.pop(identity), None))
 
 
-__all__ = ['Handler', 'Informer', 'InformerSet', 'Store', 'by_namespace', 'by_owner_uid', 'key_of']
+__all__ = [
+    'Handler', 'Informer', 'InformerSet', 'Store', 'by_namespace', 'by_owner_uid', 'key_of', 'strip_managed_fields',
+]  # fmt: skip

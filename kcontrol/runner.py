@@ -16,7 +16,7 @@ from kclient.api import Client
 from kclient.discovery import Discovery
 from kclient.errors import ApiError, Conflict, Deposed, NotFound
 from kclient.events import EventRecorder
-from kclient.informer import Handler, InformerSet
+from kclient.informer import Handler, InformerSet, strip_managed_fields
 from kclient.model import Obj
 from kclient.queue import WorkQueue
 from kcontrol.config import ControlConfig
@@ -45,7 +45,7 @@ class Runner:
         *, metrics: Metrics | None = None,
     ) -> None:  # fmt: skip
         self._env, self._metrics = env, metrics if metrics is not None else Metrics()
-        self._informers = InformerSet(client)
+        self._informers = InformerSet(client, transform=strip_managed_fields)
         self._recorders: list[EventRecorder] = []
         self._running: list[tuple[Controller | Loop, Ctx]] = []
         for declared in controllers:

@@ -17,7 +17,7 @@ import structlog
 from kclient.api import Client
 from kclient.errors import ApiError, Conflict, Forbidden, NotFound, ServerFailed, Timeout, TooManyRequests, Unavailable
 from kclient.events import EventRecorder
-from kclient.informer import Informer
+from kclient.informer import Informer, strip_managed_fields
 from kcontrol.figures import PREEMPTION_ATTEMPTS, PREEMPTION_VICTIMS, SCHEDULE_ATTEMPTS, SCHEDULE_S
 from kcontrol.metrics import Metrics
 from kcontrol.scheduler.core import Bind, Core, Failure
@@ -105,7 +105,7 @@ class Scheduler:
         for resource, handler in wanted:
             if resource in (STATEFULSETS, REPLICATIONCONTROLLERS, DISRUPTION_BUDGETS) and not await self._has(resource):
                 continue
-            informer = Informer(self._client, resource)
+            informer = Informer(self._client, resource, transform=strip_managed_fields)
             informer.on_change(handler)
             informers.append(informer)
         return informers

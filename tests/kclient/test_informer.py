@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kclient.informer import Informer, InformerSet, Store, by_namespace
+from kclient.informer import Informer, InformerSet, Store, by_namespace, strip_managed_fields
 from kclient.reflector import Begin, Commit, Put
 from kcore.meta.gvk import CONFIGMAPS, PODS
 
@@ -145,3 +145,17 @@ async def test_the_same_question_gets_the_same_informer(client):
     informers = InformerSet(client)
     assert informers.get(PODS) is informers.get(PODS)
     assert informers.get(PODS) is not informers.get(PODS, namespace='default')
+
+
+def test_what_versions_and_siblings_have_in_common_is_kept_once(client):
+    informer, seen = Informer(client, CONFIGMAPS, transform=strip_managed_fields), []
+    informer.on_change(lambda old, new: seen.append((old, new)))
+    for name, revision in (('a', '1'), ('b', '2'), ('a', '3')):
+        made = config(name, 'long')
+        made['metadata'] |= {'resourceVersion': revision, 'labels': {'app': 'x'}, 'managedFields': [{'manager': 'm'}]}
+        informer.apply([Put(made)])
+    a, b = informer.store.get('default/a'), informer.store.get('default/b')
+    assert a['data'] is b['data'] is seen[0][1]['data']
+    assert a['metadata'] == {'name': 'a', 'namespace': 'default', 'resourceVersion': '3', 'labels': {'app': 'x'}}
+    assert [(old and old['metadata']['resourceVersion']) for old, _ in seen] == [None, None, '1']
+    assert seen[2][0]['metadata']['resourceVersion'] == '1'
