@@ -165,6 +165,8 @@ _COMPONENTS = {
     'endpointslice': 'endpoint-slice-controller',
     'endpointslicemirroring': 'endpoint-slice-mirroring-controller',
     'persistentvolumebinder': 'persistentvolume-controller',
+    'persistentvolumeclaimbinder': 'persistentvolume-controller',
+    'persistentvolumeexpander': 'volume_expand',
     'ephemeralvolume': 'ephemeral_volume',
 }
 

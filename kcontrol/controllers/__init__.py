@@ -56,6 +56,7 @@ CONTROLLERS: tuple[Controller | Loop, ...] = (
     endpointslicemirroring.reconcile,
     volumebinder.bind_claims,
     volumebinder.keep_volumes,
+    volumebinder.expand,
     volumeprotection.protect_claims,
     volumeprotection.protect_volumes,
     ephemeralvolume.reconcile,

@@ -9,6 +9,7 @@ from kapi.admission.cel import Expressions
 from kapi.admission.chain import Chain
 from kapi.admission.matching import Equivalents, Selection
 from kapi.admission.plugins.certificates import CertificateRequests
+from kapi.admission.plugins.claim_resize import ClaimResize
 from kapi.admission.plugins.default_storage_class import DefaultStorageClass
 from kapi.admission.plugins.default_toleration_seconds import DefaultTolerationSeconds
 from kapi.admission.plugins.in_process import InProcess
@@ -78,6 +79,7 @@ def chain(needs: Needs) -> Chain:
         Priority(cache),
         DefaultTolerationSeconds(),
         DefaultStorageClass(cache),
+        ClaimResize(cache),
         RuntimeClass(cache),
         CertificateRequests(authz, needs.env),
         RbacEscalation(authz, needs.rbac),

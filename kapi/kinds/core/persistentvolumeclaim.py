@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 
 from kapi.kinds.base import PlainStrategy, put_defaults, spec_of
 from kapi.kinds.core.persistentvolume import ACCESS_MODES, VOLUME_CLASS, access_modes, phase_of
@@ -13,9 +14,10 @@ from kapi.kinds.rules import forbidden, label_selector, one_of, quantity, requir
 from kapi.registry.kind import Col, Kind, Obj, Status
 from kapi.registry.strategy import Invalid
 from kcore.meta.gvk import Resource
-from kcore.meta.objects import get_path
+from kcore.meta.objects import annotations_of, get_path
+from kcore.meta.quantity import parse
 
-_MUTABLE = ('resources', 'volumeAttributesClassName')
+CLASS_ANNOTATION = 'volume.beta.kubernetes.io/storage-class'
 
 
 class PersistentVolumeClaimStrategy(PlainStrategy):
@@ -36,15 +38,38 @@ class PersistentVolumeClaimStrategy(PlainStrategy):
         spec = new.get('spec') or {}
         yield from claim_spec('spec', spec)
         if old is not None:
-            before = old.get('spec') or {}
-            fixed = [k for k in {*spec, *before} - set(_MUTABLE) if spec.get(k) != before.get(k)]
-            if before.get('volumeName', '') == '' and 'volumeName' in fixed:
-                fixed.remove('volumeName')
-            if fixed:
-                yield forbidden(
-                    'spec', 'spec is immutable after creation except resources.requests and volumeAttributesClassName '
-                    'for bound claims'
-                )  # fmt: skip
+            yield from _changes(new, old)
+
+
+def _changes(new: Obj, old: Obj) -> Iterator[Invalid]:
+    spec, before = new.get('spec') or {}, old.get('spec') or {}
+    free = {'volumeAttributesClassName'}
+    if not before.get('volumeName'):
+        free.add('volumeName')  # the binder's choice
+    if before.get('storageClassName') is None and CLASS_ANNOTATION not in annotations_of(old):
+        free.add('storageClassName')  # a default that came later than the claim
+    rest, rest_before = (_without_size(new, s) for s in (spec, before))
+    if any(rest.get(k) != rest_before.get(k) for k in {*rest, *rest_before} - free):
+        yield forbidden(
+            'spec', 'spec is immutable after creation except resources.requests and volumeAttributesClassName '
+            'for bound claims'
+        )  # fmt: skip
+    size, given = _size(spec, 'resources.requests.storage'), _size(new, 'status.capacity.storage')
+    if size < _size(before, 'resources.requests.storage') and size <= given:
+        yield forbidden('spec.resources.requests.storage', 'field can not be less than status.capacity')
+
+
+def _without_size(claim: Obj, spec: Obj) -> Obj:
+    """The spec without the wish that a bound claim may change."""
+    resources = spec.get('resources') or {}
+    if get_path(claim, 'status.phase') != 'Bound':
+        return spec
+    requests = {k: v for k, v in (resources.get('requests') or {}).items() if k != 'storage'}
+    return {**spec, 'resources': {**resources, 'requests': requests}}
+
+
+def _size(obj: Obj, path: str) -> Decimal:
+    return parse(get_path(obj, path) or '0')
 
 
 def claim_spec(at: str, spec: Obj) -> Iterator[Invalid]:

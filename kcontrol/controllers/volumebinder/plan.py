@@ -7,7 +7,7 @@ Source: pkg/controller/volume/persistentvolume/pv_controller.go, index.go (findB
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -24,7 +24,9 @@ SELECTED_NODE = 'volume.kubernetes.io/selected-node'
 PROVISIONER = 'volume.kubernetes.io/storage-provisioner'
 OLD_PROVISIONER = 'volume.beta.kubernetes.io/storage-provisioner'
 CLASS_ANNOTATION = 'volume.beta.kubernetes.io/storage-class'
-NO_PROVISIONER = 'kubernetes.io/no-provisioner'
+DEFAULT_MARKS = ('storageclass.kubernetes.io/is-default-class', 'storageclass.beta.kubernetes.io/is-default-class')
+BUILT_IN = 'kubernetes.io/'
+"""Provisioners of that name would be part of the controller manager: there is none."""
 Phase = Literal['Available', 'Bound', 'Released', 'Failed', 'Pending', 'Lost']
 Note = tuple[str, str, str]
 """(type, reason, message) of an event."""
@@ -54,54 +56,91 @@ def refers_to(volume: Obj, claim: Obj) -> bool:
     return named and ref.get('uid') in (None, '', uid_of(claim))
 
 
-def fits(volume: Obj, claim: Obj) -> bool:
-    """Whether the volume could serve the claim, its own reservation apart."""
+def mismatch(volume: Obj, claim: Obj) -> str:
+    """Why the volume cannot serve the claim, as the API's users read it; empty when it can."""
     spec, wanted = volume.get('spec') or {}, claim.get('spec') or {}
-    if deleting(volume) or class_of(volume) != class_of(claim):
-        return False
-    if (spec.get('volumeMode') or 'Filesystem') != (wanted.get('volumeMode') or 'Filesystem'):
-        return False
+    if deleting(volume):
+        return f'the volume is marked for deletion "{name_of(volume)}"'
+    if size_of(volume) < asked_of(claim):
+        return 'requested PV is too small'
+    if class_of(volume) != class_of(claim):
+        return 'storageClassName does not match'
+    return _unsuited(spec, wanted)
+
+
+def _unsuited(spec: Obj, wanted: Obj) -> str:
+    """What no reservation makes good: (spec of a volume, spec of a claim)."""
+    if _mode(spec) != _mode(wanted):
+        return 'incompatible volumeMode'
     if not set(wanted.get('accessModes') or ()) <= set(spec.get('accessModes') or ()):
-        return False
+        return 'incompatible accessMode'
     if (spec.get('volumeAttributesClassName') or '') != (wanted.get('volumeAttributesClassName') or ''):
-        return False
-    if size_of(volume) < quantity.parse(get_path(wanted, 'resources.requests.storage') or '0'):
-        return False
-    return wanted.get('selector') is None or from_label_selector(wanted['selector']).matches(labels_of(volume))
+        return 'incompatible volumeAttributesClassName'
+    return ''
+
+
+def _mode(spec: Obj) -> str:
+    return str(spec.get('volumeMode') or 'Filesystem')
 
 
 def size_of(volume: Obj) -> Decimal:
     return quantity.parse(get_path(volume, 'spec.capacity.storage') or '0')
 
 
-def best_match(claim: Obj, volumes: Iterable[Obj]) -> Obj | None:
-    """A volume reserved for the claim, else the smallest free one that fits."""
-    free: list[Obj] = []
+def asked_of(claim: Obj) -> Decimal:
+    return quantity.parse(get_path(claim, 'spec.resources.requests.storage') or '0')
+
+
+def reserved_for(claim: Obj, volumes: Iterable[Obj]) -> Obj | None:
+    """The volume that was reserved for the claim, whatever its class and labels."""
     for volume in volumes:
-        if get_path(volume, 'spec.claimRef') is not None:
-            if refers_to(volume, claim) and fits(volume, claim):
-                return volume
-        elif fits(volume, claim) and get_path(volume, 'status.phase') in (None, 'Pending', 'Available'):
-            free.append(volume)
-    return min(free, key=lambda v: (size_of(v), name_of(v)), default=None)
+        if get_path(volume, 'spec.claimRef') is None or not refers_to(volume, claim) or deleting(volume):
+            continue
+        if size_of(volume) >= asked_of(claim) and not _unsuited(volume['spec'], claim['spec']):
+            return volume
+    return None
 
 
-def plan_claim(claim: Obj, volumes: Mapping[str, Obj], storage: Obj | None) -> ClaimPlan:
-    """volumes: all, by name. storage: the claim's StorageClass, if it exists."""
+def best_match(claim: Obj, volumes: Iterable[Obj]) -> Obj | None:
+    """Of the free volumes that fit, the smallest of those that offer the least beyond the access modes asked for."""
+    selector = get_path(claim, 'spec.selector')
+    chosen = from_label_selector(selector) if selector is not None else None
+    free = [
+        v for v in volumes
+        if get_path(v, 'spec.claimRef') is None and get_path(v, 'status.phase') in (None, 'Pending', 'Available')
+        and not mismatch(v, claim) and (chosen is None or chosen.matches(labels_of(v)))
+    ]  # fmt: skip
+    return min(free, key=lambda v: (len(v['spec'].get('accessModes') or ()), size_of(v), name_of(v)), default=None)
+
+
+def default_class(claim: Obj, classes: Iterable[Obj]) -> str:
+    """The class that a claim without any is given: the newest default one; '' for a claim that has or wants none."""
+    if get_path(claim, 'spec.storageClassName') is not None or CLASS_ANNOTATION in annotations_of(claim):
+        return ''
+    marked = [s for s in classes if any(annotations_of(s).get(m) == 'true' for m in DEFAULT_MARKS)]
+    newest = max((str(s['metadata'].get('creationTimestamp') or '') for s in marked), default='')
+    return min((name_of(s) for s in marked if (s['metadata'].get('creationTimestamp') or '') == newest), default='')
+
+
+def plan_claim(
+    claim: Obj, volumes: Mapping[str, Obj], storage: Obj | None, *, waiting: Sequence[str] = ()
+) -> ClaimPlan:
+    """volumes: all, by name. storage: the claim's StorageClass, if it exists. waiting: unplaced pods that use it."""
     if deleting(claim) and not get_path(claim, 'spec.volumeName'):
         return ClaimPlan()
     name = str(get_path(claim, 'spec.volumeName') or '')
     if annotations_of(claim).get(COMPLETED):
         return _bound(claim, volumes.get(name))
     if not name:
-        return _unbound(claim, volumes, storage)
+        return _unbound(claim, volumes, storage, waiting)
     volume = volumes.get(name)
     if volume is None:
         return ClaimPlan('Pending')
     if get_path(volume, 'spec.claimRef') is None:
-        if fits(volume, claim):
+        if not (why := mismatch(volume, claim)):
             return ClaimPlan('Bound', volume)
-        return ClaimPlan('Pending', note=('Warning', 'VolumeMismatch', f'Cannot bind to requested volume "{name}"'))
+        text = f'Cannot bind to requested volume "{name}": {why}'
+        return ClaimPlan('Pending', note=('Warning', 'VolumeMismatch', text))
     if refers_to(volume, claim):
         return ClaimPlan('Bound', volume)
     text = f'volume "{name}" already bound to a different claim.'
@@ -121,15 +160,15 @@ def _bound(claim: Obj, volume: Obj | None) -> ClaimPlan:
     return ClaimPlan('Lost', note=('Warning', 'ClaimMisbound', text))
 
 
-def _unbound(claim: Obj, volumes: Mapping[str, Obj], storage: Obj | None) -> ClaimPlan:
+def _unbound(claim: Obj, volumes: Mapping[str, Obj], storage: Obj | None, waiting: Sequence[str]) -> ClaimPlan:
     waits = storage is not None and storage.get('volumeBindingMode') == 'WaitForFirstConsumer'
-    reserved = next((v for v in volumes.values() if get_path(v, 'spec.claimRef') and refers_to(v, claim)), None)
-    if waits and reserved is None and not annotations_of(claim).get(SELECTED_NODE):
-        text = 'waiting for first consumer to be created before binding'
-        return ClaimPlan('Pending', note=('Normal', 'WaitForFirstConsumer', text))
-    found = best_match(claim, volumes.values())
+    found = reserved_for(claim, volumes.values())
+    if found is None and not waits:  # else the scheduler chooses, and reserves what it chose
+        found = best_match(claim, volumes.values())
     if found is not None:
         return ClaimPlan('Bound', found)
+    if waits and not annotations_of(claim).get(SELECTED_NODE):
+        return ClaimPlan('Pending', note=_awaited(waiting))
     if not class_of(claim):
         text = 'no persistent volumes available for this claim and no storage class is set'
         return ClaimPlan('Pending', note=('Normal', 'FailedBinding', text))
@@ -137,7 +176,7 @@ def _unbound(claim: Obj, volumes: Mapping[str, Obj], storage: Obj | None) -> Cla
         text = f'storageclass.storage.k8s.io "{class_of(claim)}" not found'
         return ClaimPlan('Pending', note=('Warning', 'ProvisioningFailed', text))
     maker = str(storage.get('provisioner') or '')
-    if maker == NO_PROVISIONER:
+    if maker.startswith(BUILT_IN):
         text = f'no volume plugin matched name: {maker}'
         return ClaimPlan('Pending', note=('Warning', 'ProvisioningFailed', text))
     text = (
@@ -148,11 +187,20 @@ def _unbound(claim: Obj, volumes: Mapping[str, Obj], storage: Obj | None) -> Cla
     return ClaimPlan('Pending', provisioner=maker, note=('Normal', 'ExternalProvisioning', text))
 
 
+def _awaited(waiting: Sequence[str]) -> Note:
+    if not waiting:
+        return 'Normal', 'WaitForFirstConsumer', 'waiting for first consumer to be created before binding'
+    pods = f'pod{"s" if len(waiting) > 1 else ""} {",".join(waiting)}'
+    return 'Normal', 'WaitForPodScheduled', f'waiting for {pods} to be scheduled'
+
+
 @dataclass(frozen=True, slots=True)
 class VolumePlan:
     phase: Phase
+    claim_ref: Obj | None = None
+    """What `spec.claimRef` is to be; None: what it is."""
     unbind: bool = False
-    """The claim chose another volume: drop what we wrote."""
+    """The claim chose another volume: drop the reference that we wrote."""
     note: Note | None = None
 
 
@@ -162,18 +210,30 @@ def plan_volume(volume: Obj, claim: Obj | None) -> VolumePlan:
     if ref is None or not ref.get('uid'):
         return VolumePlan('Available')
     if claim is None or uid_of(claim) != ref['uid']:
-        policy = get_path(volume, 'spec.persistentVolumeReclaimPolicy')
-        if policy == 'Recycle':
-            text = 'No recycler plugin found for the volume!'
-            return VolumePlan('Failed', note=('Warning', 'VolumeRecycleFailed', text))
-        if policy == 'Delete' and not annotations_of(volume).get(PROVISIONED_BY):
-            text = 'no deletable volume plugin matched'
-            return VolumePlan('Failed', note=('Warning', 'VolumeFailedDelete', text))
-        return VolumePlan('Released')  # whoever provisioned it deletes it, when that is the policy
+        return _released(volume)
     chosen = get_path(claim, 'spec.volumeName')
     if not chosen or chosen == name_of(volume):
         return VolumePlan('Bound')
-    return VolumePlan('Available', unbind=bool(annotations_of(volume).get(BY_CONTROLLER)))
+    if annotations_of(volume).get(PROVISIONED_BY) and _policy(volume) == 'Delete':
+        return _released(volume)  # it was made for this claim, and nobody needs it
+    if annotations_of(volume).get(BY_CONTROLLER):
+        return VolumePlan('Available', unbind=True)
+    return VolumePlan('Available', claim_ref={k: v for k, v in ref.items() if k not in ('uid', 'resourceVersion')})
+
+
+def _policy(volume: Obj) -> str:
+    return str(get_path(volume, 'spec.persistentVolumeReclaimPolicy') or '')
+
+
+def _released(volume: Obj) -> VolumePlan:
+    """Nobody claims it any more. Whoever provisioned it deletes it, when that is the policy."""
+    if _policy(volume) == 'Recycle':
+        return VolumePlan('Failed', note=('Warning', 'VolumeFailedRecycle', 'No recycler plugin found for the volume!'))
+    if _policy(volume) == 'Delete' and not annotations_of(volume).get(PROVISIONED_BY):
+        what = f'error getting deleter volume plugin for volume "{name_of(volume)}"'
+        text = f'{what}: no deletable volume plugin matched'
+        return VolumePlan('Failed', note=('Warning', 'VolumeFailedDelete', text))
+    return VolumePlan('Released')
 
 
 def claim_ref(claim: Obj) -> Obj:
@@ -187,8 +247,7 @@ def claim_status(claim: Obj, volume: Obj | None, phase: Phase) -> Obj:
     """The whole status. A claim that was bound keeps its capacity: growing it is the expander's."""
     old = claim.get('status') or {}
     if phase != 'Bound' or volume is None:
-        kept = {k: v for k, v in old.items() if phase == 'Lost' or k not in ('accessModes', 'capacity')}
-        return {**kept, 'phase': phase}
+        return {k: v for k, v in old.items() if k not in ('accessModes', 'capacity')} | {'phase': phase}
     capacity = old['capacity'] if old.get('phase') == 'Bound' and old.get('capacity') else volume['spec']['capacity']
     return {**old, 'phase': 'Bound', 'accessModes': volume['spec'].get('accessModes') or [], 'capacity': capacity}
 

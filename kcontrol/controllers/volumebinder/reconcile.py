@@ -1,4 +1,4 @@
-"""The binder's two controllers: one looks at claims, one at volumes."""
+"""The binder's two controllers, one for claims and one for volumes, and the expander."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from kclient.errors import NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.volumebinder import plan as p
+from kcontrol.controllers.volumeprotection.reconcile import claims_of
 from kcontrol.kinds import STORAGECLASSES
-from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
-from kcore.meta.objects import annotations_of, get_path, key_of, name_of
+from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
+from kcore.meta.objects import annotations_of, get_path, is_pod_finished, key_of, name_of, namespace_of
 
 RETRY_S = 15.0
 """Claims that wait are looked at again after this, as upstream's resync does."""
@@ -26,9 +27,17 @@ def claims_for_volume(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]
 
 
 def claims_of_class(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """The claims that name a class, and those that name none: it may be the default."""
     found = new if new is not None else old
-    name = name_of(found) if found is not None else ''
-    return (key_of(x) for x in c.list(PERSISTENTVOLUMECLAIMS) if p.class_of(x) == name)
+    names = (name_of(found) if found is not None else '', '')
+    return (key_of(x) for x in c.list(PERSISTENTVOLUMECLAIMS) if p.class_of(x) in names)
+
+
+def claims_of_pod(c: Ctx, _old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """The claims of a pod that waits for a node."""
+    if new is None or get_path(new, 'spec.nodeName'):
+        return ()
+    return (f'{namespace_of(new)}/{name}' for name in claims_of(new))
 
 
 def volume_of_claim(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
@@ -40,7 +49,11 @@ def volume_of_claim(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
 @controller(
     'persistentvolumeclaimbinder',
     primary=PERSISTENTVOLUMECLAIMS,
-    watches=[Watching(PERSISTENTVOLUMES, claims_for_volume), Watching(STORAGECLASSES, claims_of_class)],
+    watches=[
+        Watching(PERSISTENTVOLUMES, claims_for_volume),
+        Watching(STORAGECLASSES, claims_of_class),
+        Watching(PODS, claims_of_pod),
+    ],
 )
 async def bind_claims(c: Ctx, key: str) -> Result | None:
     """One worker: two claims must not choose one volume."""
@@ -49,10 +62,15 @@ async def bind_claims(c: Ctx, key: str) -> Result | None:
         return None
     storage = c.get(STORAGECLASSES, p.class_of(claim)) if p.class_of(claim) else None
     volumes = {name_of(v): v for v in c.list(PERSISTENTVOLUMES)}
-    step = p.plan_claim(claim, volumes, storage)
+    step = p.plan_claim(claim, volumes, storage, waiting=_waiting(c, claim))
     if step.phase is None:
         return None
-    if step.note is not None:
+    if step.bind is None and step.phase == 'Pending' and not get_path(claim, 'spec.volumeName'):
+        given = p.default_class(claim, c.list(STORAGECLASSES))
+        if given:
+            await c.patch(PERSISTENTVOLUMECLAIMS, claim, {'spec': {'storageClassName': given}})
+            return None
+    if step.note is not None and not (step.phase == 'Lost' == get_path(claim, 'status.phase')):  # a loss is told once
         kind, reason, message = step.note
         c.event(claim, 'Normal' if kind == 'Normal' else 'Warning', reason, message)
     if step.provisioner and annotations_of(claim).get(p.PROVISIONER) != step.provisioner:
@@ -61,10 +79,15 @@ async def bind_claims(c: Ctx, key: str) -> Result | None:
     if step.bind is not None:
         claim = await _bind(c, claim, step.bind)
     await c.patch_status(PERSISTENTVOLUMECLAIMS, claim, p.claim_status(claim, step.bind, step.phase))
-    if p.needs_growth(claim) and storage is not None and storage.get('allowVolumeExpansion'):
-        text = 'waiting for an external controller to expand this PVC'
-        c.event(claim, 'Normal', 'ExternalExpanding', text)
     return None if step.phase in ('Bound', 'Lost') else Result(RETRY_S)
+
+
+def _waiting(c: Ctx, claim: Obj) -> list[str]:
+    """Names of the pods that use the claim and have no node yet."""
+    return sorted(
+        name_of(pod) for pod in c.in_namespace(PODS, namespace_of(claim))
+        if not get_path(pod, 'spec.nodeName') and not is_pod_finished(pod) and name_of(claim) in claims_of(pod)
+    )  # fmt: skip
 
 
 async def _bind(c: Ctx, claim: Obj, volume: Obj) -> Obj:
@@ -99,6 +122,9 @@ async def keep_volumes(c: Ctx, key: str) -> Result | None:
     step = p.plan_volume(volume, claim)
     if step.note is not None and get_path(volume, 'status.phase') != step.phase:
         c.event(volume, 'Warning', step.note[1], step.note[2])
+    if step.claim_ref is not None:
+        gone = dict.fromkeys((get_path(volume, 'spec.claimRef') or {}).keys() - step.claim_ref.keys())
+        volume = await c.patch(PERSISTENTVOLUMES, volume, {'spec': {'claimRef': gone}})
     if step.unbind:
         change = {'spec': {'claimRef': None}, 'metadata': {'annotations': {p.BY_CONTROLLER: None}}}
         volume = await c.patch(PERSISTENTVOLUMES, volume, change)
@@ -112,9 +138,18 @@ async def _claim(c: Ctx, volume: Obj, ref: Obj) -> Obj | None:
     """The claim of a reference. Before it counts as gone the server is asked: data may depend on it."""
     name, namespace = str(ref.get('name')), str(ref.get('namespace'))
     held = c.get(PERSISTENTVOLUMECLAIMS, f'{namespace}/{name}')
-    if held is not None or get_path(volume, 'status.phase') == 'Released':
+    if held is not None or get_path(volume, 'status.phase') in ('Released', 'Failed'):
         return held
     try:
         return await c.client.get(PERSISTENTVOLUMECLAIMS, name, namespace)
     except NotFound:
         return None
+
+
+@controller('persistentvolumeexpander', primary=PERSISTENTVOLUMECLAIMS)
+async def expand(c: Ctx, key: str) -> Result | None:
+    """Growing a volume is its driver's: said here, so that a claim which never grows does not puzzle anybody."""
+    claim = c.get(PERSISTENTVOLUMECLAIMS, key)
+    if claim is not None and p.needs_growth(claim):
+        c.event(claim, 'Normal', 'ExternalExpanding', 'waiting for an external controller to expand this PVC')
+    return None

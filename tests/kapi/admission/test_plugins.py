@@ -166,6 +166,41 @@ async def test_claims_get_the_default_storage_class(api: Any) -> None:
     assert (await api.post(f'{CORE}/persistentvolumeclaims', none)).json['spec']['storageClassName'] == ''
 
 
+async def test_a_claim_may_grow_when_it_is_bound_and_its_class_allows_it_and_never_shrinks_below_what_it_has(
+    api: Any,
+) -> None:
+    for name, grows in (('stiff', False), ('elastic', True)):
+        body = {'metadata': {'name': name}, 'provisioner': 'x/y', 'allowVolumeExpansion': grows}
+        assert (await api.post('/apis/storage.k8s.io/v1/storageclasses', body)).status == 201
+    await api.get('/apis/storage.k8s.io/v1/storageclasses')
+    claims = f'{CORE}/persistentvolumeclaims'
+
+    async def resize(name: str, size: str) -> str:
+        body = {'spec': {'resources': {'requests': {'storage': size}}}}
+        answer = await api.patch(f'{claims}/{name}', body)
+        return str(answer.json.get('message', '')) if answer.status >= 400 else 'resized'
+
+    for name in ('stiff', 'elastic'):
+        spec = {'accessModes': ['ReadWriteOnce'], 'resources': {'requests': {'storage': '2Gi'}}}
+        await api.post(claims, {'metadata': {'name': name}, 'spec': {**spec, 'storageClassName': name}})
+    assert 'spec is immutable' in await resize('elastic', '3Gi')
+    for name in ('stiff', 'elastic'):
+        status = {'phase': 'Bound', 'capacity': {'storage': '2Gi'}}
+        assert (await api.patch(f'{claims}/{name}/status', {'status': status})).status == 200
+    assert 'only dynamically provisioned pvc can be resized' in await resize('stiff', '3Gi')
+    assert await resize('elastic', '4Gi') == 'resized'
+    assert await resize('elastic', '3Gi') == 'resized'  # growing failed, so less is asked for
+    assert 'field can not be less than status.capacity' in await resize('elastic', '2Gi')
+
+
+async def test_a_claim_without_a_class_takes_one_later_and_keeps_it(api: Any) -> None:
+    claims = f'{CORE}/persistentvolumeclaims'
+    spec = {'accessModes': ['ReadWriteOnce'], 'resources': {'requests': {'storage': '1Gi'}}}
+    await api.post(claims, {'metadata': {'name': 'a'}, 'spec': spec})
+    assert (await api.patch(f'{claims}/a', {'spec': {'storageClassName': 'fast'}})).status == 200
+    assert (await api.patch(f'{claims}/a', {'spec': {'storageClassName': 'slow'}})).status == 422
+
+
 async def test_runtime_classes_must_exist_and_bring_their_overhead(api: Any) -> None:
     refused = await api.post(f'{CORE}/pods', pod(runtimeClassName='gvisor'))
     assert refused.status == 403

@@ -21,6 +21,10 @@ def volume(name: str, size: str = '1Gi', claim: dict | None = None, **spec) -> d
     return {'metadata': {'name': name, 'uid': f'uid-{name}'}, 'spec': body}
 
 
+def marked(obj: dict, annotation: str) -> dict:
+    return {**obj, 'metadata': {**obj['metadata'], 'annotations': {annotation: 'yes'}}}
+
+
 def claim(name: str, size: str = '1Gi', completed: bool = False, **spec) -> dict:
     meta = {'name': name, 'namespace': 'default', 'uid': f'uid-{name}', 'resourceVersion': '7'}
     if completed:
@@ -39,6 +43,16 @@ def claim(name: str, size: str = '1Gi', completed: bool = False, **spec) -> dict
         ('waits', claim('c', storageClassName='fast'), [],
          {'provisioner': 'p', 'volumeBindingMode': 'WaitForFirstConsumer'}),
         ('provisioned', claim('c', storageClassName='fast'), [], {'provisioner': 'p'}),
+        ('reserved-by-hand', claim('c', storageClassName='fast', selector={'matchLabels': {'a': 'b'}}),
+         [volume('mine', storageClassName='slow', claimRef={'namespace': 'default', 'name': 'c'})], None),
+        ('fewest-modes', claim('c'),
+         [volume('small', '1Gi', accessModes=['ReadWriteOnce', 'ReadOnlyMany']), volume('plain', '5Gi')], None),
+        ('waits-with-free-volume', claim('c', storageClassName='fast'), [volume('v', storageClassName='fast')],
+         {'provisioner': 'p', 'volumeBindingMode': 'WaitForFirstConsumer'}),
+        ('built-in', claim('c', storageClassName='fast'), [], {'provisioner': 'kubernetes.io/no-provisioner'}),
+        ('too-small', claim('c', '2Gi', volumeName='v'), [volume('v')], None),
+        ('other-class', claim('c', volumeName='v'), [volume('v', storageClassName='slow')], None),
+        ('other-modes', claim('c', volumeName='v'), [volume('v', accessModes=['ReadOnlyMany'])], None),
         ('half-bound', claim('c', volumeName='v'), [volume('v', claim=claim('c'))], None),
         ('taken', claim('c', volumeName='v'), [volume('v', claim=claim('other'))], None),
         ('lost', claim('c', completed=True, volumeName='v'), [], None),
@@ -66,7 +80,44 @@ def test_what_becomes_of_a_volume(golden):
         'elsewhere': dataclasses.asdict(
             binding.plan_volume(volume('v', claim=mine), claim('c', volumeName='other'))
         ),
+        'elsewhere-and-ours': dataclasses.asdict(
+            binding.plan_volume(marked(volume('v', claim=mine), binding.BY_CONTROLLER), claim('c', volumeName='other'))
+        ),
+        'elsewhere-and-provisioned': dataclasses.asdict(binding.plan_volume(
+            marked(volume('v', claim=mine, persistentVolumeReclaimPolicy='Delete'), binding.PROVISIONED_BY),
+            claim('c', volumeName='other'),
+        )),
     })  # fmt: skip
+
+
+def test_a_claim_that_waits_says_for_which_pods():
+    storage = {'provisioner': 'p', 'volumeBindingMode': 'WaitForFirstConsumer'}
+    asked = claim('c', storageClassName='fast')
+    notes = [binding.plan_claim(asked, {}, storage, waiting=pods).note for pods in ((), ('a',), ('a', 'b'))]
+    assert notes == [
+        ('Normal', 'WaitForFirstConsumer', 'waiting for first consumer to be created before binding'),
+        ('Normal', 'WaitForPodScheduled', 'waiting for pod a to be scheduled'),
+        ('Normal', 'WaitForPodScheduled', 'waiting for pods a,b to be scheduled'),
+    ]
+
+
+def test_a_claim_without_a_class_is_given_the_newest_default_and_one_that_wants_none_is_not():
+    def storage(name: str, created: str, default: str = 'true') -> dict:
+        marks = {binding.DEFAULT_MARKS[0]: default}
+        return {'metadata': {'name': name, 'creationTimestamp': created, 'annotations': marks}}
+
+    classes = [storage('old', '2026-01-01T00:00:00Z'), storage('new', '2026-02-01T00:00:00Z'),
+               storage('other', '2026-03-01T00:00:00Z', 'false')]  # fmt: skip
+    without = claim('c')
+    del without['spec']['storageClassName']
+    assert binding.default_class(without, classes) == 'new'
+    assert binding.default_class(without, classes[2:]) == ''
+    assert binding.default_class(claim('c'), classes) == ''
+
+
+def test_a_lost_claim_has_no_capacity():
+    held = claim('c') | {'status': {'phase': 'Bound', 'capacity': {'storage': '1Gi'}, 'accessModes': ['ReadWriteOnce']}}
+    assert binding.claim_status(held, None, 'Lost') == {'phase': 'Lost'}
 
 
 @given(
