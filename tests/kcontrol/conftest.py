@@ -329,18 +329,19 @@ def settings(tmp_path):
 @pytest.fixture
 async def controllers(config_of, env, settings, background, until):
     """Run all controllers, or those named."""
-    clients: list[Client] = []
+    started: list[tuple[Client, asyncio.Task]] = []
 
     async def start(*names: str, **changes) -> Runner:
         client = Client(config_of('manager'), env, user_agent='manager')
-        clients.append(client)
         chosen = [declared for declared in CONTROLLERS if not names or declared.name in names]
         runner = Runner(client, env, settings(**changes), served_only(chosen, await discover(client)))
-        background(runner.run())
+        started.append((client, background(runner.run())))
         return runner
 
     yield start
-    for client in clients:
+    for client, task in started:  # a runner that ends sends its last events, which takes an open client
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         await client.close()
 
 
