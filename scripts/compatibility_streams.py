@@ -68,8 +68,8 @@ asyncio.run(main())
 STREAM_VERBS: dict[str, str] = {
     'exec -t (size, resize, exit code)': f"""cat >terminal.py <<'END'{TERMINAL}END
 python3 terminal.py $K exec -it p -- sh -c '{IN_THE_TERMINAL}'""",
-    'cp (directory, 5 MB, both ways)': """mkdir -p d/e; head -c 5000000 /dev/urandom >d/big; echo small >d/e/small
-$K cp d p:/tmp/$NS-d; $K cp p:/tmp/$NS-d back; diff -r d back; $K exec p -- rm -r /tmp/$NS-d""",
+    'cp (directory, 5 MB, both ways)': """mkdir -p sent/e; head -c 5000000 /dev/urandom >sent/big; echo small >sent/e/small
+$K cp sent p:/tmp/$NS-sent; $K cp p:/tmp/$NS-sent back; diff -r sent back; $K exec p -- rm -r /tmp/$NS-sent""",
     'logs (previous, since, tail, limits)': """$K run crash --image=busybox -- sh -c 'echo one; echo two; echo three; sleep 1; exit 1'
 $K wait --for=jsonpath='{.status.containerStatuses[0].restartCount}'=1 pod/crash --timeout=60s
 test "$($K logs crash --previous)" = "$(printf 'one\\ntwo\\nthree')"; test "$($K logs crash -p --tail=1)" = three

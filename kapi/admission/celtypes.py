@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kapi.admission.celparse import Expr, NotParsed, parse
+from kapi.crd.celparse import Expr, NotParsed, parse
 from kapi.crd.rules import NATIVE, engine, escape
 from kcore.meta.schema import Node
 

@@ -232,11 +232,12 @@ def _rules(props: Props, at: str, *, correlatable: bool) -> Iterator[Invalid]:
         except RuleError as e:
             yield invalid(f'{where}.rule', source, str(e))
             continue
-        if (rule.transition or rule.optional_old) and not correlatable:
+        if rule.mentions_old and not correlatable:
             why = 'oldSelf cannot be used on the uncorrelatable portion of the schema'
             yield invalid(f'{where}.rule', source, why)
-        if rule.optional_old and not raw.get('optionalOldSelf'):
-            yield invalid(f'{where}.optionalOldSelf', False, 'must be set when oldSelf is optional')
+        if raw.get('optionalOldSelf') is not None and not rule.mentions_old:
+            why = 'may not be set if oldSelf is not used in rule'
+            yield invalid(f'{where}.optionalOldSelf', raw['optionalOldSelf'], why)
 
 
 # — what stands beside the schema —

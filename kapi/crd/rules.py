@@ -61,13 +61,17 @@ class Rule:
     program: Program
     depth: int
     """How deeply loops are nested."""
-    transition: bool
-    """Mentions `oldSelf`: runs only when there is an old value."""
+    mentions_old: bool = False
     optional_old: bool = False
     message: str = ''
     message_program: Program | None = None
     reason: str = ''
     field_path: str = ''
+
+    @property
+    def transition(self) -> bool:
+        """Runs only when there is an old value."""
+        return self.mentions_old and not self.optional_old
 
     @property
     def text(self) -> str:
@@ -104,9 +108,8 @@ def compile_rule(raw: dict[str, Any], props: Props) -> Rule:
     depth = _check(source, program, props)
     message = raw.get('messageExpression') or ''
     message_program = compile_expression(message) if message else None
-    mentions = 'oldSelf' in program.variables()
     return Rule(
-        source, program, depth, mentions and not raw.get('optionalOldSelf'), bool(raw.get('optionalOldSelf')),
+        source, program, depth, 'oldSelf' in program.variables(), bool(raw.get('optionalOldSelf')),
         raw.get('message') or '', message_program, raw.get('reason') or '', raw.get('fieldPath') or '',
     )  # fmt: skip
 

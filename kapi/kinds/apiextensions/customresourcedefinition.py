@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kapi.crd.budget import check_costs
 from kapi.crd.checks import check_columns, check_conversion, check_schema, check_selectable, check_subresources
 from kapi.kinds.base import BuiltinStrategy, spec_of
 from kapi.kinds.printing import CREATED_AT
@@ -62,7 +63,7 @@ class CustomResourceDefinitionStrategy(BuiltinStrategy):
         if spec.get('preserveUnknownFields'):
             yield invalid('spec.preserveUnknownFields', True, NO_SCHEMA_PRESERVE)
         yield from check_conversion(spec.get('conversion'))
-        yield from _versions(spec.get('versions') or [])
+        yield from _versions(spec.get('versions') or [], get_path(old or {}, 'spec.versions') or [])
         if old is not None:
             yield from _unchanged(spec, old)
             yield from _stored(new)
@@ -124,7 +125,8 @@ def _stored(new: Obj) -> Iterator[Invalid]:
         yield invalid('status.storedVersions', stored, f'must have the storage version {storage}')
 
 
-def _versions(versions: list[Obj]) -> Iterator[Invalid]:
+def _versions(versions: list[Obj], before: list[Obj]) -> Iterator[Invalid]:
+    """`before` of an update: a schema that did not change may cost what it did."""
     one_storage = 'must have exactly one version marked as storage version'
     if not versions:
         yield required('spec.versions', one_storage)
@@ -133,6 +135,7 @@ def _versions(versions: list[Obj]) -> Iterator[Invalid]:
         yield invalid('spec.versions', [v.get('name') for v in versions], one_storage)
     schemas = [get_path(v, 'schema.openAPIV3Schema') for v in versions]
     shared = all(s == schemas[0] for s in schemas)
+    known = [(v.get('name'), get_path(v, 'schema.openAPIV3Schema')) for v in before]
     seen: set[str] = set()
     for i, version in enumerate(versions):
         at, name = f'spec.versions[{i}]', version.get('name') or ''
@@ -146,7 +149,10 @@ def _versions(versions: list[Obj]) -> Iterator[Invalid]:
         # Like upstream, whose internal form has one schema when all versions agree.
         where = 'spec.validation.openAPIV3Schema' if shared else f'{at}.schema.openAPIV3Schema'
         if not shared or i == 0:
-            yield from check_schema(schemas[i], where)
+            broken = list(check_schema(schemas[i], where))
+            yield from broken
+            if not broken and (version.get('name'), schemas[i]) not in known:
+                yield from check_costs(schemas[i], where)
         yield from check_columns(version.get('additionalPrinterColumns'), f'{at}.additionalPrinterColumns')
         yield from check_subresources(version.get('subresources'), f'{at}.subresources')
         yield from check_selectable(version.get('selectableFields'), schemas[i], f'{at}.selectableFields')

@@ -59,6 +59,14 @@ def test_an_optional_old_value_can_be_asked_for() -> None:
     assert len(judged(props, {'spec': {'name': 'b'}}, {'spec': {'name': 'a'}})) == 1
 
 
+def test_an_optional_old_value_is_for_rules_that_ask_for_it() -> None:
+    props = ruled('self.min > 1', optionalOldSelf=True)
+    assert [(b.field, b.message) for b in check_schema(props, 'schema')] == [(
+        'schema.properties[spec].x-kubernetes-validations[0].optionalOldSelf',
+        'Invalid value: true: may not be set if oldSelf is not used in rule',
+    )]  # fmt: skip
+
+
 def test_a_missing_key_refuses_instead_of_crashing() -> None:
     found = judged(ruled('self.min > 1'), {'spec': {}})
     assert found == [('spec', 'Invalid value: "object": no such key: min evaluating rule: failed rule: self.min > 1')]

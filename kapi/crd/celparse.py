@@ -1,4 +1,4 @@
-"""A parser of CEL expressions, for the type checker alone: the evaluator parses for itself and shows no tree.
+"""A parser of CEL expressions, for type checks and estimates of cost: the evaluator shows no tree of its own.
 
 Only what the evaluator compiled comes here, so mistakes of syntax are not told well. A node knows its column, counted
 from 0, where cel-go puts errors: an operator's own, the dot of a field, the parenthesis of a call.
@@ -45,6 +45,8 @@ class Expr:
     parts: tuple[Expr, ...] = ()
     bound: str = ''
     """The variable of a loop."""
+    text: str = ''
+    """A literal as it is written."""
 
 
 class _Tokens:
@@ -174,11 +176,11 @@ def _primary(t: _Tokens) -> Expr:
         return _map(t, column)
     if kind in {'int', 'uint', 'double'}:
         t.at += 1
-        return Expr('literal', column, kind)
+        return Expr('literal', column, kind, text=word)
     if kind == 'text':
         t.at += 1
         prefix = word[: min(word.find(q) for q in '"\'' if q in word)]
-        return Expr('literal', column, 'bytes' if 'b' in prefix.lower() else 'string')
+        return Expr('literal', column, 'bytes' if 'b' in prefix.lower() else 'string', text=word)
     t.take('.')
     name = t.name()
     if name in _LITERALS:
