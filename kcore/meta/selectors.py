@@ -228,6 +228,23 @@ def from_label_selector(selector: Mapping[str, Any] | None) -> LabelSelector:
     return LabelSelector(tuple(sorted(found, key=lambda r: r.key)))
 
 
+def go_selector(selector: Mapping[str, Any] | None) -> str:
+    """A LabelSelector as messages of Kubernetes show it: the way Go prints the structure."""
+    if selector is None:
+        return 'nil'
+    labels = selector.get('matchLabels')
+    shown = ''.join(f'{k}: {labels[k]},' for k in sorted(labels)) if labels else ''
+    rules = ''.join(
+        f'LabelSelectorRequirement{{Key:{r.get("key")},Operator:{r.get("operator")},'
+        f'Values:[{" ".join(r.get("values") or ())}],}},'
+        for r in selector.get('matchExpressions') or ()
+    )
+    return (
+        f'&LabelSelector{{MatchLabels:map[string]string{{{shown}}},'
+        f'MatchExpressions:[]LabelSelectorRequirement{{{rules}}},}}'
+    )
+
+
 def from_labels(labels: Mapping[str, str] | None) -> LabelSelector:
     """A plain map of labels, as in a Service or ReplicationController; None or empty matches nothing."""
     if not labels:

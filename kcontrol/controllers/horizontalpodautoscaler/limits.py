@@ -1,7 +1,9 @@
 """From what the metrics ask for to what is done: stabilisation windows, rates, minimum and maximum. Pure.
 
-Source: pkg/controller/podautoscaler/horizontal.go (stabilizeRecommendationWithBehaviors,
-convertDesiredReplicasWithBehaviorRate). Without `behavior` its defaults hold, which give the older algorithm.
+Without `behavior` the older algorithm holds: up at most to twice as many (four from one), and never below the highest
+recommendation of the last five minutes.
+Source: pkg/controller/podautoscaler/horizontal.go (stabilizeRecommendation, convertDesiredReplicasWithRules, and their
+namesakes with behaviors).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from datetime import datetime
 from kclient.model import Obj
 
 DOWN_WINDOW_S = 300
+UP_FACTOR, UP_LEAST = 2, 4
 UP_POLICIES = (
     {'type': 'Percent', 'value': 100, 'periodSeconds': 15},
     {'type': 'Pods', 'value': 4, 'periodSeconds': 15},
@@ -31,6 +34,11 @@ class Past:
     ups: list[tuple[datetime, int]] = field(default_factory=list)
     """(when, replicas added)."""
     downs: list[tuple[datetime, int]] = field(default_factory=list)
+
+    def begin(self, current: int, now: datetime) -> None:
+        """What there is counts as recommended: somebody new to the job must not scale down at once."""
+        if not self.recommendations:
+            self.recommendations.append((now, current))
 
     def scaled(self, before: int, after: int, now: datetime, behavior: Obj) -> None:
         """Remember a change for as long as a policy asks for it."""
@@ -56,8 +64,9 @@ def window_s(behavior: Obj, side: str) -> int:
     return int(value) if value is not None else (0 if side == 'scaleUp' else DOWN_WINDOW_S)
 
 
-def stabilize(past: Past, behavior: Obj, current: int, desired: int, now: datetime) -> tuple[int, Verdict]:
+def stabilize(past: Past, behavior: Obj | None, current: int, desired: int, now: datetime) -> tuple[int, Verdict]:
     """Up only as far as the lowest, down only as far as the highest recommendation of the window."""
+    plain, behavior = behavior is None, behavior or {}
     up_s, down_s = window_s(behavior, 'scaleUp'), window_s(behavior, 'scaleDown')
     ages = [((now - at).total_seconds(), n) for at, n in past.recommendations]
     lowest = min([desired, *(n for age, n in ages if age < up_s)])
@@ -65,10 +74,10 @@ def stabilize(past: Past, behavior: Obj, current: int, desired: int, now: dateti
     past.recommendations = [
         (at, n) for at, n in past.recommendations if (now - at).total_seconds() < max(up_s, down_s)
     ] + [(now, desired)]  # fmt: skip
-    stable = min(max(current, lowest), highest)
+    stable = highest if plain else min(max(current, lowest), highest)
     if stable == desired:
         return stable, ('True', 'ReadyForNewScale', 'recommended size matches current size')
-    if desired < current:
+    if plain or desired < current:
         text = 'recent recommendations were higher than current one, applying the highest recent recommendation'
         return stable, ('True', 'ScaleDownStabilized', text)
     text = 'recent recommendations were lower than current one, applying the lowest recent recommendation'
@@ -77,7 +86,7 @@ def stabilize(past: Past, behavior: Obj, current: int, desired: int, now: dateti
 
 def limit(past: Past, spec: Obj, current: int, desired: int, now: datetime) -> tuple[int, Verdict]:
     """Within the rates of the policies, and within minReplicas and maxReplicas."""
-    behavior = spec.get('behavior') or {}
+    behavior = spec.get('behavior')
     low, high = int(spec.get('minReplicas', 1)), int(spec['maxReplicas'])
     if desired > current:
         rate = max(current, _up_limit(past, behavior, current, now))
@@ -87,7 +96,7 @@ def limit(past: Past, spec: Obj, current: int, desired: int, now: datetime) -> t
                 return rate, ('True', 'ScaleUpLimit', text)
             return high, ('True', 'TooManyReplicas', 'the desired replica count is more than the maximum replica count')
     elif desired < current:
-        rate = min(current, _down_limit(past, behavior, current, now))
+        rate = min(current, _down_limit(past, behavior or {}, current, now))
         if desired < max(low, rate):
             if rate > low:
                 text = 'the desired replica count is decreasing faster than the maximum scale rate'
@@ -100,7 +109,9 @@ def _recent(events: Iterable[tuple[datetime, int]], period_s: int, now: datetime
     return sum(n for at, n in events if (now - at).total_seconds() < period_s)
 
 
-def _up_limit(past: Past, behavior: Obj, current: int, now: datetime) -> int:
+def _up_limit(past: Past, behavior: Obj | None, current: int, now: datetime) -> int:
+    if behavior is None:
+        return max(UP_FACTOR * current, UP_LEAST)
     proposals: list[int] = []
     for policy in policies(behavior, 'scaleUp'):
         period, value = int(policy['periodSeconds']), int(policy['value'])

@@ -29,7 +29,7 @@ from kcontrol.controllers.horizontalpodautoscaler.replicas import (
 )
 from kcore.meta import quantity
 from kcore.meta.objects import name_of
-from kcore.meta.selectors import from_label_selector
+from kcore.meta.selectors import from_label_selector, go_selector
 from kcore.meta.times import parse_time
 
 RESOURCE, CUSTOM = '/apis/metrics.k8s.io/v1beta1', '/apis/custom.metrics.k8s.io/v1beta2'
@@ -55,26 +55,61 @@ async def answer(client: Client, metric: Obj, target: Target, tolerances: Tolera
     """Never raises for a metric that cannot be had: that is an answer too."""
     kind = str(metric.get('type'))
     source = metric.get(_FIELDS.get(kind, ''))
-    name = _name(kind, source or {})
     if source is None:
-        return Answer(name, None, None, f'unknown metric source type {kind!r}', 'InvalidMetricSourceType')
+        return Answer('', None, None, f'unknown metric source type "{kind}"', 'InvalidMetricSourceType')
+    name = _name(kind, source)
     try:
         now = client.env.clock.wall()
         proposal = await _propose(client, kind, source, (target, tolerances, now), found)
     except (ApiError, NoMetric) as e:
-        reason = f'FailedGet{kind}Metric'
-        return Answer(name, None, None, f'failed to get {name}: {e}', reason)
+        error = f'{_trouble(kind, source, target.namespace)}{e}'
+        return Answer(name, None, None, error, f'FailedGet{kind}Metric', _context(kind, source))
     return Answer(name, proposal, _current(kind, source, proposal))
 
 
+def _metric(source: Obj) -> str:
+    return str(source.get('name') or (source.get('metric') or {}).get('name') or '')
+
+
 def _name(kind: str, source: Obj) -> str:
-    what = source.get('name') or (source.get('metric') or {}).get('name') or ''
+    """How a metric is called in messages."""
     if kind in ('Resource', 'ContainerResource'):
         percent = (source.get('target') or {}).get('averageUtilization') is not None
-        suffix = ' utilization (percentage of request)' if percent else ''
-        container = f'{source.get("container")}/' if kind == 'ContainerResource' else ''
-        return f'{container}{what} {"container " if container else ""}resource{suffix}'
-    return f'{kind.lower()} metric {what}'
+        inner = ' container' if kind == 'ContainerResource' else ''
+        return f'{_metric(source)}{inner} resource{" utilization (percentage of request)" if percent else ""}'
+    if kind == 'Pods':
+        return f'pods metric {_metric(source)}'
+    if kind == 'Object' and (source.get('target') or {}).get('averageValue') is None:
+        return f'{source["describedObject"]["kind"]} metric {_metric(source)}'
+    return f'external metric {_metric(source)}({go_selector(source["metric"].get("selector"))})'
+
+
+def _trouble(kind: str, source: Obj, namespace: str) -> str:
+    """What was tried, in the words before the error."""
+    if kind in ('Resource', 'ContainerResource'):
+        percent = (source.get('target') or {}).get('averageUtilization') is not None
+        return f'failed to get {_metric(source)} {"utilization" if percent else "usage"}: '
+    if kind == 'Pods':
+        return f'unable to get metric {_metric(source)}: '
+    if kind == 'Object':
+        ref = source['describedObject']
+        return f'unable to get metric {_metric(source)}: {ref["kind"]} on {namespace} {ref["name"]}/'
+    selector = go_selector(source['metric'].get('selector'))
+    return f'unable to get external metric {namespace}/{_metric(source)}/{selector}: '
+
+
+def _context(kind: str, source: Obj) -> str:
+    """What the failure of the whole pass says of one metric, before its error."""
+    name = _metric(source)
+    if kind == 'Resource':
+        return f'failed to get {name} resource metric value: '
+    if kind == 'ContainerResource':
+        return f'failed to get {name} container metric value: '
+    if kind in ('Object', 'Pods'):
+        return f'failed to get {kind.lower()} metric value: '
+    each = (source.get('target') or {}).get('averageValue') is not None
+    inner = f'{name} external metric' if each else f'external metric {name}'
+    return f'failed to get {name} external metric value: failed to get {inner}: '
 
 
 async def _propose(
@@ -124,7 +159,8 @@ async def resource_samples(client: Client, target: Target, resource: str, contai
     """Pod name → usage. Raises ApiError, NoMetric."""
     path = f'{RESOURCE}/namespaces/{target.namespace}/pods'
     samples: dict[str, Sample] = {}
-    for item in (await _get(client, path, target.selector)).get('items') or ():
+    what = f'unable to get metrics for resource {resource}: '
+    for item in await _items(client, path, f'{what}unable to fetch metrics from resource', target.selector):
         usages = [
             (c.get('usage') or {}).get(resource)
             for c in item.get('containers') or ()
@@ -134,7 +170,7 @@ async def resource_samples(client: Client, target: Target, resource: str, contai
         if known and len(known) == len(usages):
             samples[name_of(item)] = _sample(item, sum(known))
     if not samples:
-        raise NoMetric(f'unable to fetch metrics from resource metrics API: no metrics returned for {resource}')
+        raise NoMetric(f'{what}no metrics returned from resource metrics API')
     return samples
 
 
@@ -146,7 +182,7 @@ def _sample(item: Obj, value: int) -> Sample:
 
 async def _pod_samples(client: Client, target: Target, metric: Obj) -> dict[str, Sample]:
     path = f'{CUSTOM}/namespaces/{target.namespace}/pods/*/{quote(str(metric["name"]))}'
-    items = (await _get(client, path, target.selector, metric)).get('items') or ()
+    items = await _items(client, path, 'unable to fetch metrics from custom', target.selector, metric)
     found = {str(i['describedObject']['name']): _sample(i, quantity.milli(i['value'])) for i in items}
     if not found:
         raise NoMetric('no metrics returned from custom metrics API')
@@ -160,7 +196,7 @@ async def _object_usage(client: Client, target: Target, source: Obj, found: Disc
         raise NoMetric(f'unknown kind {ref.get("kind")!r}')
     where = f'namespaces/{target.namespace}/' if resource.namespaced else ''
     path = f'{CUSTOM}/{where}{resource.qualified}/{quote(str(ref["name"]))}/{quote(str(metric["name"]))}'
-    items = (await _get(client, path, '', metric)).get('items') or ()
+    items = await _items(client, path, 'unable to fetch metrics from custom', '', metric)
     if not items:
         raise NoMetric('no metrics returned from custom metrics API')
     return quantity.milli(items[0]['value'])
@@ -170,10 +206,18 @@ async def _external_usage(client: Client, target: Target, source: Obj) -> int:
     metric = source['metric']
     selector = str(from_label_selector(metric['selector'])) if metric.get('selector') else ''
     path = f'{EXTERNAL}/namespaces/{target.namespace}/{quote(str(metric["name"]))}'
-    items = (await _get(client, path, selector)).get('items') or ()
+    items = await _items(client, path, 'unable to fetch metrics from external', selector)
     if not items:
         raise NoMetric('no metrics returned from external metrics API')
     return sum(quantity.milli(i['value']) for i in items)
+
+
+async def _items(client: Client, path: str, trouble: str, selector: str, metric: Obj | None = None) -> list[Obj]:
+    """What a metrics API lists. trouble: the beginning of the error up to the API's name. Raises NoMetric."""
+    try:
+        return (await _get(client, path, selector, metric)).get('items') or []
+    except ApiError as e:
+        raise NoMetric(f'{trouble} metrics API: {e}') from e
 
 
 async def _get(client: Client, path: str, selector: str, metric: Obj | None = None) -> Obj:
@@ -183,9 +227,26 @@ async def _get(client: Client, path: str, selector: str, metric: Obj | None = No
     response = await client.request('GET', path, params=params)
     raw = await response.read()
     if response.status >= 400:
-        raise from_status(failure(response.status, '', f'the server could not give metrics ({response.status})'))
+        raise from_status(failure(response.status, '', _refusal(response.status, path, raw)))
     body: Obj = orjson.loads(raw)
     return body
+
+
+def _refusal(code: int, path: str, raw: bytes) -> str:
+    """The server's own words; where it has none, those that client-go would have."""
+    try:
+        return str(orjson.loads(raw)['message'])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        parts = path.split('/')
+        group, resource = parts[2], parts[6] if len(parts) > 6 else parts[-1]
+        if code == 404 and group == CUSTOM.split('/')[2]:
+            return f'no custom metrics API ({group}) registered'
+        text = raw[:200].decode('utf-8', 'replace').strip()
+        said = {
+            404: 'the server could not find the requested resource',
+            503: 'the server is currently unable to handle the request',
+        }.get(code, f'an error on the server ("{text}") has prevented the request from succeeding')
+        return f'{said} (get {resource}.{group})'
 
 
 def _current(kind: str, source: Obj, proposal: Proposal) -> Obj:

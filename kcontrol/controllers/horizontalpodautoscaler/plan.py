@@ -27,7 +27,9 @@ class Answer:
     """Its entry of `status.currentMetrics`."""
     error: str = ''
     reason: str = ''
-    """Of the ScalingActive condition, when it failed."""
+    """Of the ScalingActive condition and the event, when it failed."""
+    context: str = ''
+    """What the failure of the pass as a whole says before the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ def plan(hpa: Obj, current: int, answers: Sequence[Answer], past: Past, now: dat
     spec = hpa['spec']
     low, high = int(spec.get('minReplicas', 1)), int(spec['maxReplicas'])
     holder = _holder(hpa)
+    past.begin(current, now)
     _say(
         holder,
         'AbleToScale',
@@ -71,12 +74,15 @@ def plan(hpa: Obj, current: int, answers: Sequence[Answer], past: Past, now: dat
             ('False', first.reason, f'the HPA was unable to compute the replica count: {first.error}'),
             now,
         )
-        text = f'invalid metrics ({len(bad)} invalid out of {len(answers)}), first error is: {first.error}'
-        return _result(hpa, holder, current, current, answers, rescale=False, error=text)
+        text = (
+            f'invalid metrics ({len(bad)} invalid out of {len(answers)}), first error is: {first.context}{first.error}'
+        )
+        shown = int((hpa.get('status') or {}).get('desiredReplicas') or 0)
+        return _result(hpa, holder, current, shown, answers, rescale=False, error=text)
     assert best is not None
     found = f'the HPA was able to successfully calculate a replica count from {best.name}'
     _say(holder, 'ScalingActive', ('True', 'ValidMetricFound', found), now)
-    stable, able = stabilize(past, spec.get('behavior') or {}, current, asked, now)
+    stable, able = stabilize(past, spec.get('behavior'), current, asked, now)
     desired, limited = limit(past, spec, current, stable, now)
     _say(holder, 'AbleToScale', able, now)
     _say(holder, 'ScalingLimited', limited, now)
@@ -121,14 +127,14 @@ def after_rescale(step: Plan, now: datetime) -> Obj:
     return {**holder['status'], 'lastScaleTime': format_time(now)}
 
 
-def after_refusal(step: Plan, error: str, now: datetime) -> Obj:
+def after_refusal(hpa: Obj, step: Plan, error: str, now: datetime) -> Obj:
     """The status once the scale was refused."""
     holder: Obj = {'status': {'conditions': [dict(c) for c in step.status['conditions']]}}
     text = f'the HPA controller was unable to update the target scale: {error}'
     _say(holder, 'AbleToScale', ('False', 'FailedUpdateScale', text), now)
     return {
         **step.status,
-        'desiredReplicas': step.status['currentReplicas'],
+        'desiredReplicas': int((hpa.get('status') or {}).get('desiredReplicas') or 0),
         'conditions': holder['status']['conditions'],
     }
 

@@ -98,7 +98,9 @@ async def _rescale(c: Ctx, hpa: Obj, resource: Resource, scale: Obj, decided: tu
     except ApiError as e:
         c.state['due'].pop(key_of(hpa), None)  # tried again after the back-off, not at the next look
         c.event(hpa, 'Warning', 'FailedRescale', f'{text}; error: {e}')
-        await c.patch_status(HORIZONTALPODAUTOSCALERS, hpa, after_refusal(step, str(e), c.now()), conditional=False)
+        await c.patch_status(
+            HORIZONTALPODAUTOSCALERS, hpa, after_refusal(hpa, step, str(e), c.now()), conditional=False
+        )
         raise
     past.scaled(before, step.replicas, c.now(), hpa['spec'].get('behavior') or {})
     c.event(hpa, 'Normal', 'SuccessfulRescale', text)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kclient.discovery import Discovery, Served
 from kcontrol.controllers.horizontalpodautoscaler import limits, metrics
 from kcontrol.controllers.horizontalpodautoscaler import replicas as calc
 from kcontrol.controllers.horizontalpodautoscaler.plan import Answer, plan
 from kcontrol.kinds import HORIZONTALPODAUTOSCALERS
-from kcore.meta.gvk import DEPLOYMENTS, PODS
+from kcore.meta.gvk import DEPLOYMENTS, PODS, SERVICES
 from kcore.meta.objects import condition_is, name_of
 from kcore.meta.times import format_time
 
@@ -118,10 +120,55 @@ def drive(hpa: dict, wanted: list[int], current: int, *, every_s: int = 15) -> l
 
 
 def test_up_goes_at_once_but_at_most_doubles_and_down_waits_five_minutes():
-    assert drive(autoscaler(), [20, 20, 20, 20], 2) == [6, 12, 20, 20]
+    assert drive(autoscaler(), [20, 20, 20, 20], 1) == [4, 8, 16, 20]
     down = drive(autoscaler(), [10, *[1] * 25], 10)
     assert down.index(1) == 20, '20 × 15 s after the last high recommendation'
     assert set(down[:20]) == {10}
+
+
+def test_whoever_takes_over_waits_before_scaling_down():
+    assert drive(autoscaler(), [1] * 21, 10) == [10] * 20 + [1], 'what there is counts as recommended five minutes long'
+
+
+@pytest.mark.parametrize(
+    ('kind', 'source', 'answered', 'said'),
+    [
+        ('Resource', {'name': 'cpu', 'target': {'averageUtilization': 50}}, (404, '404 page not found'),
+         ('failed to get cpu utilization: unable to get metrics for resource cpu: unable to fetch metrics from '
+         'resource metrics API: the server could not find the requested resource (get pods.metrics.k8s.io)',
+         'failed to get cpu resource metric value: ')),
+        ('Resource', {'name': 'memory', 'target': {'averageValue': '1Mi'}}, (200, '{"items": []}'),
+         ('failed to get memory usage: unable to get metrics for resource memory: no metrics returned from resource '
+         'metrics API', 'failed to get memory resource metric value: ')),
+        ('Pods', {'metric': {'name': 'hits'}, 'target': {'averageValue': '1'}}, (404, '404 page not found'),
+         ('unable to get metric hits: unable to fetch metrics from custom metrics API: no custom metrics API '
+         '(custom.metrics.k8s.io) registered', 'failed to get pods metric value: ')),
+        ('Object', {'metric': {'name': 'hits'}, 'target': {'value': '1'},
+                    'describedObject': {'apiVersion': 'v1', 'kind': 'Service', 'name': 'web'}}, (503, 'x'),
+         ('unable to get metric hits: Service on default web/unable to fetch metrics from custom metrics API: the '
+         'server is currently unable to handle the request (get services.custom.metrics.k8s.io)',
+         'failed to get object metric value: ')),
+        ('External', {'metric': {'name': 'q', 'selector': {'matchLabels': {'a': 'b'}}},
+                      'target': {'averageValue': '1'}},
+         (403, '{"kind": "Status", "message": "no"}'),
+         ('unable to get external metric default/q/&LabelSelector{MatchLabels:map[string]string{a: b,},'
+         'MatchExpressions:[]LabelSelectorRequirement{},}: unable to fetch metrics from external metrics API: no',
+         'failed to get q external metric value: failed to get q external metric: ')),
+    ],
+)  # fmt: skip
+async def test_a_metric_that_cannot_be_had_says_so_in_upstreams_words(env, kind, source, answered, said):
+    async def read() -> bytes:
+        return answered[1].encode()
+
+    async def request(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(status=answered[0], read=read)
+
+    client = SimpleNamespace(env=env, request=request)
+    found = Discovery((Served(SERVICES, frozenset({'get'})),), {})
+    target = metrics.Target('default', 1, 1, '', [])
+    metric = {'type': kind, metrics._FIELDS[kind]: source}
+    got = await metrics.answer(client, metric, target, calc.Tolerances(), found)
+    assert ((got.error, got.context), got.reason) == (said, f'FailedGet{kind}Metric')
 
 
 def test_behavior_limits_rates_both_ways():
