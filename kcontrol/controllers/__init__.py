@@ -49,6 +49,7 @@ CONTROLLERS: tuple[Controller | Loop, ...] = (
     job.reconcile,
     cronjob.reconcile,
     disruption.reconcile,
+    disruption.take_back,
     resourcequota.reconcile,
     horizontalpodautoscaler.reconcile,
     endpoints.reconcile,

@@ -14,7 +14,7 @@ from kcontrol.controllers.cronjob.plan import SCHEDULED_AT
 from kcontrol.controllers.horizontalpodautoscaler import metrics
 from kcontrol.kinds import CRONJOBS, HORIZONTALPODAUTOSCALERS, JOBS
 from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS
-from kcore.meta.objects import deleting, get_condition, name_of
+from kcore.meta.objects import condition_is, deleting, get_condition, name_of
 from kcore.meta.times import format_time, parse_time
 from tests.kcontrol.virtual import Nodes, Plane, run_virtually
 
@@ -284,6 +284,28 @@ def test_load_scales_up_within_two_looks_and_down_only_after_five_quiet_minutes(
         quiet = plane.now_s()
         await plane.until(lambda: _is(size, 1))
         assert 300 - 15 <= plane.now_s() - quiet <= 300 + 15 + 2, 'five minutes after the last look that saw load'
+
+    virtually(scenario)
+
+
+def test_an_eviction_that_never_happens_is_taken_back_after_two_minutes(virtually):
+    async def scenario(plane: Plane) -> None:
+        await plane.controllers('stalepoddisruption')
+        body = {
+            'metadata': {'name': 'p', 'namespace': 'default'},
+            'spec': {'containers': [{'name': 'c', 'image': 'x'}]},
+        }
+        await plane.admin.create(PODS, body)
+        said = {'type': 'DisruptionTarget', 'status': 'True', 'reason': 'EvictionByEvictionAPI', 'message': 'x',
+                'lastTransitionTime': format_time(plane.env.clock.wall())}  # fmt: skip
+        began = plane.now_s()
+        await plane.admin.patch(PODS, 'p', {'status': {'conditions': [said]}}, 'default', subresource='status')
+
+        async def taken_back() -> bool:
+            return condition_is(await plane.admin.get(PODS, 'p', 'default'), 'DisruptionTarget', 'False')
+
+        await plane.until(taken_back)
+        assert 119 <= plane.now_s() - began <= 123
 
     virtually(scenario)
 

@@ -12,11 +12,24 @@ from datetime import datetime
 
 from kclient.model import Obj
 from kcontrol.numbers import resolve
-from kcore.meta.objects import deleting, is_pod_finished, is_pod_ready, name_of, set_condition
+from kcore.meta.objects import (
+    controller_of,
+    deleting,
+    get_condition,
+    is_pod_finished,
+    is_pod_ready,
+    name_of,
+    set_condition,
+)
+from kcore.meta.selectors import go_selector
 from kcore.meta.times import parse_time
 
 GRANT_S = 120.0
 """An eviction that was granted but does not show after this did not happen."""
+
+
+STALE_S = 120.0
+"""A pod that was said to be disrupted, and after this is still not going away, was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,28 @@ def granted(budget: Obj, pods: Sequence[Obj], now: datetime) -> tuple[dict[str, 
     left = {n: GRANT_S - (now - parse_time(at)).total_seconds() for n, at in held.items() if n in living}
     kept = {name: held[name] for name, seconds in left.items() if seconds > 0}
     return kept, min((left[n] for n in kept), default=None)
+
+
+def unmanaged(budget: Obj, pods: Sequence[Obj]) -> str:
+    """What is wrong when pods that nobody controls have to be counted as part of a whole; empty when nothing is."""
+    if not needs_scale(budget) or all(controller_of(p) is not None for p in pods):
+        return ''
+    selector = go_selector((budget.get('spec') or {}).get('selector'))
+    return (
+        f'Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. '
+        'As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. '
+        'To account for these pods please set ".spec.minAvailable" field of the PDB to an integer value.'
+    )
+
+
+def stale_in_s(pod: Obj, now: datetime) -> float | None:
+    """Seconds until the pod's DisruptionTarget condition is taken back; None when it is not to be."""
+    condition = get_condition(pod, 'DisruptionTarget')
+    if condition is None or condition.get('status') != 'True' or deleting(pod) or is_pod_finished(pod):
+        return None
+    if condition.get('reason') == 'TerminationByKubelet':
+        return None  # its node may take any time
+    return STALE_S - (now - parse_time(condition['lastTransitionTime'])).total_seconds()
 
 
 def plan_status(budget: Obj, pods: Sequence[Obj], counted: Count, now: datetime) -> Obj:

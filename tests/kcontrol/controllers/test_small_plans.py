@@ -230,6 +230,34 @@ def test_a_budget_never_allows_what_would_leave_too_few(ready, bound, at_least, 
     assert again == status, 'nothing changed, nothing is written'
 
 
+def test_pods_that_nobody_controls_are_told_of_where_a_whole_must_be_known():
+    owned = pod('a', ownerReferences=[{'kind': 'ReplicaSet', 'name': 'r', 'uid': 'r', 'controller': True}])
+    selector = {'matchLabels': {'app': 'web', 'a': 'b'}, 'matchExpressions': [
+        {'key': 'tier', 'operator': 'In', 'values': ['x', 'y']},
+    ]}  # fmt: skip
+    most = {'metadata': {'name': 'b'}, 'spec': {'maxUnavailable': 1, 'selector': selector}}
+    assert budgets.unmanaged(most, [owned]) == ''
+    assert budgets.unmanaged(most, [owned, pod('b')]).startswith(
+        'Pods selected by this PodDisruptionBudget (selector: &LabelSelector{MatchLabels:map[string]string{a: b,'
+        'app: web,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:tier,Operator:In,'
+        'Values:[x y],},},}) were found to be unmanaged.'
+    )
+    assert budgets.unmanaged({**most, 'spec': {'minAvailable': 1}}, [pod('b')]) == ''
+
+
+@pytest.mark.parametrize(('condition', 'meta', 'left'), [
+    ({'status': 'True', 'reason': 'EvictionByEvictionAPI'}, {}, 60.0),
+    ({'status': 'True', 'reason': 'TerminationByKubelet'}, {}, None),
+    ({'status': 'False'}, {}, None),
+    ({'status': 'True', 'reason': 'EvictionByEvictionAPI'}, {'deletionTimestamp': format_time(NOW)}, None),
+])  # fmt: skip
+def test_a_disruption_that_did_not_happen_is_taken_back_after_two_minutes(condition, meta, left):
+    said = pod('p', **meta)
+    since = format_time(NOW - timedelta(seconds=60))
+    said['status']['conditions'] = [{'type': 'DisruptionTarget', 'lastTransitionTime': since, **condition}]
+    assert budgets.stale_in_s(said, NOW) == left
+
+
 @given(st.lists(st.tuples(st.integers(0, 4000), st.booleans()), max_size=10))
 def test_what_a_namespace_uses_is_the_sum_of_what_has_not_ended(wanted):
     hard = {'pods': '100', 'requests.cpu': '100'}
