@@ -68,6 +68,8 @@ async def _listed(cache: Cache, place: tuple[str, str], selection: Selection, op
     prefix, scope = place
     if options.continue_:
         rv, after = _read_token(options.continue_, scope)
+        if options.version:
+            raise BadRequest('specifying resource version is not allowed when using continue')
         return await _page(cache, scope, selection, rv or await cache.fresh(), after=after, limit=options.limit)
     if options.match == 'Exact' or (options.limit and options.version and not options.match):
         # Without a match rule, a limited list at a given version is exact too, so that its pages agree.
@@ -130,7 +132,7 @@ async def _page(cache: Cache, scope: str, selection: Selection, rv: int, *, afte
         except Compacted as e:
             if after:
                 raise Expired(EXPIRED_CONTINUE, continue_=_token(0, after, scope)) from e
-            raise Expired(f'The resourceVersion for the provided list is too old: {rv}') from e
+            raise Expired('The resourceVersion for the provided list is too old.') from e
         for i, item in enumerate(page.items):
             entry = Entry(item.key, item.value, item.rv)
             after = item.key
@@ -162,7 +164,7 @@ def _read_token(token: str, scope: str) -> tuple[int, str]:
         if not isinstance(rv, int) or rv < 0 or not isinstance(after, str) or found['scope'] != scope:
             raise ValueError
     except (ValueError, KeyError, TypeError, binascii.Error):
-        raise BadRequest('continue key is not valid: it belongs to another request or is damaged') from None
+        raise BadRequest('invalid continue token: it belongs to another request or is damaged') from None
     if not after.startswith(scope):
-        raise BadRequest('continue key is not valid: it lies outside of the list')
+        raise BadRequest('invalid continue token: it lies outside of the list')
     return rv, after

@@ -30,10 +30,24 @@ async def read_object(
         obj = ctx.server.schemas.parse_json(data, target.resource.kind)
     else:
         obj, told = parse_object(data, media)
+    if not ctx.server.is_builtin(target):
+        _says_what_it_is(target, obj, data)
     if alike and obj.get('apiVersion') == alike:
         obj['apiVersion'] = target.resource.api_version
     check_type(target, obj)
     return conform(ctx, target, obj, options.field_validation, told=told)
+
+
+def _says_what_it_is(kind: Kind, obj: Obj, data: bytes) -> None:
+    """A custom resource must name its kind and version; a built-in one's follow from the URL. Raises BadRequest."""
+    r = kind.resource
+    if not obj.get('kind'):
+        raise BadRequest(
+            f'{r.kind} in version "{r.version}" cannot be handled as a {r.kind}: '
+            f"Object 'Kind' is missing in '{data.decode(errors='replace')}'"
+        )
+    if not obj.get('apiVersion'):
+        raise BadRequest(f'the API version in the data () does not match the expected API version ({r.api_version})')
 
 
 def check_type(kind: Kind, obj: Obj) -> None:

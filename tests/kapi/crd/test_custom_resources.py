@@ -44,6 +44,21 @@ async def test_creating_and_deleting_custom_resource_definition_objects_works(cu
     assert (await custom.api.get(custom.path)).json['items'] == []
 
 
+async def test_a_custom_resource_must_say_what_it_is(custom: Any, define: Any) -> None:
+    await custom.declare(define())
+    body = {'metadata': {'name': 'x'}}
+    nameless = await custom.api.post(custom.path, body)
+    assert nameless.status == 400
+    told = "CronTab in version \"v1\" cannot be handled as a CronTab: Object 'Kind' is missing in '%s'"
+    assert nameless.json['message'] == told % orjson.dumps(body).decode()
+    versionless = await custom.api.post(custom.path, {'kind': 'CronTab', **body})
+    expected = 'the API version in the data () does not match the expected API version (stable.example.com/v1)'
+    assert (versionless.status, versionless.json['message']) == (400, expected)
+    assert (await custom.create()).status == 201
+    assert (await custom.api.put(f'{custom.path}/x', body)).status == 400
+    assert (await custom.api.patch(f'{custom.path}/x', {'spec': {'a': 1}})).status == 200
+
+
 @conformance(
     'CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition '
     'listing custom resource definition objects works'

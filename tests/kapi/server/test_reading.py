@@ -80,6 +80,19 @@ async def test_an_expired_page_is_410_with_a_token_to_go_on(api: Any, monkeypatc
     assert (expired.status, expired.json['reason']) == (410, 'Expired')
     going_on = await api.get(f'{CM}?continue={expired.json["metadata"]["continue"]}')
     assert names_of(going_on) == list('cdefghij')
+    exact = await api.get(f'{CM}?resourceVersion=1&resourceVersionMatch=Exact')
+    assert (exact.status, exact.json['reason']) == (410, 'Expired')
+    assert exact.json['message'] == 'The resourceVersion for the provided list is too old.'
+    assert exact.json['metadata'] == {}
+
+
+async def test_a_page_has_the_version_of_its_list_and_takes_no_other(api: Any) -> None:
+    await fill(api, *'abc')
+    token = (await api.get(f'{CM}?limit=2')).json['metadata']['continue']
+    assert names_of(await api.get(f'{CM}?limit=2&continue={token}&resourceVersion=0')) == ['c']
+    refused = await api.get(f'{CM}?limit=2&continue={token}&resourceVersion=5')
+    assert (refused.status, refused.json['reason']) == (400, 'BadRequest')
+    assert refused.json['message'] == 'specifying resource version is not allowed when using continue'
 
 
 async def test_a_version_ahead_is_504_with_its_cause(api: Any, monkeypatch: Any) -> None:
