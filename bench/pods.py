@@ -2,7 +2,8 @@
 
 The cluster has one store member; pods are bound at creation, so that the scheduler is no part of the figures.
 `create → Running` is seen by a watch in this process. All but the last idle figure are of one agent; 500 pods need
-three, whose CPU is summed and of whose memory the largest is shown. CPU per start is what counts on a busy machine.
+three, whose CPU is summed and of whose memory the largest is shown. CPU per start is what counts on a busy machine: its
+sum over all processes divides the machine's cores into the starts a second that it can reach.
 Agents of a local cluster are forks of one process: `rss` counts what all of them share, `pss` each one's part of it.
 """
 
@@ -15,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kclient.kubeconfig import load
 from kcore.env import Env
 from kcore.meta.gvk import PODS
 from kcore.tasks import start
+from knode.runtime.shim import host
 
 Obj = dict[str, Any]
 
@@ -40,12 +42,51 @@ BURST = 100
 IDLE_AT = (0, 110, 500)
 FIRST_NODE_MOST = 110
 SETTLE_S = 5.0
-"""From the last start until events and statuses have been sent and an agent is idle."""
+"""From the last start or end until events and statuses have been sent and an agent is idle."""
 LOG_LINE, LOG_LINES = 'x' * 99, 200_000
 PORT_BASE = 11900
 NODES = ('node-1', 'node-2', 'node-3')
 """A node has 253 pod addresses: its part of the cluster's range is a /24."""
 ROOT = Path(__file__).resolve().parent.parent
+
+
+class Costs:
+    """CPU time of the cluster's processes, by part: what the kernel has on its clock, no ticks."""
+
+    def __init__(self, data: Path) -> None:
+        self._components = {
+            path.stem: int(json.loads(path.read_text())['pid']) for path in (data / 'run').glob('*-*.pid')
+        }
+
+    def agents(self) -> list[psutil.Process]:
+        return [psutil.Process(self._components[node]) for node in NODES]
+
+    def now(self) -> dict[str, dict[int, float]]:
+        """Part → process → milliseconds so far."""
+        parts: dict[str, dict[int, float]] = {'bench': _used_ms([os.getpid()])}
+        for name, pid in self._components.items():
+            parts.setdefault(name.partition('-')[0], {}).update(_used_ms([pid]))
+        pids = [self._components[node] for node in NODES]
+        for part in ('zygote', 'shims', 'containers'):
+            pids = [child for pid in pids for child in host.children(pid)]
+            parts[part] = _used_ms(pids)
+        return parts
+
+    def since(self, before: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+        """Part → milliseconds used since then by the processes that are there now."""
+        return {
+            part: sum(ms - before[part].get(pid, 0.0) for pid, ms in used.items()) for part, used in self.now().items()
+        }
+
+
+def _used_ms(pids: Iterable[int]) -> dict[int, float]:
+    """Of all threads; a process that is gone is left out. The first field of schedstat is nanoseconds on a CPU."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            threads = [Path(f'/proc/{pid}/task/{t}/schedstat').read_text() for t in os.listdir(f'/proc/{pid}/task')]
+            found[pid] = sum(int(t.split()[0]) for t in threads) / 1e6
+    return found
 
 
 @contextlib.contextmanager
@@ -120,8 +161,9 @@ class Watcher:
 
 
 class Bench:
-    def __init__(self, client: Client, watcher: Watcher, agents: Sequence[psutil.Process]) -> None:
-        self._client, self._watcher, self._agents = client, watcher, agents
+    def __init__(self, client: Client, watcher: Watcher, costs: Costs) -> None:
+        self._client, self._watcher, self._costs = client, watcher, costs
+        self._agents = costs.agents()
         self._serial = 0
 
     async def _create(self, born: dict[str, float]) -> None:
@@ -131,9 +173,6 @@ class Bench:
         node = NODES[0] if len(self._watcher.running) < FIRST_NODE_MOST else others[self._serial % len(others)]
         born[name] = now()
         await self._client.create(PODS, make_pod(name, node))
-
-    def _cpu_s(self) -> float:
-        return sum(sum(a.cpu_times()[:2]) for a in self._agents)
 
     async def paced(self, seconds: float, figures: Figures) -> None:
         """RATE_PER_S creations, whatever becomes of them; the time until each is seen Running."""
@@ -149,16 +188,18 @@ class Bench:
         figures.add(**{name: one.median(name) for name in one.values})
 
     async def burst(self, count: int, figures: Figures) -> None:
-        """All at once: how many a second come to run."""
+        """All at once: how many a second come to run, and what one costs each part of the cluster."""
         born: dict[str, float] = {}
-        began, used = now(), self._cpu_s()
+        before, began = self._costs.now(), now()
         async with asyncio.TaskGroup() as group:
             for _ in range(count):
                 start(group, 'create', self._create(born))
         await self._watcher.until_running(set(born))
         took = now() - began
         await asyncio.sleep(SETTLE_S)
-        figures.add(starts_per_s=count / took, agent_cpu_ms_per_start=1000 * (self._cpu_s() - used) / count)
+        spent = {part: ms / count for part, ms in self._costs.since(before).items()}
+        figures.add(starts_per_s=count / took, cpu_ms_per_start=sum(spent.values()))
+        figures.add(**{f'{part}_cpu_ms': ms for part, ms in spent.items()})
 
     async def logs(self, lines: int, figures: Figures) -> None:
         """One container writes as fast as it can; then its whole log is read through the API server."""
@@ -202,6 +243,7 @@ class Bench:
             for name in list(self._watcher.known):
                 start(group, 'delete', self._client.delete(PODS, name, 'default', grace_period_s=0))
         await self._watcher.until_gone()
+        await asyncio.sleep(SETTLE_S)
         self._watcher.running.clear()
 
 
@@ -209,10 +251,9 @@ async def _measure(data: Path, settings: Settings) -> None:
     env = Env.real()
     paced, burst, logs = Figures(), Figures(), Figures()
     idle = {n: Figures() for n in ((0, 2) if settings.smoke else IDLE_AT)}
-    pids = [int(json.loads((data / 'run' / f'{node}.pid').read_text())['pid']) for node in NODES]
     async with Client(load(data / 'kubeconfig', env), env, user_agent='bench') as client:
         watcher = Watcher(client)
-        bench = Bench(client, watcher, [psutil.Process(pid) for pid in pids])
+        bench = Bench(client, watcher, Costs(data))
         async with asyncio.TaskGroup() as group:
             watching = start(group, 'watch', watcher.run())
             for _ in range(settings.runs):
