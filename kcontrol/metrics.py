@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from kclient.model import Obj
 from kclient.queue import WorkQueue
 from kclient.transport import Answer
 from kcontrol.figures import Figures
+from kcore.meta.objects import get_path, namespace_of
 from kcore.metrics import CollectorRegistry
 
 Family = CounterMetricFamily | GaugeMetricFamily
 BUCKETS_S = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Upstream's: a decade each."""
 REQUEST_BUCKETS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+
+
+QUEUES = {
+    'bootstrap-signer': 'bootstrap_signer_queue', 'clusterrole-aggregation': 'ClusterRoleAggregator',
+    'csrapproving': 'certificate', 'endpoints': 'endpoint', 'endpointslice': 'endpoint_slice',
+    'endpointslicemirroring': 'endpoint_slice_mirroring', 'ephemeralvolume': 'ephemeral_volume',
+    'gc': 'garbage_collector_attempt_to_delete', 'nodeipam': 'cidrallocator_node',
+    'persistentvolumebinder': 'volumes', 'persistentvolumeclaimbinder': 'claims',
+    'persistentvolumeexpander': 'volume_expand', 'replicationcontroller': 'replicationmanager',
+    'resourcequota': 'resourcequota_primary', 'rootca': 'root_ca_cert_publisher',
+    'serviceaccount-token': 'serviceaccount_tokens_secret', 'stalepoddisruption': 'stale_pod_disruption',
+    'tainteviction': 'noexec_taint_pod', 'token-cleaner': 'token_cleaner', 'ttl': 'ttlcontroller',
+}  # fmt: skip
+"""Controller → what upstream calls its queue, where that differs."""
 
 
 class _Queues(Collector):
@@ -56,14 +73,55 @@ class _Pending(Collector):
         yield pending
 
 
+class _Volumes(Collector):
+    """Counts the volumes and claims that the binder's caches hold."""
+
+    def __init__(self) -> None:
+        self.held: Callable[[], tuple[Iterable[Obj], Iterable[Obj]]] = lambda: ((), ())
+
+    def collect(self) -> Iterator[Family]:
+        volumes, claims = self.held()
+        where = ['namespace', 'storage_class', 'volume_attributes_class']
+        yield from _bound('pv', 'Volumes', ['storage_class'], ((_is_bound(v), (_class_of(v),)) for v in volumes))
+        yield from _bound(
+            'pvc', 'Claims', where, ((_is_bound(x), (namespace_of(x), _class_of(x), _kind_of(x))) for x in claims)
+        )
+
+
+def _bound(
+    what: str, name: str, labels: list[str], counted: Iterable[tuple[bool, tuple[str, ...]]]
+) -> Iterator[Family]:
+    """counted: of each object whether it is bound, and its labels."""
+    counts = Counts(counted)
+    for word, yes in (('bound', True), ('unbound', False)):
+        text = f'{name} that are {"" if yes else "not "}bound.'
+        family = GaugeMetricFamily(f'pv_collector_{word}_{what}_count', text, labels=labels)
+        for (is_bound, values), count in counts.items():
+            if is_bound is yes:
+                family.add_metric(values, count)
+        yield family
+
+
+def _is_bound(obj: Obj) -> bool:
+    return bool(get_path(obj, 'status.phase') == 'Bound')
+
+
+def _class_of(obj: Obj) -> str:
+    return str(get_path(obj, 'spec.storageClassName') or '')
+
+
+def _kind_of(claim: Obj) -> str:
+    return str(get_path(claim, 'spec.volumeAttributesClassName') or '')
+
+
 class Metrics:
     """One set a process, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._queues, self._pending = _Queues(), _Pending()
-        self.registry.register(self._queues)
-        self.registry.register(self._pending)
+        self._queues, self._pending, self._volumes = _Queues(), _Pending(), _Volumes()
+        for collector in (self._queues, self._pending, self._volumes):
+            self.registry.register(collector)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.figures = Figures(self.registry)
@@ -100,19 +158,23 @@ class Metrics:
         self._kinds: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
 
     def watch_queues(self, queues: Mapping[str, WorkQueue[str]]) -> None:
-        """Report these queues from now on (a new term has new ones)."""
-        self._queues.queues = queues
-        for name, queue in queues.items():
+        """Report these queues, by controller, from now on (a new term has new ones)."""
+        self._queues.queues = {QUEUES.get(name, name): queue for name, queue in queues.items()}
+        for name, queue in self._queues.queues.items():
             queue.on_take = self._waited.labels(name).observe
 
     def watch_scheduler(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Report what `counts()` says: queue → pods that wait in it."""
         self._pending.counts = counts
 
+    def watch_volumes(self, held: Callable[[], tuple[Iterable[Obj], Iterable[Obj]]]) -> None:
+        """Report what `held()` returns: (volumes, claims)."""
+        self._volumes.held = held
+
     def reconciled(self, controller: str, outcome: str, seconds: float) -> None:
         self._reconciles.labels(controller, outcome).inc()
         self._seconds.labels(controller).observe(seconds)
-        self._worked.labels(controller).observe(seconds)
+        self._worked.labels(QUEUES.get(controller, controller)).observe(seconds)
 
     def requested(self, answer: Answer) -> None:
         """For `Client(observe=…)`."""

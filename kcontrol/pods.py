@@ -36,11 +36,11 @@ PLAIN = Words()
 
 
 class Failed(Exception):
-    """Some writes went wrong; `reason` is that of the owner's ReplicaFailure condition."""
+    """Some writes went wrong; `reason` is that of the owner's ReplicaFailure condition, `done` how many went right."""
 
-    def __init__(self, reason: str, cause: ApiError) -> None:
+    def __init__(self, reason: str, cause: ApiError, done: int = 0) -> None:
         super().__init__(str(cause))
-        self.reason, self.cause = reason, cause
+        self.reason, self.cause, self.done = reason, cause, done
 
 
 async def create_pods(c: Ctx, owner: Obj, pods: Sequence[Obj], words: Words = PLAIN) -> list[Obj]:
@@ -59,7 +59,7 @@ async def create_pods(c: Ctx, owner: Obj, pods: Sequence[Obj], words: Words = PL
             # A namespace that goes away takes the owner with it: nothing to report, nothing to retry.
             if all(e.has_cause('NamespaceTerminating') for e in errors):
                 return made
-            raise Failed('FailedCreate', errors[0])
+            raise Failed('FailedCreate', errors[0], len(made))
         size = min(size * 2, PARALLEL_MAX)
     return made
 

@@ -21,12 +21,16 @@ from kclient.model import Obj
 from kclient.queue import WorkQueue
 from kcontrol.config import ControlConfig
 from kcontrol.controller import Controller, Ctx, Keys, Loop, Terminal, controller_keys
+from kcontrol.figures import RUNNING
 from kcontrol.metrics import Metrics
 from kcore.env import Env
+from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from kcore.tasks import start_essential, start_restarting
 
 log = structlog.get_logger('kcontrol')
 
+MANAGER = 'kube-controller-manager'
+_VOLUMES = PERSISTENTVOLUMES, PERSISTENTVOLUMECLAIMS
 RECHECK_MIN_S = 0.05
 """A reconcile that asks to be called again at once is called after this: it must not starve the event loop."""
 
@@ -44,7 +48,7 @@ class Runner:
         self, client: Client, env: Env, config: ControlConfig, controllers: Iterable[Controller | Loop],
         *, metrics: Metrics | None = None,
     ) -> None:  # fmt: skip
-        self._env, self._metrics = env, metrics if metrics is not None else Metrics()
+        self._env, self.metrics = env, metrics if metrics is not None else Metrics()
         self._informers = InformerSet(client, transform=strip_managed_fields)
         self._recorders: list[EventRecorder] = []
         self._running: list[tuple[Controller | Loop, Ctx]] = []
@@ -52,7 +56,7 @@ class Runner:
             recorder = EventRecorder(client, env, component_of(declared.name))
             queue: WorkQueue[str] = WorkQueue(env)
             ctx = Ctx(client, env, self._informers, recorder, config, queue, declared.name)
-            ctx.figures = self._metrics.figures
+            ctx.figures = self.metrics.figures
             ctx.primary = declared.primary if isinstance(declared, Controller) else None
             self._recorders.append(recorder)
             self._running.append((declared, ctx))
@@ -72,21 +76,29 @@ class Runner:
     def debug(self) -> dict[str, object]:
         return {d.name: c.queue.snapshot() for d, c in self._running}
 
+    def _volumes(self) -> tuple[list[Obj], list[Obj]]:
+        """(volumes, claims) of the caches, where a controller keeps such."""
+        volumes, claims = ([i.store for i in self._informers if i.resource == r] for r in _VOLUMES)
+        return [v for s in volumes for v in s.list()], [x for s in claims for x in s.list()]
+
     async def run(self) -> None:
         """Until cancelled, or until something essential dies."""
-        self._metrics.watch_queues({d.name: c.queue for d, c in self._running})
+        self.metrics.watch_queues({d.name: c.queue for d, c in self._running})
         try:
             async with asyncio.TaskGroup() as group:
                 self._informers.start(group)
                 for recorder in self._recorders:
                     start_restarting(group, 'event recorder', recorder.run, self._env)
                 await self._informers.synced()
+                self.metrics.watch_volumes(self._volumes)
                 log.info('caches synced', kinds=len(list(self._informers)))
                 for declared, ctx in self._running:
                     self._start(group, declared, ctx)
+                    self.metrics.figures.observe(RUNNING, 1, declared.name, MANAGER)
         finally:
-            for _, ctx in self._running:
+            for declared, ctx in self._running:
                 ctx.queue.close()
+                self.metrics.figures.observe(RUNNING, 0, declared.name, MANAGER)
 
     def _start(self, group: asyncio.TaskGroup, declared: Controller | Loop, ctx: Ctx) -> None:
         if isinstance(declared, Loop):
@@ -105,7 +117,7 @@ class Runner:
                     outcome = await work_once(declared, ctx, key)
             finally:
                 ctx.queue.done(key)
-            self._metrics.reconciled(declared.name, outcome, self._env.clock.monotonic() - began)
+            self.metrics.reconciled(declared.name, outcome, self._env.clock.monotonic() - began)
 
 
 def served_only(declared: Iterable[Controller | Loop], found: Discovery) -> list[Controller | Loop]:

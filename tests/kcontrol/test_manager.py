@@ -98,6 +98,8 @@ async def test_health_metrics_and_queues_are_served(fake, start, holder, until):
     assert re.search(r'rest_client_request_duration_seconds_count\{host="127.0.0.1:\d+",verb="GET"\} [1-9]', text)
     assert 'process_resident_memory_bytes' in text
     assert 'node_collector_zone_size' in text
+    assert 'workqueue_depth{name="garbage_collector_attempt_to_delete"}' in text
+    assert 'running_managed_controllers{manager="kube-controller-manager",name="serviceaccount"} 1.0' in text
     assert queues['leading'] == {'kube-controller-manager': True}
     assert set(queues['queues']['replicaset']) >= {'queued', 'dirty', 'processing'}
 

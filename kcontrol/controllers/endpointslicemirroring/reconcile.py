@@ -10,6 +10,7 @@ from kcontrol.controller import Ctx, Result, Watching, controller, own_key
 from kcontrol.controllers.endpointslice.plan import MANAGED_LABEL, SERVICE_LABEL
 from kcontrol.controllers.endpointslice.reconcile import ENDPOINTSLICES
 from kcontrol.controllers.endpointslicemirroring.plan import MANAGER, mirrored, same, slices
+from kcontrol.figures import MIRROR_CHANGES
 from kcore.meta.gvk import ENDPOINTS, SERVICES
 from kcore.meta.objects import labels_of, name_of, namespace_of
 
@@ -46,6 +47,7 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
             await c.delete(ENDPOINTSLICES, old)
         except NotFound:
             continue
+        c.figures.count(MIRROR_CHANGES, 'delete')
     return None
 
 
@@ -55,6 +57,7 @@ async def _write(c: Ctx, held: Obj | None, piece: Obj) -> None:
             change = {k: piece[k] for k in ('endpoints', 'ports')}
             gone = {k: None for k in labels_of(held) if k not in labels_of(piece)}
             await c.patch(ENDPOINTSLICES, held, {**change, 'metadata': {'labels': {**gone, **labels_of(piece)}}})
+            c.figures.count(MIRROR_CHANGES, 'update')
         return
     try:
         await c.client.create(ENDPOINTSLICES, piece)
@@ -63,3 +66,5 @@ async def _write(c: Ctx, held: Obj | None, piece: Obj) -> None:
     except Forbidden as e:
         if not e.has_cause('NamespaceTerminating'):
             raise
+        return
+    c.figures.count(MIRROR_CHANGES, 'create')

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kclient.errors import AlreadyExists, Forbidden
+from kclient.errors import AlreadyExists, ApiError
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
+from kcontrol.figures import CLAIMS_MADE, CLAIMS_NOT_MADE
 from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PODS
 from kcore.meta.objects import (
     controller_of,
@@ -62,14 +63,20 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     for claim in claims_for(pod):
         held = c.get(PERSISTENTVOLUMECLAIMS, f'{namespace_of(pod)}/{name_of(claim)}')
         if held is None:
-            try:
-                await c.client.create(PERSISTENTVOLUMECLAIMS, claim)
-            except AlreadyExists:
-                continue
-            except Forbidden as e:
-                if not e.has_cause('NamespaceTerminating'):
-                    raise
+            await _create(c, claim)
         elif (controller_of(held) or {}).get('uid') != uid_of(pod):
             text = f'PVC {namespace_of(pod)}/{name_of(claim)} was not created for pod {key} (pod is not owner)'
             c.event(pod, 'Warning', 'EphemeralVolumeConflict', text)
     return None
+
+
+async def _create(c: Ctx, claim: Obj) -> None:
+    c.figures.count(CLAIMS_MADE)
+    try:
+        await c.client.create(PERSISTENTVOLUMECLAIMS, claim)
+    except AlreadyExists:
+        return
+    except ApiError as e:
+        c.figures.count(CLAIMS_NOT_MADE)
+        if not e.has_cause('NamespaceTerminating'):
+            raise

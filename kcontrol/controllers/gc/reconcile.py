@@ -17,6 +17,7 @@ from kclient.model import Obj
 from kclient.queue import WorkQueue
 from kcontrol.controller import Ctx, loop
 from kcontrol.controllers.gc import graph as g
+from kcontrol.figures import GC_SYNC_ERRORS
 from kcore.meta.gvk import Resource
 from kcore.tasks import start_essential, start_restarting
 
@@ -62,11 +63,16 @@ class Collector:
 
     async def sync(self) -> None:
         """Watch what is served now, and no more."""
-        self._found = await discover(self._c.client)
+        try:
+            self._found = await discover(self._c.client)
+        except ClientError:
+            self._c.figures.count(GC_SYNC_ERRORS)
+            raise
         served = {r for r in self._found.with_verbs(*VERBS) if r.qualified not in IGNORED}
         for resource in served - self._watched:
             self._watch(resource)
         if self._found.failed:
+            self._c.figures.count(GC_SYNC_ERRORS)
             return  # a group that does not answer just now must not lose its objects
         for resource in self._watched - served:
             self._watched.discard(resource)

@@ -12,9 +12,16 @@ from kcontrol.adoption import carry_out
 from kcontrol.claim import plan_claim
 from kcontrol.controller import Ctx, Result, controller
 from kcontrol.controllers.job.indexes import INDEX
-from kcontrol.controllers.job.plan import FINALIZER, finished, plan, tracked
+from kcontrol.controllers.job.plan import FINALIZER, Plan, finished, plan, tracked
 from kcontrol.controllers.replicaset.plan import pod_from_template
-from kcontrol.figures import JOB_PODS_FINISHED, JOB_SYNC_S, JOB_SYNCS, JOBS_FINISHED, TTL_DELETION_S
+from kcontrol.figures import (
+    JOB_PODS_CREATED,
+    JOB_PODS_FINISHED,
+    JOB_SYNC_S,
+    JOB_SYNCS,
+    JOBS_FINISHED,
+    TTL_DELETION_S,
+)
 from kcontrol.kinds import JOBS
 from kcontrol.pods import Failed, create_pods, delete_pods
 from kcore.meta.gvk import PODS
@@ -68,10 +75,31 @@ async def _sync(c: Ctx, key: str, job: Obj) -> Result | None:
         await _release(c, pod)
     try:
         await delete_pods(c, job, step.delete)
-        await create_pods(c, job, [new_pod(job, index, step.annotations) for index in step.create])
+        if step.create:
+            await _create(c, job, step)
     except Failed as e:
         raise e.cause from e
     return Result(step.recheck_s) if step.recheck_s is not None else None
+
+
+async def _create(c: Ctx, job: Obj, step: Plan) -> None:
+    """Raises Failed."""
+    reason, made = _why_now(job, step.status), 0
+    try:
+        made = len(await create_pods(c, job, [new_pod(job, index, step.annotations) for index in step.create]))
+    except Failed as e:
+        made = e.done
+        c.figures.count(JOB_PODS_CREATED, reason, 'failed', by=len(step.create) - made)
+        raise
+    finally:
+        c.figures.count(JOB_PODS_CREATED, reason, 'succeeded', by=made)
+
+
+def _why_now(job: Obj, status: Obj) -> str:
+    """Whether pods are the Job's first, or stand for others that failed."""
+    if job['spec'].get('podReplacementPolicy') == 'Failed':
+        return 'recreate_failed' if status.get('failed') else 'new'
+    return 'recreate_terminating_or_failed' if status.get('failed') or status.get('terminating') else 'new'
 
 
 def _count(c: Ctx, job: Obj, status: Obj) -> None:

@@ -8,6 +8,11 @@ from collections.abc import Iterable
 PREFIX = 24
 
 
+def capacity(cluster_cidr: str) -> int:
+    """How many nodes can have a network."""
+    return int(2 ** (PREFIX - ipaddress.IPv4Network(cluster_cidr).prefixlen))
+
+
 def allocate(cluster_cidr: str, used: Iterable[str]) -> str | None:
     """The lowest free /24 of `cluster_cidr`; None when all are taken. Networks of any size in `used` are avoided."""
     taken = [ipaddress.ip_network(cidr, strict=False) for cidr in used]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, controller
-from kcontrol.controllers.nodeipam.plan import allocate
+from kcontrol.controllers.nodeipam.plan import allocate, capacity
+from kcontrol.figures import CIDRS_ALLOCATED, CIDRS_MAX, CIDRS_USED
 from kcore.meta.gvk import NODES
 from kcore.meta.objects import name_of
 
@@ -31,6 +32,10 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     pending[key] = cidr
     # Conditional on uid only: kubelets write the node's status all the time, and the field is set once.
     await c.patch(NODES, node, {'spec': {'podCIDR': cidr, 'podCIDRs': [cidr]}}, conditional=False)
+    most = capacity(c.config.cluster_cidr)
+    c.figures.count(CIDRS_ALLOCATED, c.config.cluster_cidr)
+    c.figures.observe(CIDRS_USED, len({*used, cidr}) / most, c.config.cluster_cidr)
+    c.figures.observe(CIDRS_MAX, most, c.config.cluster_cidr)
     return None
 
 

@@ -26,7 +26,7 @@ from kcontrol.controllers.nodelifecycle.plan import (
     wanted_taints,
     zone_of,
 )
-from kcontrol.figures import NODE_EVICTIONS, ZONE_HEALTH, ZONE_SICK, ZONE_SIZE
+from kcontrol.figures import NODE_EVICTIONS, NODE_HEALTH_S, NODES_HEALTH_S, ZONE_HEALTH, ZONE_SICK, ZONE_SIZE
 from kcore.meta.gvk import LEASES, NODES, PODS
 from kcore.meta.objects import name_of
 
@@ -77,6 +77,11 @@ async def run(c: Ctx) -> NoReturn:
 async def look(c: Ctx, monitor: Monitor) -> None:
     """One pass: first who is alive, since that decides how fast the silent ones may be evicted, if at all."""
     nodes, now = c.list(NODES), c.env.clock.monotonic()
+    await _look(c, monitor, nodes, now)
+    c.figures.observe(NODES_HEALTH_S, c.env.clock.monotonic() - now)
+
+
+async def _look(c: Ctx, monitor: Monitor, nodes: list[Obj], now: float) -> None:
     _note_comings_and_goings(c, monitor, nodes)
     nodes = [await _tried(node, _listen(c, monitor, node, now)) or node for node in nodes]
     down = all_down(nodes)
@@ -129,6 +134,14 @@ def _note_comings_and_goings(c: Ctx, monitor: Monitor, nodes: list[Obj]) -> None
 
 async def _listen(c: Ctx, monitor: Monitor, node: Obj, now: float) -> Obj:
     """The node, with its conditions Unknown if it has been silent for too long."""
+    began = c.env.clock.monotonic()
+    try:
+        return await _hear(c, monitor, node, now)
+    finally:
+        c.figures.observe(NODE_HEALTH_S, c.env.clock.monotonic() - began)
+
+
+async def _hear(c: Ctx, monitor: Monitor, node: Obj, now: float) -> Obj:
     heart = monitor.hearts.setdefault(str(node['metadata']['uid']), Heart(since=now))
     heart.observe(node, c.get(LEASES, f'{LEASE_NAMESPACE}/{name_of(node)}'), now)
     if not silent(node, heart, now, c.config.node_monitor_grace_period_s, c.config.node_startup_grace_period_s):

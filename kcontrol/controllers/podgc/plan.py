@@ -20,6 +20,18 @@ class Doomed:
     fail_first: bool
     """Mark it Failed before, so that its owner counts it right."""
 
+    @property
+    def label(self) -> str:
+        """Upstream's name for `why` in its figures."""
+        return _LABELS[self.why]
+
+
+_ORPHANED, _UNSCHEDULED = 'PodGC: node no longer exists', 'PodGC: unscheduled and terminating'
+_OUT_OF_SERVICE, _TOO_MANY = 'PodGC: node out-of-service', 'PodGC: too many finished pods'
+_LABELS = {
+    _ORPHANED: 'orphaned', _UNSCHEDULED: 'unscheduled', _OUT_OF_SERVICE: 'out-of-service', _TOO_MANY: 'terminated',
+}  # fmt: skip
+
 
 def node_of(pod: Obj) -> str:
     return str((pod.get('spec') or {}).get('nodeName') or '')
@@ -32,16 +44,16 @@ def plan(pods: Sequence[Obj], gone_nodes: Iterable[str], out_of_service: Iterabl
     for pod in pods:
         uid = str(pod['metadata']['uid'])
         if node_of(pod) in gone:
-            doomed[uid] = Doomed(pod, 'PodGC: node no longer exists', not is_pod_finished(pod))
+            doomed[uid] = Doomed(pod, _ORPHANED, not is_pod_finished(pod))
         elif deleting(pod) and not node_of(pod):
-            doomed[uid] = Doomed(pod, 'PodGC: unscheduled and terminating', False)
+            doomed[uid] = Doomed(pod, _UNSCHEDULED, False)
         elif deleting(pod) and node_of(pod) in out:
-            doomed[uid] = Doomed(pod, 'PodGC: node out-of-service', not is_pod_finished(pod))
+            doomed[uid] = Doomed(pod, _OUT_OF_SERVICE, not is_pod_finished(pod))
     if threshold > 0:
         finished = [p for p in pods if is_pod_finished(p) and not deleting(p) and p['metadata']['uid'] not in doomed]
         finished.sort(key=lambda p: (p['metadata'].get('creationTimestamp') or '', p['metadata']['name']))
         for pod in finished[: max(0, len(finished) - threshold)]:
-            doomed[str(pod['metadata']['uid'])] = Doomed(pod, 'PodGC: too many finished pods', False)
+            doomed[str(pod['metadata']['uid'])] = Doomed(pod, _TOO_MANY, False)
     return [*doomed.values()]
 
 

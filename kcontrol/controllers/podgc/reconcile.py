@@ -10,6 +10,7 @@ import structlog
 from kclient.errors import ApiError, Conflict, NotFound
 from kcontrol.controller import Ctx, loop
 from kcontrol.controllers.podgc.plan import Doomed, is_out_of_service, node_of, plan
+from kcontrol.figures import FORCED_DELETIONS, FORCED_ERRORS
 from kcore.meta.gvk import NODES, PODS
 from kcore.meta.objects import name_of, namespace_of
 from kcore.meta.times import format_time
@@ -49,9 +50,11 @@ async def sweep(c: Ctx, missing: dict[str, float]) -> int:
         try:
             await _remove(c, one)
             removed += 1
+            c.figures.count(FORCED_DELETIONS, namespace_of(one.pod), one.label)
         except (NotFound, Conflict):
             continue
         except ApiError as e:
+            c.figures.count(FORCED_ERRORS, namespace_of(one.pod), one.label)
             log.warning('pod could not be removed', object=f'{namespace_of(one.pod)}/{name_of(one.pod)}', err=str(e))
     return removed
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kclient.errors import AlreadyExists, Forbidden
+from kclient.errors import AlreadyExists, ApiError, Forbidden
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
+from kcontrol.figures import ROOT_CA_SYNC_S, ROOT_CA_SYNCS
 from kcore.meta.gvk import CONFIGMAPS, NAMESPACES
 from kcore.meta.objects import deleting, namespace_of
 
@@ -24,6 +25,20 @@ def namespace_of_changed(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[s
 
 @controller('rootca', primary=NAMESPACES, watches=[Watching(CONFIGMAPS, namespace_of_changed)])
 async def reconcile(c: Ctx, key: str) -> Result | None:
+    began, code = c.env.clock.monotonic(), 500
+    try:
+        result = await _publish(c, key)
+        code = 200
+    except ApiError as e:
+        code = e.code
+        raise
+    finally:
+        c.figures.count(ROOT_CA_SYNCS, str(code))
+        c.figures.observe(ROOT_CA_SYNC_S, c.env.clock.monotonic() - began, str(code))
+    return result
+
+
+async def _publish(c: Ctx, key: str) -> Result | None:
     ns, ca = c.get(NAMESPACES, key), c.client.config.ca_data
     if ns is None or deleting(ns) or ca is None:
         return None

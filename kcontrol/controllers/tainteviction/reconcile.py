@@ -10,7 +10,7 @@ from kclient.retry import change
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.nodelifecycle.reconcile import NODE_INDEX, by_node
 from kcontrol.controllers.tainteviction.plan import Seen, dated, evict_in_s, first_seen, no_execute
-from kcontrol.figures import EVICTED_PODS
+from kcontrol.figures import EVICTED_PODS, EVICTION_LATENESS_S
 from kcore.meta.gvk import NODES, PODS
 from kcore.meta.objects import deleting, is_pod_finished, key_of, name_of
 from kcore.meta.times import format_time
@@ -85,4 +85,5 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     except NotFound:
         return None
     c.figures.count(EVICTED_PODS)
+    c.figures.observe(EVICTION_LATENESS_S, -wait)
     return None

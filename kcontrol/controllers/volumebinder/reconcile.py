@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kclient.errors import NotFound
+from kclient.errors import ApiError, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.volumebinder import plan as p
 from kcontrol.controllers.volumeprotection.reconcile import claims_of
+from kcontrol.figures import LATE_CLASS_ERRORS, LATE_CLASSES
 from kcontrol.kinds import STORAGECLASSES
 from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
 from kcore.meta.objects import annotations_of, get_path, is_pod_finished, key_of, name_of, namespace_of
@@ -68,7 +69,7 @@ async def bind_claims(c: Ctx, key: str) -> Result | None:
     if step.bind is None and step.phase == 'Pending' and not get_path(claim, 'spec.volumeName'):
         given = p.default_class(claim, c.list(STORAGECLASSES))
         if given:
-            await c.patch(PERSISTENTVOLUMECLAIMS, claim, {'spec': {'storageClassName': given}})
+            await _give_class(c, claim, given)
             return None
     if step.note is not None and not (step.phase == 'Lost' == get_path(claim, 'status.phase')):  # a loss is told once
         kind, reason, message = step.note
@@ -80,6 +81,15 @@ async def bind_claims(c: Ctx, key: str) -> Result | None:
         claim = await _bind(c, claim, step.bind)
     await c.patch_status(PERSISTENTVOLUMECLAIMS, claim, p.claim_status(claim, step.bind, step.phase))
     return None if step.phase in ('Bound', 'Lost') else Result(RETRY_S)
+
+
+async def _give_class(c: Ctx, claim: Obj, name: str) -> None:
+    try:
+        await c.patch(PERSISTENTVOLUMECLAIMS, claim, {'spec': {'storageClassName': name}})
+    except ApiError:
+        c.figures.count(LATE_CLASS_ERRORS)
+        raise
+    c.figures.count(LATE_CLASSES)
 
 
 def _waiting(c: Ctx, claim: Obj) -> list[str]:
