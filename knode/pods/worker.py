@@ -412,6 +412,9 @@ class PodWorker:
 
     async def _open_sandbox(self) -> None:
         meta = self.pod['metadata']
+        if self.checkpoint.handle is not None:
+            text = 'Pod sandbox changed, it will be killed and re-created.'
+            self._host.emit(self.pod, 'Normal', 'SandboxChanged', text)
         try:
             address = self.host_address()
             start_time = self.checkpoint.start_time or format_time(self._env.clock.wall())

@@ -110,11 +110,20 @@ class ProcessDriver:
         await self._zygote.close()
 
     async def open(self, sandbox: Sandbox, changed: Callable[[], None]) -> Handle:
+        self._restore(sandbox)
         fresh = not await self._bury(sandbox.directory)
         pid, ticks = await self._zygote.fork(sandbox.directory, sandbox.memory)
         handle = Handle(self.name, sandbox.uid, sandbox.directory, pid, ticks)
         await self._connect(handle, changed, fresh=fresh)
         return handle
+
+    def _restore(self, sandbox: Sandbox) -> None:
+        """Write down what is known of earlier attempts, should somebody have removed the pod's directory."""
+        pod, path = self._pods.get(sandbox.uid), Path(sandbox.directory) / STATE_FILE
+        if pod is not None and not self._env.disk.exists(path):
+            last = {'version': 1, 'pid': pod.handle.pid, 'start_ticks': pod.handle.start_ticks}
+            state = last | {'containers': [asdict(r) for r in pod.records.values()]}
+            self._env.disk.replace(path, orjson.dumps(state), sync=False)
 
     async def recover(self, handle: Handle, changed: Callable[[], None]) -> bool:
         if host.start_ticks(handle.pid) == handle.start_ticks:
@@ -260,7 +269,7 @@ class ProcessDriver:
 
 def kill_shim(state: Mapping[str, Any]) -> int:
     """Kill the shim that wrote `state`, unless its pid has become another process's. Returns how many were killed."""
-    if host.start_ticks(state['pid']) != state['start_ticks']:
+    if not state['start_ticks'] or host.start_ticks(state['pid']) != state['start_ticks']:
         return 0
     try:
         os.kill(state['pid'], signal.SIGKILL)

@@ -310,3 +310,20 @@ def test_a_shutdown_ends_pods_by_their_priority_each_with_the_seconds_of_its_own
     node.run(script)
     ended = {n: round(at) for at, n, s in reversed(node.told) if s['phase'] == 'Failed'}
     assert ended == {'least': 15, 'none': 15, 'some': 15, 'brief': 18, 'more': 23, 'most': 23}
+
+
+def test_a_pod_whose_sandbox_was_lost_gets_another_and_says_so(node):
+    async def script():
+        node.create('p')
+        await asyncio.sleep(5)
+        [pod] = node.drivers['process']._pods.values()
+        for record in pod.records.values():
+            node.drivers['process']._finish(pod, record.id, 137, 9)
+        pod.alive = False
+        pod.changed()
+        await asyncio.sleep(5)
+
+    node.run(script)
+    text = 'Pod sandbox changed, it will be killed and re-created.'
+    assert [(reason, said) for _, reason, said in node.heard('p', 'SandboxChanged')] == [('SandboxChanged', text)]
+    assert node.status('p')['containerStatuses'][0]['restartCount'] == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -114,8 +116,38 @@ async def test_containers_die_with_their_shim_and_the_records_say_so(rig, eventu
     assert [x.exit_code for x in rig.driver.observe(again)] == [137]
 
 
-async def test_a_handle_of_another_process_is_not_adopted(rig):
+async def test_a_shim_whose_directory_is_removed_ends_with_all_it_runs(rig, eventually):
     handle = await rig.open()
+    r = await rig.start(handle, 'sh', '-c', 'setsid sleep 1000 & wait')
+    await eventually(lambda: len(marked(r.id)) == 2)
+    shutil.rmtree(handle.directory)
+    await eventually(lambda: not rig.driver.alive(handle) and not marked(r.id))
+    await eventually(lambda: not Path(f'/proc/{handle.pid}').exists())
+    again = await rig.open()
+    assert [x.id for x in rig.driver.observe(again)] == [r.id], 'what was known of it is not lost'
+
+
+async def test_records_that_cannot_be_written_end_nothing_and_are_written_later(rig, eventually):
+    handle = await rig.open()
+    await eventually(Path(handle.directory, 'shim.json').exists)
+    in_the_way = Path(handle.directory, 'shim.json.tmp')
+    in_the_way.mkdir()
+    r = await rig.start(handle, 'sleep', '1000')
+    assert r.running
+    assert not saved(handle)
+    in_the_way.rmdir()
+    await eventually(lambda: saved(handle) == {r.id: 0})
+
+
+def saved(handle):
+    """{container id: exit code} in the shim's file."""
+    state = json.loads(Path(handle.directory, 'shim.json').read_bytes())
+    return {c['id']: c['exit_code'] for c in state['containers']}
+
+
+async def test_a_handle_of_another_process_is_not_adopted(rig, eventually):
+    handle = await rig.open()
+    await eventually(Path(handle.directory, 'shim.json').exists)
     stranger = Handle(handle.driver, handle.uid, handle.directory, handle.pid, handle.start_ticks + 1)
     assert not await rig.driver.recover(stranger, rig.changed)
 

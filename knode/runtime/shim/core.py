@@ -4,7 +4,8 @@ Theory: one thread, one `poll`. SIGCHLD arrives through a wake-up pipe; every ch
 containers, because the shim is a *child subreaper*: nothing that a container starts can get away from it. When a
 container's first process ends, what is left of it is killed, as the end of a pid namespace would. Containers carry
 PDEATHSIG, so they do not survive the shim. Each change of a record is written to `shim.json` before it is told to
-anybody: an agent that was away reads exit codes from there.
+anybody: an agent that was away reads exit codes from there. A shim whose directory is removed ends with all it runs:
+nobody could find it any more.
 Protocol: one JSON object a line over `shim.sock`; requests carry `id`, answers repeat it, events carry `event`.
 """
 
@@ -31,6 +32,9 @@ KEEP_ATTEMPTS = 2
 TERM_GRACE_S = 5.0
 """What the containers get when the shim itself is asked to end by SIGTERM."""
 
+SAVE_AGAIN_S = 1.0
+"""Pause before records that could not be written are tried again: a disk that is full ends no container."""
+
 STATE_FILE = 'shim.json'
 SOCKET_FILE = 'shim.sock'
 
@@ -51,14 +55,14 @@ class Shim:
         self._clients: dict[int, Client] = {}
         self._containers: dict[str, Container] = {}
         self._sessions: dict[int, tuple[Client, int, Container]] = {}  # exec: pid → who asked, request id, beside whom
-        self._closing = False
+        self._closing = self._unsaved = self._homeless = False
         self._adopt_state()
 
     # --- start and end
 
     def run(self) -> None:
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGIO):
             signal.signal(number, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
@@ -67,15 +71,25 @@ class Shim:
         self._watch(wake_read, select.POLLIN, lambda _: self._on_signal(wake_read))
         self._watch(self._listener.fileno(), select.POLLIN, lambda _: self._on_connect())
         self._save(sync=False)
+        host.tell_removals('.')
+        self._end_without_directory()
         while not (self._closing and self._is_empty()):
             for fd, events in self._poll.poll(self._timeout_ms()):
                 if fd in self._handlers:  # an earlier handler of this round may have closed it
                     self._handlers[fd](events)
             self._kill_overdue()
+            if self._unsaved:
+                self._save(sync=False)
         self._save(sync=True)
         for client in list(self._clients.values()):
             client.flush_blocking()
-        os.unlink(SOCKET_FILE)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SOCKET_FILE)
+
+    def _end_without_directory(self) -> None:
+        if not os.path.exists(SOCKET_FILE):
+            self._homeless = True
+            self._close(0.0)
 
     def _adopt_state(self) -> None:
         """Records of a shim that died: whatever it ran died with it."""
@@ -94,13 +108,19 @@ class Shim:
         return not host.children(self.pid) and not any(c.running for c in self._containers.values())
 
     def _save(self, *, sync: bool) -> None:
+        if self._homeless:  # whoever is removing the directory must find it empty in the end
+            return
         state = {
             'version': 1,
             'pid': self.pid,
             'start_ticks': self._ticks,
             'containers': [c.record for c in self._containers.values()],
         }
-        host.replace_file(STATE_FILE, json.dumps(state).encode(), sync=sync)
+        try:
+            host.replace_file(STATE_FILE, json.dumps(state).encode(), sync=sync)
+            self._unsaved = False
+        except OSError:  # the disk is full
+            self._unsaved = True
 
     def _watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
         self._handlers[fd] = handler
@@ -116,6 +136,8 @@ class Shim:
         numbers = os.read(wake, 512)
         if signal.SIGTERM in numbers:
             self._close(TERM_GRACE_S)
+        if signal.SIGIO in numbers:
+            self._end_without_directory()
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -175,7 +197,7 @@ class Shim:
         deadlines = [c.deadline for c in self._containers.values() if c.deadline is not None]
         if not deadlines:
             # While closing, orphans of orphans may still be on their way to us: look again soon.
-            return 50 if self._closing else None
+            return 50 if self._closing else SAVE_AGAIN_S * 1000 if self._unsaved else None
         return max(0.0, min(deadlines) - host.monotonic()) * 1000 + 1
 
     def _kill_overdue(self) -> None:

@@ -6,7 +6,9 @@ is its `Env`: nothing else below `knode/runtime/shim` asks for the time.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import time
 
@@ -93,6 +95,15 @@ def replace_file(path: str, data: bytes, *, mode: int = 0o600, sync: bool) -> No
     finally:
         os.close(fd)
     os.replace(draft, path)
+
+
+def tell_removals(directory: str) -> None:
+    """SIGIO whenever an entry of `directory` goes, where the kernel tells. Other than with inotify, of which a user has
+    128, any number of processes can ask.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
 
 
 def start_ticks(pid: int) -> int:
