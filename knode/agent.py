@@ -89,6 +89,7 @@ class Agent:
         keeper.said = lambda kind, reason, text: events.event(keeper.reference(), kind, reason, text)
         self._drivers = make_drivers(env, config.cgroup_root)
         self._pods = Informer(client, PODS, field_selector=f'spec.nodeName={config.name}')
+        self._pods.on_change(self._statuses.heard)
         self._mirrors = Mirrors(client, env, self._pods, self._statuses, keeper.known_node)
         self._images = ImageStore(env, config.data_dir / 'images')
         keeper.images, keeper.features = self._images.listed, lambda: features(self._drivers)

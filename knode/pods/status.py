@@ -232,11 +232,8 @@ def _conditions(
         same = before is not None and before.get('status') == value
         condition: dict[str, Any] = {'type': kind, 'status': value, 'lastProbeTime': None}
         condition['lastTransitionTime'] = before['lastTransitionTime'] if same and before else stamp
-        if reason:
-            condition['reason'] = reason
-        if message:
-            condition['message'] = message
-        result.append(condition)
+        # None takes what the API has: a condition that holds again must not keep the reason for which it did not.
+        result.append(condition | {'reason': reason or None, 'message': message or None})
     return result + [c for kind, c in previous.items() if kind not in RESIZES]
 
 

@@ -1,7 +1,8 @@
 """Sends pod statuses to the API: the latest one of each pod, in order, until the API has it.
 
 A worker never waits for the API; an outage of any length costs one pending status a pod. A finished pod's last
-status is followed by its deletion with grace 0 and its uid as precondition.
+status is followed by its deletion with grace 0 and its uid as precondition. What somebody else makes of a status (a
+silent node's pods are said to be unready) is put right when it is heard.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from kcore.env import Env
 from kcore.meta.gvk import PODS
 from kcore.tasks import start_restarting
 from knode.pods.model import Obj
-from knode.pods.status import obsolete
+from knode.pods.status import TERMINAL, obsolete
 
 log = structlog.get_logger('knode.statuses')
 
@@ -35,6 +36,15 @@ class _Pending:
     pod: Obj
     status: Mapping[str, Any]
     finished: bool
+    heard: Obj | None = None
+    """The latest the API said while this was on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    revision: int
+    """From this resourceVersion on the API has it."""
+    status: Mapping[str, Any]
 
 
 class Statuses:
@@ -42,6 +52,7 @@ class Statuses:
         self._client, self._env = client, env
         self._queue: WorkQueue[str] = WorkQueue(env, cap_s=10.0)
         self._pending: dict[str, _Pending] = {}
+        self._told: dict[str, _Told] = {}
         self._progress = asyncio.Event()
 
     def push(self, pod: Obj, status: Mapping[str, Any], *, finished: bool) -> None:
@@ -56,6 +67,20 @@ class Statuses:
     def finish_unknown(self, pod: Obj) -> None:
         """A pod that has to go and of which nothing is here."""
         self.push(pod, {}, finished=True)
+
+    def heard(self, old: Obj | None, new: Obj | None) -> None:
+        """A handler for an informer of pods."""
+        uid = new['metadata']['uid'] if new is not None else ''
+        if old is not None and old['metadata']['uid'] != uid:
+            self._told.pop(old['metadata']['uid'], None)
+        told, pending = self._told.get(uid), self._pending.get(uid)
+        if new is None or told is None:
+            return
+        if pending is not None:
+            pending.heard = new
+        elif _revision(new) >= told.revision and not _ended_by_others(new, told) and not _says(new, told.status):
+            log.info('status was changed by somebody else', uid=uid)
+            self.push(new, told.status, finished=False)
 
     async def run(self) -> NoReturn:
         async with asyncio.TaskGroup() as group:
@@ -84,9 +109,10 @@ class Statuses:
         try:
             if item.status:
                 patch = {'metadata': {'uid': uid}, 'status': _without(item.status, obsolete(item.pod, item.status))}
-                await self._client.patch(
+                now = await self._client.patch(
                     PODS, meta['name'], patch, meta['namespace'], kind='strategic', subresource='status'
                 )
+                self._told[uid] = _Told(_revision(now), item.status)
             if item.finished:
                 await self._client.delete(PODS, meta['name'], meta['namespace'], grace_period_s=0, uid=uid)
         except (NotFound, Conflict) as e:  # deleted, or another pod of the same name: nobody to tell
@@ -98,6 +124,8 @@ class Statuses:
         if self._pending.get(uid) is item:
             del self._pending[uid]
             self._progress.set()
+            if item.heard is not None:
+                self.heard(None, item.heard)
 
     async def sent(self, uids: Collection[str]) -> None:
         """Return once the API has the latest status of each of these pods."""
@@ -111,3 +139,31 @@ def _without(status: Mapping[str, Any], kinds: Collection[str]) -> Mapping[str, 
     if not kinds:
         return status
     return {**status, 'conditions': [*status['conditions'], *({'$patch': 'delete', 'type': k} for k in kinds)]}
+
+
+def _revision(pod: Obj) -> int:
+    return int(pod['metadata'].get('resourceVersion') or 0)
+
+
+def _ended_by_others(pod: Obj, told: _Told) -> bool:
+    """Then its worker ends it, and has the last word."""
+    phase = (pod.get('status') or {}).get('phase')
+    return phase in TERMINAL and told.status.get('phase') not in TERMINAL
+
+
+def _says(pod: Obj, status: Mapping[str, Any]) -> bool:
+    """Whether the API's pod has this status, whatever else others have added to it."""
+    return not obsolete(pod, status) and _holds(pod.get('status') or {}, status)
+
+
+def _holds(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(_holds(found.get(k), v) for k, v in wanted.items())
+    if not isinstance(wanted, list):
+        return bool(found == wanted)
+    if not isinstance(found, list):
+        return not wanted and found is None
+    if wanted and isinstance(wanted[0], Mapping) and 'type' in wanted[0]:  # conditions
+        by_type = {c['type']: c for c in found}
+        return all(_holds(by_type.get(c['type']), c) for c in wanted)
+    return len(found) == len(wanted) and all(map(_holds, found, wanted))

@@ -17,7 +17,7 @@ import structlog
 
 from kclient.errors import ClientError
 from kcore.backoff import Backoff
-from kcore.meta.objects import deleting
+from kcore.meta.objects import deleting, is_pod_finished
 from kcore.meta.times import format_time, parse_time
 from kcore.tasks import start
 from knode.errors import (
@@ -54,7 +54,7 @@ from knode.pods.pulls import Pulls
 from knode.pods.resize import held, is_resized
 from knode.pods.resources import limits_of
 from knode.pods.security import announcements, merged
-from knode.pods.status import TERMINAL, Place, obsolete, status
+from knode.pods.status import TERMINAL, Place, status
 from knode.probes.manager import Prober
 from knode.runtime.driver import Record, Sandbox
 from knode.static.manifest import is_static
@@ -110,6 +110,9 @@ class PodWorker:
             self.volumes.stale.set()
         self.wanted = pod
         self._take(held(pod, self.pod))
+        if is_pod_finished(pod) and not self.ended and not is_static(pod):
+            said = pod['status']
+            self.end(Verdict(said.get('reason') or '', said.get('message') or ''))
         if not self.resizing:
             self.pending = None
 
@@ -503,7 +506,7 @@ class PodWorker:
         now = status(view, place)
         self._announce_backoff(now)
         finished = done and not self.removed
-        if now != self._told or finished or obsolete(self.pod, now):
+        if now != self._told or finished:
             freed = now['phase'] in TERMINAL and not self.ended
             self._told = now
             self._host.statuses.push(self.pod, now, finished=finished)

@@ -327,3 +327,16 @@ def test_a_pod_whose_sandbox_was_lost_gets_another_and_says_so(node):
     text = 'Pod sandbox changed, it will be killed and re-created.'
     assert [(reason, said) for _, reason, said in node.heard('p', 'SandboxChanged')] == [('SandboxChanged', text)]
     assert node.status('p')['containerStatuses'][0]['restartCount'] == 1
+
+
+def test_a_pod_that_somebody_else_has_declared_failed_ends(node):
+    async def script():
+        pod = node.create('p', {'stop-for': '3'})
+        await asyncio.sleep(5)
+        node.write({**pod, 'status': {'phase': 'Failed', 'reason': 'Lost', 'message': 'nobody knows it'}})
+        await asyncio.sleep(10)
+
+    node.run(script)
+    status = node.status('p')
+    assert (status['phase'], status['reason'], status['message']) == ('Failed', 'Lost', 'nobody knows it')
+    assert 'terminated' in status['containerStatuses'][0]['state']

@@ -25,7 +25,7 @@ def resizes(node, name):
     """{condition: (reason, message)}, and the cpu that the container has."""
     status = node.status(name)
     found = {
-        c['type']: (c.get('reason', ''), c.get('message', ''))
+        c['type']: (c['reason'] or '', c['message'] or '')
         for c in status['conditions']
         if c['type'].startswith('PodResize')
     }

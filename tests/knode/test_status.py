@@ -96,6 +96,17 @@ def test_transition_times_stay_while_a_condition_stays(make_pod, make_view, make
     assert status(make_view(make_pod(), make_record(), now=1_900_000_000.0), later)['conditions'] == first['conditions']
 
 
+def test_a_condition_that_holds_again_loses_the_reason_for_which_it_did_not(make_pod, make_view, make_record):
+    waiting = status(make_view(make_pod()), PLACE)
+    assert condition(waiting, 'Ready')['reason'] == 'ContainersNotReady'
+    pod = make_pod() | {'status': waiting}
+    ready = status(make_view(pod, make_record()), PLACE)
+    told = {c['type']: c for c in waiting['conditions']}
+    merged = {c['type']: {k: v for k, v in (told[c['type']] | c).items() if v is not None} for c in ready['conditions']}
+    assert merged['Ready']['status'] == 'True'
+    assert not {'reason', 'message'} & merged['Ready'].keys()
+
+
 def test_conditions_of_other_writers_are_kept(make_pod, make_view, make_record):
     pod = make_pod() | {'status': {'conditions': [{'type': 'example.com/gate', 'status': 'True'}]}}
     got = status(make_view(pod, make_record()), PLACE)
