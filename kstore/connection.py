@@ -1,4 +1,4 @@
-"""The server's end of one connection: frames in, frames out, one write a turn of the event loop.
+"""The server's end of one connection: frames in, frames out, one write a turn of the event loop (see `Outbox`).
 
 Bytes that are no frame of the protocol close this connection, with a logged reason, and nothing else. A client that
 does not read is not read from either, so its own requests bound what is buffered for it; events are not buffered for it
@@ -38,11 +38,32 @@ HELLO_TIMEOUT_S = 10.0
 """A connection that has not said hello by then is closed."""
 
 
+class Outbox:
+    """The connections of a member that have something to send. All of it leaves in the next turn of the event loop, or
+    at once where someone knows that there is nothing better to do first (`flush`).
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Connection] = []
+
+    def add(self, connection: Connection) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(connection)
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            connection.flush()
+
+
 class Handler(Protocol):
     """The member, as connections see it."""
 
     hub: Hub
     store: Store
+    outbox: Outbox
 
     def hello(self, theirs: Hello) -> Hello:
         """Ours in answer. Raises ProtocolError when we should not talk to each other."""
@@ -52,6 +73,9 @@ class Handler(Protocol):
 
     def peer_frame(self, peer: int, frame: list[Any]) -> None:
         """A peer's frame `[kind, body]`. Raises ProtocolError."""
+
+    def peer_read(self) -> None:
+        """Everything that had come from a peer was handed over."""
 
     def opened(self, connection: Connection) -> None: ...
 
@@ -88,6 +112,8 @@ class Connection(asyncio.Protocol):
         try:
             for payload in self._reader.feed(data):
                 self._receive(payload)
+            if self.peer:
+                self._handler.peer_read()
         except ProtocolError as e:
             log.warning('connection refused', client=self.name, peer=self.peer, err=str(e))
             self.close()
@@ -126,7 +152,7 @@ class Connection(asyncio.Protocol):
         """Queue a whole frame; everything queued in one turn of the loop leaves in one write."""
         out = self._out
         if not out:
-            self._loop.call_soon(self._flush)
+            self._handler.outbox.add(self)
         out.append(data)
 
     def answer(self, request: int, result: bytes) -> None:
@@ -137,14 +163,15 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         if self._transport is not None:
-            self._flush()
+            self.flush()
             self._transport.close()
 
     def _pump(self) -> None:
         if self._transport is not None:
             self.watches.pump()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is queued."""
         out, self._out = self._out, []
         if self._transport is not None and out:
             self._transport.write(out[0] if len(out) == 1 else b''.join(out))

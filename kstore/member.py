@@ -21,7 +21,7 @@ from kcore.tls import ClientTls
 from kstore import __version__
 from kstore.admin import Admin
 from kstore.config import StoreConfig
-from kstore.connection import Connection
+from kstore.connection import Connection, Outbox
 from kstore.contention import Contention
 from kstore.engine.layers import Engine
 from kstore.errors import BadRequest, ProtocolError, Refused, Stopped, StoreError, TooLarge
@@ -88,6 +88,7 @@ class Member:
         self.verifier = Verifier(self.store, self.node, self.proposals, config.hash_check_s)
         self._defrags: list[Callable[[bytes], None]] = []
         self.leases = LeaseKeeper(self.fsm, self.node, self.proposals, env)
+        self.outbox = Outbox()
         self.connections: dict[Connection, None] = {}  # in order of arrival: a simulation replays it
         self.leader_changes = 0
         self.commits = Buckets(DISK_BUCKETS_S)
@@ -172,6 +173,9 @@ class Member:
                 raise ProtocolError(f'unknown peer frame {kind!r}')
         except (ValueError, TypeError) as e:
             raise ProtocolError(f'malformed peer frame: {e}') from e
+
+    def peer_read(self) -> None:
+        self.node.received()
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -342,6 +346,7 @@ class Member:
         self.node.peer_lost(peer)
 
     def _changed(self, changes: Sequence[Change], revision: int) -> None:
+        self.outbox.flush()  # answers first: one waits for each of them
         self.hub.publish(changes, revision)
 
     def _restored(self) -> None:

@@ -3,8 +3,9 @@
 This is the only place where Raft meets the outside, and it has two halves. A *turn* does everything that need not
 wait: feed messages, ticks and proposals to the core, send, apply, answer. `drive` does what waits for the disk: write
 and sync all that the turns since the last sync put into the log, then let acknowledgements out. So a leader's appends
-are on the wire before its own disk is asked, the loop goes on accepting work while the disk is busy (but for a disk so
-quick that a thread would cost more: `Disk.sync_soon`), and one sync serves all of it.
+are on the wire before its own disk is asked, the loop goes on accepting work while the disk is busy, and one sync
+serves all of it. A disk that has lately been so quick that a thread would cost more is written and waited for in the
+turn itself (`_write_now`, docs/decisions/0004).
 
 Order is kept by two rules. Confirmations are given to the core in the order in which it handed out the work. And
 the core hands out nothing as committed that this disk has not confirmed, so a turn may apply what it is given at once.
@@ -70,7 +71,8 @@ class Node:
         self._core: RaftCore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._group: asyncio.TaskGroup | None = None
-        self._scheduled = False
+        self._soon: asyncio.Handle | None = None
+        """The next turn."""
         self._died: asyncio.Future[None] | None = None
         self._inbox: list[Message] = []
         self._proposals: list[tuple[bytes, Done, Trace | None]] = []
@@ -81,6 +83,8 @@ class Node:
         self._unapplied: list[Entry] = []
         """Committed entries that wait for the acknowledgement of others to leave; the next turn applies them."""
         self._dirty = asyncio.Event()
+        self._taken: int | None = None
+        """So many of the unsynced `drive` is about to write; None while it waits."""
         self._full = False
         self._writing_since: float | None = None
         self.syncs = Buckets(DISK_BUCKETS_S)
@@ -191,6 +195,12 @@ class Node:
             self._inbox.append(message)
             self._schedule()
 
+    def received(self) -> None:
+        """What had come from a peer is in. A follower takes its turn at once: only its leader has work for it."""
+        core = self._core
+        if self._soon is not None and core is not None and core.leading is None and core.leader != NO_ONE:
+            self._turn()
+
     def propose(self, data: bytes, done: Done) -> None:
         """Replicate a command; `done` gets the state machine's result, or NotLeader, ProposalDropped, LeadershipLost.
 
@@ -298,28 +308,43 @@ class Node:
     # --- a turn: what need not wait -----------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._loop is not None and self._core is not None:
-            self._scheduled = True
-            self._loop.call_soon(self._turn)
+        if self._soon is None and self._loop is not None and self._core is not None:
+            self._soon = self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._scheduled = False
+        if self._soon is not None:
+            self._soon.cancel()  # it may be this one
+            self._soon = None
         core = self._core
-        if core is None:
+        if core is None or self._died is None or self._died.done():
             return
         try:
             self._catch_up()
             self._feed(core)
-            while (rd := core.ready()) is not None:
-                self._carry_out(core, rd)
+            self._settle(core)
             self._reads.applied(self._fsm.applied_index)
             if self._reads.ask(core):
                 self._schedule()
             self._maybe_compact(core)
         except Exception as e:
             log.error('turn failed', err=f'{type(e).__name__}: {e}', exc_info=e)
-            if self._died is not None and not self._died.done():
-                self._died.set_exception(tasks.Died(f'raft: {e}'))
+            self._unsynced.clear()  # whatever was being written, nobody may confirm it any more
+            self._died.set_exception(tasks.Died(f'raft: {e}'))
+
+    def _settle(self, core: RaftCore) -> None:
+        """Carry out all that is due; what a quick disk has to write it is given at once, the rest is for `drive`."""
+        while True:
+            while (rd := core.ready()) is not None:
+                self._carry_out(core, rd)
+            if not self._unsynced:
+                break
+            if self._taken is not None or not self._env.disk.quick or not self._write_now(core):
+                if len(self._unsynced) > (self._taken or 0):
+                    self._dirty.set()
+                if self._unapplied:
+                    self._schedule()
+                return
+        self._catch_up()
 
     def _feed(self, core: RaftCore) -> None:
         inbox, self._inbox = self._inbox, []
@@ -348,23 +373,26 @@ class Node:
         self._reads.ask(core)
 
     def _carry_out(self, core: RaftCore, rd: Ready) -> None:
+        committed = rd.committed
+        if committed and not rd.entries and core.leading is not None:
+            self._catch_up()
+            self._apply(committed)  # clients wait for it, and nobody for the news of it
+            committed = ()
         self._send(core, rd.send_now)
         if rd.must_sync or self._unsynced:
             if rd.snapshot is not None:
                 self._wal.mark(rd.snapshot, replaces=True)
             self._wal.append(rd.hard_state, rd.entries)
             self._unsynced.append(rd)
-            self._dirty.set()
         else:
             self._send(core, rd.send_durable)
             core.advance()
-        if rd.committed:
+        if committed:
             if rd.entries and core.leading is None and rd.soft_state is None:
-                self._unapplied += rd.committed  # the leader's clients wait for our disk, nobody for our state
-                self._schedule()
+                self._unapplied += committed  # the leader's clients wait for our disk, nobody for our state
             else:
                 self._catch_up()
-                self._apply(rd.committed)
+                self._apply(committed)
         for read in rd.reads:
             self._reads.confirmed(read.context, read.index)
         if rd.soft_state is not None:
@@ -434,6 +462,31 @@ class Node:
 
     # --- what waits for the disk --------------------------------------------------------------------------------------
 
+    def _write_now(self, core: RaftCore) -> bool:
+        """What `drive` does, for a disk that has lately been quick and in the usual case. Returns False in others."""
+        open_ = len(self._unsynced)
+        if self._full or self._compacted is not None or any(rd.snapshot is not None for rd in self._unsynced):
+            return False
+        batch, now = self._wal.take(), self._env.clock.monotonic
+        self._waiters.reached(2, batch.last)
+        began = now()
+        try:
+            self._env.disk.sync_now(self._wal.write, batch)
+        except DiskFull:
+            self._wal.give_back(batch)
+            return False
+        self.syncs.add(now() - began)
+        self._waiters.reached(3, batch.last)
+        self._written(core, open_)
+        return True
+
+    def _written(self, core: RaftCore, open_: int) -> None:
+        """So many of the oldest duties are on the disk: let out what depended on them."""
+        for _ in range(open_):
+            rd = self._unsynced.popleft()
+            self._send(core, rd.send_durable)
+            core.advance()
+
     async def drive(self) -> None:
         """Write, sync, then let out what depended on it; for ever. An OSError ends the member."""
         core, disk = self._running(), self._env.disk
@@ -441,6 +494,7 @@ class Node:
             await self._dirty.wait()
             self._dirty.clear()
             batch, open_, compacted = self._wal.take(), len(self._unsynced), self._compacted
+            self._taken = open_
             received = [rd.snapshot for rd in islice(self._unsynced, open_) if rd.snapshot is not None]
             if received:
                 self._catch_up()
@@ -449,10 +503,8 @@ class Node:
                 self._waiters.reached(2, batch.last)
                 await self._write(core, batch)
                 self._waiters.reached(3, batch.last)
-            for _ in range(open_):
-                rd = self._unsynced.popleft()
-                self._send(core, rd.send_durable)
-                core.advance()
+            self._written(core, open_)
+            self._taken = 0
             if received:
                 await disk.offload(self._snapshots.clear)
                 self._receiver.reset()
@@ -460,7 +512,8 @@ class Node:
             if compacted is not None:
                 self._compacted = None
                 await disk.offload(self._wal.drop, compacted.index)
-            if not self._scheduled:  # else it comes at once
+            self._taken = None
+            if self._soon is None:  # else it comes at once
                 self._turn()
 
     async def _write(self, core: RaftCore, batch: Batch) -> None:

@@ -239,6 +239,10 @@ class Wal:
         payloads, self._pending = self._pending, []
         return Batch(payloads, self._hard_state, self._begin, self._last)
 
+    def give_back(self, batch: Batch) -> None:
+        """For the next `take`, what was just taken and could not be written."""
+        self._pending[:0] = batch.payloads
+
     def write(self, batch: Batch) -> None:
         """Write and sync; blocking. Raises DiskFull: nothing was written, try the same batch again.
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 T = TypeVar('T')
 SECTOR = 512
+LATENCY_S = 0.0002
 
 
 class _File:
@@ -79,7 +80,9 @@ class SimDisk:
         self._files: dict[Path, _File] = {}
         self._directories: set[Path] = set()
         self.incarnation = 0
-        self.latency_s = 0.0002
+        self.latency_s = LATENCY_S
+        self.prompt = False
+        """Short writes take no time at all while nothing makes the disk slow."""
         self.capacity: int | None = None
         """Bytes that fit; None for enough."""
         self.sync_error: OSError | None = None
@@ -165,8 +168,15 @@ class SimDisk:
         await asyncio.sleep(self.latency_s * (0.5 + self._rng.random()))
         return call(*args)
 
+    @property
+    def quick(self) -> bool:
+        return self.prompt and self.latency_s <= LATENCY_S
+
     async def sync_soon(self, call: Callable[..., T], *args: Any) -> T:
-        return await self.offload(call, *args)
+        return self.sync_now(call, *args) if self.quick else await self.offload(call, *args)
+
+    def sync_now(self, call: Callable[..., T], *args: Any) -> T:
+        return call(*args)
 
     def _find(self, path: Path) -> _File:
         file = self._files.get(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kcore.sim.disk import LATENCY_S
 from kcore.tasks import Died
 from kstore.node import Node
 from kstore.raft.confchange import ConfChange, parse
@@ -19,15 +20,18 @@ from tests.sim.kstore.node_world import DATA, SimCluster
 Body = Callable[[SimCluster], Coroutine[Any, Any, None]]
 
 
-def play(body: Body, members: int = 3) -> SimCluster:
-    """Run `body` on a healthy cluster and stop it afterwards."""
+def play(body: Body, members: int = 3, *, prompt: bool = False) -> SimCluster:
+    """Run `body` on a healthy cluster and stop it afterwards. prompt: its disks are quick, and waited for."""
     cluster = SimCluster(1, members)
+    cluster.prompt = prompt
     cluster.drop = cluster.duplicate = 0
     cluster.delay_s = (0.0001, 0.0005)
 
     async def main() -> None:
         for i in cluster.ids:
             cluster.start(i)
+            if prompt:
+                cluster.world.host(f'h{i}').disk.latency_s = LATENCY_S
         await body(cluster)
         for i in list(cluster.nodes):
             await cluster.crash(i)
@@ -272,7 +276,8 @@ def test_an_invalid_membership_change_is_refused() -> None:
     play(body, members=1)
 
 
-def test_a_failing_sync_ends_the_member() -> None:
+@pytest.mark.parametrize('prompt', [False, True], ids=['', 'prompt disk'])
+def test_a_failing_sync_ends_the_member(prompt: bool) -> None:
     async def body(c: SimCluster) -> None:
         leader = await leader_of(c)
         c.world.host(f'h{leader.config.id}').disk.sync_error = OSError(errno.EIO, 'bad disk')
@@ -283,10 +288,57 @@ def test_a_failing_sync_ends_the_member() -> None:
         del c.nodes[leader.config.id]
         c.fsms.pop(leader.config.id)
 
-    play(body)
+    play(body, prompt=prompt)
 
 
-def test_a_full_disk_makes_a_lone_member_refuse_writes_and_recover() -> None:
+def test_what_a_failed_sync_should_have_written_is_confirmed_by_no_later_turn() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        follower = next(n for n in c.nodes.values() if n is not leader)
+        host, send = c.world.host(f'h{follower.config.id}'), follower._transport.send
+        acknowledged: list[int] = []
+
+        def sending(messages: Sequence[Message]) -> None:
+            acknowledged.extend(m.index for m in messages if m.type == MessageType.APPEND_RESP)
+            send(messages)
+
+        def failing_once(call: Callable[..., Any], *args: Any) -> Any:
+            if host.disk.sync_error is None:
+                host.disk.sync_error = OSError(errno.EIO, 'bad disk')
+                follower._schedule()  # there is more to do
+                raise host.disk.sync_error
+            return None  # the kernel has dropped the dirty pages, and says that all is well
+
+        await put(leader, b'before')
+        host.disk.sync_now = failing_once  # type: ignore[method-assign]
+        follower._transport.send = sending  # type: ignore[method-assign]
+        await put(leader, b'x')
+        await until(c.running[follower.config.id].done)
+        assert not [index for index in acknowledged if index >= leader.status().last]
+        del c.nodes[follower.config.id]
+        c.fsms.pop(follower.config.id)
+
+    play(body, prompt=True)
+
+
+def test_a_quick_disk_is_written_without_another_turn_of_the_loop() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+
+        async def offload(call: Callable[..., Any], *args: Any) -> Any:
+            raise AssertionError('a quick disk was not asked at once')
+
+        for i in c.ids:
+            c.world.host(f'h{i}').disk.offload = offload  # type: ignore[method-assign]
+        assert [await put(leader, b'%d' % i) for i in range(5)] == [1, 2, 3, 4, 5]
+        for i in c.ids:
+            del c.world.host(f'h{i}').disk.offload
+
+    play(body, prompt=True)
+
+
+@pytest.mark.parametrize('prompt', [False, True], ids=['', 'prompt disk'])
+def test_a_full_disk_makes_a_lone_member_refuse_writes_and_recover(prompt: bool) -> None:
     async def body(c: SimCluster) -> None:
         node = await leader_of(c)
         await put(node, b'before')
@@ -306,10 +358,11 @@ def test_a_full_disk_makes_a_lone_member_refuse_writes_and_recover() -> None:
         assert c.fsms[1].commands == [b'before', b'stuck', b'after']
         assert lost == [2]
 
-    play(body, members=1)
+    play(body, members=1, prompt=prompt)
 
 
-def test_a_leader_with_a_full_disk_hands_over_and_nobody_misses_a_write() -> None:
+@pytest.mark.parametrize('prompt', [False, True], ids=['', 'prompt disk'])
+def test_a_leader_with_a_full_disk_hands_over_and_nobody_misses_a_write(prompt: bool) -> None:
     async def body(c: SimCluster) -> None:
         old = await leader_of(c)
         disk = c.world.host(f'h{old.config.id}').disk
@@ -324,7 +377,7 @@ def test_a_leader_with_a_full_disk_hands_over_and_nobody_misses_a_write() -> Non
         await until(lambda: c.fsms[old.config.id].commands == c.fsms[new.config.id].commands)
         assert b'on the way' in c.fsms[old.config.id].commands
 
-    play(body)
+    play(body, prompt=prompt)
 
 
 def test_a_leader_whose_disk_is_slow_hands_over_but_not_when_all_are_slow() -> None:

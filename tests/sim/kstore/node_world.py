@@ -19,6 +19,7 @@ import msgpack
 
 from kcore import tasks
 from kcore.sim import Host, World
+from kcore.sim.disk import LATENCY_S
 from kstore.node import Node, NodeConfig
 from kstore.raft.messages import Entry, EntryKind, Message, MessageType, SnapshotMeta
 from tests.sim.kstore.raft_world import Violation
@@ -117,6 +118,7 @@ class SimCluster:
     def __init__(self, seed: int, members: int = 3) -> None:
         self.world = World(seed)
         self.rng = random.Random(seed + 1)
+        self.prompt = random.Random(f'prompt {seed}').random() < 0.5
         self.ids = list(range(1, members + 1))
         self.cut: set[tuple[int, int]] = set()
         self.drop = self.rng.choice([0, 0.01, 0.1])
@@ -136,7 +138,8 @@ class SimCluster:
     def start(self, i: int) -> None:
         host = self.world.host(f'h{i}')
         host.disk.sync_error = None
-        host.disk.latency_s = self.rng.choice([0.0002, 0.002])
+        host.disk.latency_s = self.rng.choice([LATENCY_S, 0.002])
+        host.disk.prompt = self.prompt
         host.disk.mkdir(DATA)
         fsm = self.fsms[i] = ListFsm(host)
         config = NodeConfig(i, DATA, tuple(self.ids), log_keep_entries=20)

@@ -17,6 +17,7 @@ from typing import Any
 
 from kcore import tasks
 from kcore.sim import Host, World
+from kcore.sim.disk import LATENCY_S
 from kstore.client import StoreClient
 from kstore.config import StoreConfig
 from kstore.engine.layers import Engine
@@ -104,6 +105,9 @@ class StoreWorld:
         """How long a zombie sleeps."""
         if seed % 2 and faults is None:
             self._be_nasty(random.Random(f'nasty {seed}'))
+            prompt = random.Random(f'prompt {seed}')
+            for machine in self.machines:
+                machine.host.disk.prompt = prompt.random() < 0.5
         self.clients = 0
         self.changes: list[float] = []
         self.dark: list[float] = []
@@ -215,7 +219,7 @@ class StoreWorld:
             if rng.random() < 0.7:
                 machine.host.resume()
                 machine.host.disk.capacity = None
-                machine.host.disk.latency_s = 0.0002
+                machine.host.disk.latency_s = LATENCY_S
                 machine.image.error = None
                 if machine.task is None:
                     self.start(machine)
@@ -340,7 +344,7 @@ class StoreWorld:
         self.world.net.delay_s = (0.0001, 0.001)
         for machine in self.machines:
             machine.host.disk.capacity = machine.host.disk.sync_error = None
-            machine.host.disk.latency_s = 0.0002
+            machine.host.disk.latency_s = LATENCY_S
             machine.image.error = None
             machine.host.resume()
         await asyncio.sleep(0.1)
