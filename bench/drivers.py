@@ -14,7 +14,8 @@ from typing import Protocol, Self
 from bench.grpc import Channel, GrpcError, fields, integer, message, part
 from kcore.env import Env
 from kstore.client import StoreClient
-from kstore.errors import Stopped
+from kstore.errors import Stopped, StoreError
+from kstore.model import WatchBatch
 
 Endpoints = list[tuple[str, int]]
 VALUE_BYTES = 256
@@ -48,7 +49,8 @@ class KstoreDriver:
 
     def __init__(self, client: StoreClient) -> None:
         self._client = client
-        self._watchers: list[asyncio.Task[None]] = []
+        self._errors: list[StoreError] = []
+        """What ended watches before their time."""
         self.put = client.put
 
     @classmethod
@@ -57,6 +59,10 @@ class KstoreDriver:
         await client.start()
         await client.get(b'ready')
         return cls(client)
+
+    def _ended(self, error: StoreError) -> None:
+        if not isinstance(error, Stopped):
+            self._errors.append(error)
 
     async def get(self, key: bytes, *, serializable: bool = False) -> int:
         kv = (await self._client.get(key, serializable=serializable)).kv
@@ -69,15 +75,11 @@ class KstoreDriver:
     async def watch(self, key: bytes, on_value: Callable[[bytes], None]) -> None:
         stream = await self._client.watch(key, None, prev_kv=False).__aenter__()
 
-        async def follow() -> None:
-            try:
-                async for batch in stream:
-                    for event in batch.events:
-                        on_value(event.kv.value)
-            except Stopped:
-                return
+        def on_batch(batch: WatchBatch) -> None:
+            for event in batch.events:
+                on_value(event.kv.value)
 
-        self._watchers.append(asyncio.create_task(follow()))
+        stream.follow(on_batch, self._ended)
 
     async def lease(self, ttl_s: int) -> Callable[[], Awaitable[object]]:
         number = await self._client.lease_grant(ttl_s)
@@ -85,7 +87,8 @@ class KstoreDriver:
 
     async def close(self) -> None:
         await self._client.close()
-        await asyncio.gather(*self._watchers)
+        if self._errors:
+            raise self._errors[0]
 
 
 class EtcdDriver:

@@ -1,8 +1,8 @@
 """One key, its writers, many watchers: events delivered a second, and the time from put to delivery.
 
-A delivery counts when the watcher's own iterator (Kubeling) or callback (etcd) has the event. Watchers share
-CONNECTIONS_MAX connections, as those of one program do; in `own connections` each has one. `16 writers` shows what the
-fan-out can carry: with a single writer, the time of a put bounds it.
+A delivery counts when the watcher's own callback has the event; both sides have one, which their client calls while it
+reads. Watchers share CONNECTIONS_MAX connections, as those of one program do; in `own connections` each has one. `16
+writers` shows what the fan-out can carry: with a single writer, the time of a put bounds it.
 """
 
 from __future__ import annotations

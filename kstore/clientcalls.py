@@ -8,6 +8,7 @@ harmless, and each write carries a request id, so a write is applied once howeve
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self, cast
@@ -59,6 +60,8 @@ class _Call:
     op: int
     arguments: tuple[Any, ...]
     future: asyncio.Future[Any]
+    deadline: float
+    """Loop time at which it is given up."""
     sequence: int = 0
     """Of a write; 0 for a read; minus the session's number for the write that opens it."""
     session: int = 0
@@ -103,6 +106,8 @@ class Calls:
         self._hint: tuple[str, int] | None = None
         self._shunned: tuple[str, int] | None = None
         self._opening: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """Fires when the oldest call may be overdue."""
         self._silence_s = SILENCE_S
         self._leaderless = False
         """Our member knew no leader when it was last asked."""
@@ -126,6 +131,8 @@ class Calls:
         """End everything; unanswered calls and open watches get Stopped."""
         self._closed = True
         await stop(*self._tasks)
+        if self._timer is not None:
+            self._timer.cancel()
         for call in tuple(self._calls.values()):
             self._fail(call, Stopped('the client was closed'))
         for stream in tuple(self._watches.streams.values()):
@@ -230,20 +237,28 @@ class Calls:
         if self._closed:
             raise Stopped('the client was closed')
         loop = asyncio.get_running_loop()
-        call = self._begin(loop.create_future(), op, arguments, sequence)
-        timer = loop.call_later(self.deadline_s, self._expire, call)
+        call = self._begin(loop.create_future(), op, arguments, sequence, loop.time() + self.deadline_s)
+        if self._timer is None:
+            self._timer = loop.call_at(call.deadline, self._expire)
         try:
             self._send(call)
             return await call.future
         finally:
-            timer.cancel()
             self._calls.pop(call.number, None)
 
-    def _begin(self, future: asyncio.Future[Any], op: Op, arguments: tuple[Any, ...], sequence: int = 0) -> _Call:
+    def _begin(
+        self,
+        future: asyncio.Future[Any],
+        op: Op,
+        arguments: tuple[Any, ...],
+        sequence: int = 0,
+        deadline: float = math.inf,
+    ) -> _Call:
         self._number += 1
+        guarded = op == Op.WRITE and _is_swap(arguments)
         call = self._calls[self._number] = _Call(
-            self._number, op, arguments, future, sequence, self._session, op == Op.WRITE and _is_swap(arguments)
-        )  # fmt: skip
+            self._number, int(op), arguments, future, deadline, sequence, self._session, guarded
+        )
         return call
 
     def _send(self, call: _Call) -> None:
@@ -261,12 +276,20 @@ class Calls:
                 self._fail(call, TooLarge(f'request of {len(command)} bytes is over the limit of {COMMAND_BYTES_MAX}'))
                 return
             guard = call.arguments[1][0][0] if call.guarded and call.tries == 1 else None
-            link.send(frame(pack((call.number, int(call.op), command, guard))))
+            data = frame(pack((call.number, call.op, command, guard)))
         else:
-            link.send(frame(pack((call.number, int(call.op), *call.arguments))))
+            data = frame(pack((call.number, call.op, *call.arguments)))
+        link.send(data, alone=len(self._calls) == 1)
 
-    def _expire(self, call: _Call) -> None:
-        self._fail(call, call.error or self.unavailable())
+    def _expire(self) -> None:
+        """One timer serves all calls: each has the same time, so that the oldest is the first to run out of it."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for call in tuple(self._calls.values()):
+            if call.deadline <= loop.time():
+                self._fail(call, call.error or self.unavailable())
+        if self._calls and (next_ := min(call.deadline for call in self._calls.values())) < math.inf:
+            self._timer = loop.call_at(next_, self._expire)
 
     def _fail(self, call: _Call, error: StoreError) -> None:
         self._calls.pop(call.number, None)

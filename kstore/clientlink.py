@@ -1,4 +1,4 @@
-"""The client's end of one connection: hello, frames, one write a turn of the event loop."""
+"""The client's end of one connection: hello, frames, one write a turn of the event loop, or a lone one at once."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class ClientLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=0)  # uvloop then writes at once, not after another poll
         self._transport.write(Hello(Role.CLIENT, 0, 0).encode())
 
     def data_received(self, data: bytes) -> None:
@@ -56,8 +57,12 @@ class ClientLink(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, *, alone: bool = False) -> None:
+        """Send a frame. alone: there is nothing else under way that others would come with in the same turn."""
         out = self._out
+        if alone and not out and self._transport is not None:
+            self._transport.write(data)
+            return
         if not out:
             self._loop.call_soon(self._flush)
         out.append(data)

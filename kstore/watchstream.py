@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from kstore.errors import Stopped, StoreError, from_wire
@@ -43,6 +44,8 @@ class WatchStream:
         self._batches: deque[WatchBatch] = deque()
         self._events = 0
         self._error: StoreError | None = None
+        self._on_batch: Callable[[WatchBatch], None] | None = None
+        self._on_end: Callable[[StoreError], None] = lambda error: None
         self._waiter: asyncio.Future[None] | None = None
         self._fragments: list[Event] = []
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -69,6 +72,17 @@ class WatchStream:
         self._client.unregister(self)
         self.fail(Stopped('the watch was closed'))
 
+    def follow(self, on_batch: Callable[[WatchBatch], None], on_end: Callable[[StoreError], None]) -> None:
+        """Hand over what comes by callbacks instead of iteration: no task has to wake up for it.
+
+        `on_end` gets the error that iteration would raise. Neither may block or raise; they run while bytes are read.
+        """
+        self._on_batch, self._on_end = on_batch, on_end
+        while self._batches:
+            on_batch(self._take())
+        if self._error is not None:
+            on_end(self._error)
+
     def __aiter__(self) -> Self:
         return self
 
@@ -80,6 +94,9 @@ class WatchStream:
                 raise self._error
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+        return self._take()
+
+    def _take(self) -> WatchBatch:
         batch = self._batches.popleft()
         self._events -= len(batch.events)
         if self.suspended and not self._batches:
@@ -95,7 +112,9 @@ class WatchStream:
             self._started.set_result(None)
 
     def fail(self, error: StoreError) -> None:
-        self._error = self._error or error
+        if self._error is None:
+            self._error = error
+            self._on_end(error)
         if not self._started.done():
             self._started.set_exception(error)
             self._started.exception()  # the reader may have gone
@@ -135,6 +154,9 @@ class WatchStream:
             self._push(WatchBatch(revision, ()))
 
     def _push(self, batch: WatchBatch) -> None:
+        if self._on_batch is not None:
+            self._on_batch(batch)
+            return
         self._batches.append(batch)
         self._events += len(batch.events)
         self._wake()

@@ -21,12 +21,13 @@ from kstore.errors import (
     LeaseNotFound,
     NoLeader,
     Stopped,
+    StoreError,
     Timeout,
     TooLarge,
     Unreachable,
 )
 from kstore.fsm import Command
-from kstore.model import NO_END, Do, Event, Relation, Target
+from kstore.model import NO_END, Do, Event, Relation, Target, WatchBatch
 from kstore.mvcc.txn import VALUE_BYTES_MAX
 from kstore.watchstream import WatchStream
 from kstore.wire import Op
@@ -154,6 +155,28 @@ async def test_a_watch_from_now_sees_only_what_comes(stores: Stores):
         await client.put(b'/a', b'new')
         (event,) = await take(stream, 1)
     assert (event.type, event.kv.value, event.prev) == ('put', b'new', None)
+
+
+async def test_a_watch_that_is_followed_by_callbacks_gets_what_iteration_would(stores: Stores):
+    client = await (await stores(1)).client()
+    seen: list[bytes] = []
+    errors: list[StoreError] = []
+    complete = asyncio.Event()
+
+    def on_batch(batch: WatchBatch) -> None:
+        seen.extend(event.kv.value for event in batch.events)
+        if seen[-1:] == [b'last']:
+            complete.set()
+
+    first = (await client.put(b'/k', b'old')).revision
+    async with client.watch(b'/', b'0', revision=first) as stream:
+        await client.put(b'/k', b'queued')
+        assert (await take(stream, 1))[0].kv.value == b'old'
+        stream.follow(on_batch, errors.append)
+        await client.put(b'/k', b'last')
+        await asyncio.wait_for(complete.wait(), 10)
+    assert seen == [b'queued', b'last']
+    assert [type(e) for e in errors] == [Stopped]
 
 
 async def test_a_watch_of_deletions_and_one_from_a_revision_to_come_see_nothing_else(stores: Stores):
