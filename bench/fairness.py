@@ -23,6 +23,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -224,5 +225,5 @@ def run(settings: Settings) -> None:
         with serving('memory://', directory, ()) as (admin, _), loop as runner:
             runner.run(allow(admin, 5 if settings.smoke else LISTED))
             runner.run(both(known_as(admin, directory, 'quiet'), known_as(admin, directory, MANAGER), WARM_S))
-            for case in _floods():
+            for case in filter(partial(settings.wants, 'fairness'), _floods()):
                 emit('fairness', case, measure(runner, directory, admin, case, settings))

@@ -6,8 +6,9 @@ more than one request of another, and one beside it for a newcomer, somebody of 
 changes went out to many watchers has more places: they lengthen it little, and as watchers are told once a turn of
 whatever has changed, the changes that several requests make cost hardly more than those of one.
 
-Priority levels stand in line for places, and so do refusals and new connections: telling a client that it may not costs
-as much as most requests, a handshake more, and nobody must get round the line by being refused or by coming anew.
+Priority levels stand in line for places, and so do refusals, new connections and parts of long answers: telling a
+client that it may not costs as much as most requests, a handshake more, and a list what its length makes of it. Nobody
+must get round the line by being refused, by coming anew, or by asking for all at once.
 
 Reading a request, to know whose it is, costs a third of serving it. A connection is remembered by the flow of its last
 request, and of one flow few are read in a turn; the bytes of the others wait, flows taking turns here too.
@@ -94,8 +95,8 @@ class Turns:
     def __init__(self, told: Callable[[], int]) -> None:
         """`told`: how many watchers were told of a change, since the start."""
         self.deadlines = Deadlines()
-        self.refusals, self.arrivals = Line(self), Line(self)
-        """Clients to be told that they may not; connections to be let in."""
+        self.refusals, self.arrivals, self.pieces = Line(self), Line(self), Line(self)
+        """Clients to be told that they may not; connections to be let in; parts of long answers to be made or sent."""
         self.reads = Reads(self)
         self._told, self._told_before = told, told()
         self._places, self._newcomers = PLACES, NEWCOMERS

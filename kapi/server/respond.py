@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import orjson
@@ -34,12 +35,10 @@ GZIP_BYTES_MIN = 128 * 1024
 """Smaller bodies are not worth compressing (upstream's figure)."""
 GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
-SLICE_ITEMS = 50
-"""Items of a list that are rendered before others have their turn: a millisecond or two."""
-PARTS_BYTES_MIN = 512 * 1024
-"""Larger lists are never put together as a whole."""
+SLICE_ITEMS = 20
+"""Items of a list that are rendered in one turn: half a millisecond or so."""
 CHUNK_BYTES = 128 * 1024
-"""About how much of them is, for one write."""
+"""Larger lists are never put together as a whole; about so much of one is sent in a turn."""
 
 
 def dump(obj: Any, form: Form) -> bytes:
@@ -94,7 +93,7 @@ async def list_reply(ctx: Context, kind: Kind, listed: Listed) -> Reply:
     if form.media == JSON and not form.transform:
         empty = {'kind': kind.list_kind, 'apiVersion': kind.resource.api_version, 'metadata': meta, 'items': []}
         return Reply(_list_body(empty, [e.raw for e in entries]))
-    return await objects_reply(ctx, kind, await _sliced(lambda e: e.obj, entries), meta)
+    return await objects_reply(ctx, kind, await _sliced(ctx, lambda e: e.obj, entries), meta)
 
 
 async def objects_reply(ctx: Context, kind: Kind, objects: Sequence[Obj], meta: Obj) -> Reply:
@@ -106,32 +105,33 @@ async def objects_reply(ctx: Context, kind: Kind, objects: Sequence[Obj], meta: 
             now = ctx.server.env.clock.wall()
             body = table.table(kind, (), now, include=include, meta=meta, version=form.version)
             rows = objects if kind.row_order is None else sorted(objects, key=kind.row_order)
-            items = await _sliced(lambda o: table.row(kind, o, now, include), rows)
+            items = await _sliced(ctx, lambda o: table.row(kind, o, now, include), rows)
         case transform if transform == PARTIAL_LIST:
             body = {'kind': PARTIAL_LIST, 'apiVersion': 'meta.k8s.io/v1', 'metadata': meta, 'items': []}
-            items = await _sliced(table.partial_metadata, objects)
+            items = await _sliced(ctx, table.partial_metadata, objects)
         case '':
             body = {'kind': kind.list_kind, 'apiVersion': kind.resource.api_version, 'metadata': meta, 'items': []}
             items = list(objects)
         case _:
             raise NotAcceptable(f'only the following media types are accepted: {ACCEPTED}')
     if form.media != YAML:
-        return Reply(_list_body(body, await _sliced(orjson.dumps, items)), content_type=form.content_type)
+        return Reply(_list_body(body, await _sliced(ctx, orjson.dumps, items)), content_type=form.content_type)
     if not items:
         return Reply(dump(body, form), content_type=form.content_type)
     name = next(reversed(body))
     before, _, after = dump(body, form).partition(f'{name}: []\n'.encode())
-    text_items = await _sliced(lambda i: _yaml_item(dump(i, form)), items)
+    text_items = await _sliced(ctx, lambda i: _yaml_item(dump(i, form)), items)
     whole = b''.join((before, name.encode(), b':\n', *text_items, after))
     return Reply(whole, content_type=form.content_type)
 
 
-async def _sliced(make: Callable[[T], R], items: Sequence[T]) -> list[R]:
+async def _sliced(ctx: Context, make: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """`make` of each item; others have their turn in between, so that a long list does not stop the server."""
+    pieces = ctx.server.fairness.turns.pieces
     made: list[R] = []
     for at in range(0, len(items), SLICE_ITEMS):
         if at:
-            await asyncio.sleep(0)
+            await pieces.turn()
         made += [make(item) for item in items[at : at + SLICE_ITEMS]]
     return made
 
@@ -144,25 +144,22 @@ def _yaml_item(document: bytes) -> bytes:
 def _list_body(empty: Obj, items: Sequence[bytes]) -> bytes | Parts:
     """`empty` with the items as its last field, which is an empty list."""
     head, tail = orjson.dumps(empty)[:-2], b']}'
-    size = len(head) + sum(map(len, items)) + max(len(items) - 1, 0) + len(tail)
-    if size <= PARTS_BYTES_MIN:
+    ends = list(accumulate(map(len, items)))
+    size = len(head) + (ends[-1] if ends else 0) + max(len(items) - 1, 0) + len(tail)
+    if size <= CHUNK_BYTES:
         return b''.join((head, b','.join(items), tail))
-    return Parts(size, _chunks(head, items, tail))
+    return Parts(size, _chunks(head, items, ends, tail))
 
 
-def _chunks(head: bytes, items: Sequence[bytes], tail: bytes) -> Iterator[bytes]:
-    """The list in pieces of about CHUNK_BYTES."""
-    pending, size = [head], 0
-    for i, item in enumerate(items):
-        if i:
-            pending.append(b',')
-        pending.append(item)
-        size += len(item)
-        if size >= CHUNK_BYTES:
-            yield b''.join(pending)
-            pending, size = [], 0
-    pending.append(tail)
-    yield b''.join(pending)
+def _chunks(head: bytes, items: Sequence[bytes], ends: Sequence[int], tail: bytes) -> Iterator[bytes]:
+    """The list in pieces of at most CHUNK_BYTES or one item. `ends`: sizes of the items, added up to each."""
+    at, before = 0, head
+    while at < len(items):
+        sent = ends[at - 1] if at else 0
+        until = max(at + 1, bisect_right(ends, sent + CHUNK_BYTES))
+        yield before + b','.join(items[at:until])
+        at, before = until, b','
+    yield tail
 
 
 def error_reply(exc: BaseException) -> Reply:
@@ -199,7 +196,7 @@ async def finish(ctx: Context, reply: Reply) -> web.StreamResponse:
 
 
 async def _send(ctx: Context, reply: Reply, body: Parts, *, zipped: bool) -> web.StreamResponse:
-    """Write a large body bit by bit as the client reads: it never lies in memory whole, and others get their turn."""
+    """Write a large body bit by bit as the client reads and by turns: it never lies in memory whole."""
     response = web.StreamResponse(status=reply.status)
     _head(ctx, reply, response, zipped=zipped)
     if zipped:
@@ -207,9 +204,11 @@ async def _send(ctx: Context, reply: Reply, body: Parts, *, zipped: bool) -> web
     else:
         response.content_length = body.size
     squeeze = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+    pieces = ctx.server.fairness.turns.pieces
     with contextlib.suppress(ConnectionResetError):  # the client left
         await response.prepare(ctx.raw)
         for chunk in body.chunks:
+            await pieces.turn()
             await response.write(await ctx.server.env.disk.offload(squeeze.compress, chunk) if zipped else chunk)
         if zipped:
             await response.write(squeeze.flush())

@@ -28,7 +28,7 @@ from kapi.server import audit, websockets
 from kapi.server.context import Context
 from kapi.server.handlers.get import namespace_of
 from kapi.server.negotiation import PARTIAL, Form
-from kapi.server.respond import SLICE_ITEMS, warning_header
+from kapi.server.respond import CHUNK_BYTES, SLICE_ITEMS, warning_header
 from kapi.server.websockets import Lines, Messages, Sink
 from kapi.storage.base import Compacted
 from kapi.storage.entries import Entry, Render, frame
@@ -39,8 +39,6 @@ Obj = dict[str, Any]
 BOOKMARK_INTERVAL_S = 60.0
 TIMEOUT_MIN_S = 1800
 """A watch without `timeoutSeconds` lasts between this and twice this, so that clients do not come back all at once."""
-FRAMES_BYTES_MAX = 1024 * 1024
-"""Initial events are written in pieces of about this size."""
 SEAT_S_MAX = 15.0
 """Whoever takes longer to read them keeps no seat."""
 INITIAL_END = 'k8s.io/initial-events-end'
@@ -206,16 +204,18 @@ class _Stream:
 
     async def _write_initial(self, initial: list[Entry]) -> None:
         render, name = self.view.render, self.view.name
+        pieces = self.ctx.server.fairness.turns.pieces
         chunk: list[bytes] = []
         size = 0
         for number, entry in enumerate(initial):
             if render is not None and number % SLICE_ITEMS == SLICE_ITEMS - 1:
-                await asyncio.sleep(0)  # others have their turn
+                await pieces.turn()
             body = entry.raw if render is None else entry.view(name, render)
             chunk.append(frame('ADDED', body))
             size += len(body)
-            if size > FRAMES_BYTES_MAX:
+            if size > CHUNK_BYTES:
                 await self.response.write(b''.join(chunk))
+                await pieces.turn()
                 chunk, size = [], 0
         if self.options.initial_events:
             chunk.append(self._bookmark(self.watcher.progress, {INITIAL_END: 'true'}))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType
 
-from kapi.server.respond import PARTS_BYTES_MIN
+from kapi.server.respond import CHUNK_BYTES
 
 CM = '/api/v1/namespaces/default/configmaps'
 TABLE = {'Accept': 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json'}
@@ -170,13 +170,36 @@ async def test_a_list_sent_bit_by_bit_is_the_same_list(api: Any, encoding: str) 
     for name in names:
         await api.post(CM, {'metadata': {'name': name}, 'data': {'x': name * 6_000}})
     reply = await api.get(CM, headers={'Accept-Encoding': encoding})
-    assert len(reply.text) > PARTS_BYTES_MIN
+    assert len(reply.text) > CHUNK_BYTES
     assert names_of(reply) == names
     assert reply.headers.get('Content-Encoding') == (encoding if encoding == 'gzip' else None)
     if encoding == 'identity':
         assert int(reply.headers['Content-Length']) == len(reply.text)
     assert names_of(await api.get(f'{CM}?limit=2')) == names[:2], 'the connection goes on'
     assert (await api.call('HEAD', CM, headers={'Accept-Encoding': encoding})).text == ''
+
+
+@pytest.mark.parametrize('query', ['', '?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan'])
+async def test_each_piece_of_a_long_answer_takes_a_place_in_a_turn(world: Any, api: Any, query: str) -> None:
+    for n in range(12):
+        await api.post(CM, {'metadata': {'name': f'big-{n:02}'}, 'data': {'x': 'y' * 100_000}})
+    pieces, places = world.server.fairness.turns.pieces, 0
+    turn = pieces.turn
+
+    async def counted() -> None:
+        nonlocal places
+        places += 1
+        await turn()
+
+    pieces.turn = counted
+    if query:
+        async with api.watch(f'{CM}{query}&allowWatchBookmarks=true') as event:
+            while (await event())['type'] != 'BOOKMARK':
+                pass
+    else:
+        await api.get(CM)
+    assert places >= 12 * 100_000 // (CHUNK_BYTES + 100_000)
+    assert (await api.get(f'{CM}/big-00')).status == 200
 
 
 # — watches —

@@ -219,9 +219,9 @@ async def test_a_long_list_is_whole_in_every_form_and_others_have_their_turn(api
     made: list[int] = []
     sliced = respond._sliced
 
-    async def watched(make: Any, items: Any) -> Any:
+    async def watched(*args: Any) -> Any:
         before = turns
-        found = await sliced(make, items)
+        found = await sliced(*args)
         made.append(turns - before)
         return found
 
