@@ -19,6 +19,7 @@ from kclient.model import Obj, ObjectList, PatchKind, Propagation, WatchEvent
 from kclient.transport import READS, Call, HttpTransport, Observer
 from kcore.env import Env
 from kcore.meta.gvk import Resource
+from kcore.turns import Turns
 
 __all__ = ['Client', 'Obj', 'ObjectList', 'WatchEvent']
 
@@ -27,6 +28,8 @@ WATCH_TIMEOUT_S = 300.0
 """How long a watch is asked to last (up to twice that, at random, so that clients do not come back all at once)."""
 WATCH_SILENCE_S = 30.0
 """Grace after a watch's own timeout before this side gives up on a server that has fallen silent."""
+REQUESTS_AT_ONCE, PATIENCE_S = 16, 1.0
+"""Requests under way; one more waits so long before it takes a connection of its own, which is mostly a new one."""
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 """Longest watch frame; a longer one ends the watch with Unavailable."""
 
@@ -49,6 +52,7 @@ class Client:
         """observe: hears of every request that was sent, retries included; for metrics."""
         self.env = env
         self._transport = HttpTransport(config, env, user_agent, observe)
+        self._turns = Turns(REQUESTS_AT_ONCE, PATIENCE_S)
         self._check: Callable[[], float] | None = None
 
     @property
@@ -256,14 +260,15 @@ class Client:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Obj:
-        deadline_s = self._guard(method, REQUEST_DEADLINE_S)
         data = None if body is None else orjson.dumps(body)
         sent = {'Content-Type': 'application/json'} if data is not None else {}
-        call = Call(method, path, params or {}, data, sent | dict(headers or {}), deadline_s)
-        response = await self._transport.send(call)
-        if response.status >= 400:
-            raise await _error(response)
-        raw = await _body(response)
+        async with self._turns.turn():
+            deadline_s = self._guard(method, REQUEST_DEADLINE_S)
+            call = Call(method, path, params or {}, data, sent | dict(headers or {}), deadline_s)
+            response = await self._transport.send(call)
+            if response.status >= 400:
+                raise await _error(response)
+            raw = await _body(response)
         try:
             decoded = orjson.loads(raw)
         except orjson.JSONDecodeError as e:

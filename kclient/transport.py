@@ -24,6 +24,8 @@ log = structlog.get_logger('kclient.transport')
 
 CONNECTIONS_MAX = 100
 """Open connections a client; further requests wait for one."""
+IDLE_S = 60.0
+"""How long an idle connection is kept: a new one costs as much as several requests. API servers close after 90 s."""
 CONNECT_TIMEOUT_S = 5.0
 RETRIES_MAX = 8
 """Attempts after the first one of a request, over all servers."""
@@ -70,7 +72,7 @@ Observer = Callable[[Answer], None]
 
 def open_connector(_env: Env) -> aiohttp.BaseConnector:
     """The connections of one client. Real ones, whatever the world; a test in virtual time puts its own here."""
-    return aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
+    return aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=IDLE_S)
 
 
 class HttpTransport:

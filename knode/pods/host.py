@@ -9,19 +9,22 @@ from typing import Any, Protocol
 from kclient.events import EventRecorder
 from kcore.env import Env
 from kcore.meta.gvk import CONFIGMAPS, RUNTIMECLASSES, SECRETS, Resource
+from kcore.turns import Turns
 from knode.addresses import AddressPool
 from knode.errors import ShimError
 from knode.images.store import ImageStore
 from knode.pods.checkpoint import Checkpoints
 from knode.pods.environment import Facts, Sources
 from knode.pods.model import Verdict
-from knode.pods.turns import Turns
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import RuntimeDriver
 from knode.runtime.registry import DEFAULT
 from knode.watches import Ref, Tell
 
 Obj = Mapping[str, Any]
+
+STARTS_AT_ONCE, START_PATIENCE_S = 8, 0.5
+"""Of a hundred pods that come at once the first then run soon; one that waits for an image or the API stops nobody."""
 
 
 class Objects(Protocol):
@@ -75,7 +78,7 @@ class Host:
     """How long a running pod may see an old token, or an old ConfigMap or Secret that could not be watched."""
     pod_pids: int = 0
     """Most processes of one pod, where the kernel can count them; 0: any number."""
-    turns: Turns = field(default_factory=Turns)
+    turns: Turns = field(default_factory=lambda: Turns(STARTS_AT_ONCE, START_PATIENCE_S))
 
     async def driver_for(self, pod: Obj) -> RuntimeDriver:
         """The one that the pod's RuntimeClass names as its handler. Raises ShimError in the words of other runtimes."""

@@ -67,6 +67,8 @@ class FakeApi:
     """(method, plural) → successful writes that changed something."""
     attempts: list = field(default_factory=list)
     """(user agent, method, path) of every request that would write."""
+    callers: set = field(default_factory=set)
+    """Addresses that requests came from, one a connection."""
     lists: int = 0
     watches: int = 0
     page_limit: int = 0
@@ -166,6 +168,7 @@ class FakeApi:
     # --- requests -----------------------------------------------------------------------------------------------
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.callers.add(request.transport.get_extra_info('peername'))
         if request.method not in ('GET', 'HEAD'):
             self.attempts.append((request.headers.get('User-Agent', ''), request.method, request.path))
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
+from aiohttp import web
 
-from kclient.api import Client
+from kclient.api import REQUESTS_AT_ONCE, Client
 from kclient.discovery import discover
 from kclient.errors import (
     AlreadyExists,
@@ -72,6 +74,36 @@ async def test_a_guarded_write_is_given_up_when_what_guards_it_ends(api, client)
         await client.guarded(lambda: 0.1).create(CONFIGMAPS, config('a'))
     with pytest.raises(NotFound):
         await client.guarded(lambda: 0.1).get(CONFIGMAPS, 'a', 'default')
+
+
+async def test_a_crowd_of_requests_shares_a_few_connections(api, client):
+    await asyncio.gather(*(client.create(CONFIGMAPS, config(f'c{n}')) for n in range(100)))
+    assert len(api.all('configmaps')) == 100
+    assert len(api.callers) <= REQUESTS_AT_ONCE
+
+
+async def test_requests_that_hang_hold_up_no_others(env, monkeypatch):
+    monkeypatch.setattr('kclient.api.PATIENCE_S', 0.01)
+    release, hanging, all_hang = asyncio.Event(), 0, asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        nonlocal hanging
+        if request.path.endswith('/nodes'):
+            hanging += 1
+            if hanging == REQUESTS_AT_ONCE:
+                all_hang.set()
+            await release.wait()
+        return web.json_response({})
+
+    server = await asyncio.get_running_loop().create_server(web.Server(answer), '127.0.0.1', 0)
+    url = f'http://127.0.0.1:{server.sockets[0].getsockname()[1]}'
+    async with Client(ClientConfig((url,)), env, user_agent='test') as client, asyncio.TaskGroup() as group:
+        for _ in range(REQUESTS_AT_ONCE):
+            group.create_task(client.list(NODES))
+        await all_hang.wait()
+        await client.get(CONFIGMAPS, 'a', 'default')
+        release.set()
+    server.close()
 
 
 async def test_a_refusal_without_retry_after_is_final(api, client):

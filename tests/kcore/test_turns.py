@@ -1,10 +1,10 @@
-"""Few pods start at a time, and none waits for one that hangs."""
+"""A few have their turn at a time, and nobody waits for one that hangs."""
 
 from __future__ import annotations
 
 import asyncio
 
-from knode.pods.turns import Turns
+from kcore.turns import Turns
 
 
 async def test_one_after_the_other_starts():
