@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-import yaml
 from aiohttp import web
 
 from kapi.errors import BadRequest, TooLarge
+from kapi.server import yamlbody
 from kapi.server.context import Context
 from kapi.server.negotiation import JSON, YAML
 
@@ -16,8 +16,8 @@ Obj = dict[str, Any]
 
 BODY_BYTES_MAX = 3 * 1024 * 1024
 """Upstream's limit on a resource request body; beyond it is 413."""
-YAML_NODES_MAX = 1_000_000
-"""Values of a YAML document with its aliases written out; beyond it is 400 (an alias bomb)."""
+YAML_BYTES_MAX = 64 * 1024
+"""Of YAML that the loop reads itself: some ten milliseconds."""
 
 
 async def read_body(ctx: Context) -> bytes:
@@ -53,63 +53,13 @@ def parse_json(data: bytes) -> Any:
         raise BadRequest(f"couldn't get version/kind; json parse error: {e}") from None
 
 
-class _Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: timestamps stay text, repeated keys are remembered."""
-
-    def __init__(self, stream: bytes) -> None:
-        super().__init__(stream)
-        self.repeated: list[str] = []
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == '<<':
-                continue
-            if key.value in seen:
-                self.repeated.append(f'line {value.start_mark.line + 1}: key "{key.value}" already set in map')
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != 'tag:yaml.org,2002:timestamp']
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def parse_yaml(data: bytes) -> tuple[Any, str]:
     """(JSON-like value of one YAML document, what a strict reader says of its repeated keys). Raises BadRequest."""
-    loader: _Loader | None = None
     try:
-        loader = _Loader(data)
-        found = loader.get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        text = ' '.join(str(e).split())
-        raise BadRequest(f'error converting YAML to JSON: yaml: {text}') from None
-    finally:
-        if loader is not None:
-            loader.dispose()
-    _count(found, {})
-    told = '\n  '.join(('yaml: unmarshal errors:', *loader.repeated)) if loader.repeated else ''
-    return found, told
-
-
-def _count(value: Any, seen: dict[int, int]) -> int:
-    """Nodes with aliases written out. Raises BadRequest beyond the limit, or for a value that contains itself."""
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) in seen:
-        size = seen[id(value)]
-    else:
-        seen[id(value)] = YAML_NODES_MAX + 1  # a cycle meets this
-        try:
-            size = 1 + sum(_count(v, seen) for v in (value.values() if isinstance(value, dict) else value))
-        except RecursionError:
-            raise BadRequest('error converting YAML to JSON: yaml: nested too deeply') from None
-        seen[id(value)] = size
-    if size > YAML_NODES_MAX:
-        raise BadRequest('error converting YAML to JSON: yaml: document contains excessive aliasing')
-    return size
+        found, repeated = yamlbody.read(data)
+    except yamlbody.NotYaml as e:
+        raise BadRequest(f'error converting YAML to JSON: yaml: {e}') from None
+    return found, '\n  '.join(('yaml: unmarshal errors:', *repeated)) if repeated else ''
 
 
 def parse_object(data: bytes, media: str) -> tuple[Obj, str]:
@@ -125,9 +75,16 @@ def parse_object(data: bytes, media: str) -> tuple[Obj, str]:
     return value, told
 
 
+async def parsed(ctx: Context, data: bytes, media: str) -> tuple[Obj, str]:
+    """As `parse_object`, beside the loop where that takes its time."""
+    if media == YAML and len(data) > YAML_BYTES_MAX:
+        return await ctx.server.env.disk.offload(parse_object, data, media)
+    return parse_object(data, media)
+
+
 def _json_name(value: Any) -> str:
     names = {list: 'array', str: 'string', bool: 'boolean', type(None): 'null'}
     return names.get(type(value), 'number')
 
 
-__all__ = ['BODY_BYTES_MAX', 'JSON', 'parse_json', 'parse_object', 'parse_yaml', 'read_body']
+__all__ = ['BODY_BYTES_MAX', 'JSON', 'parse_json', 'parse_object', 'parse_yaml', 'parsed', 'read_body']

@@ -7,7 +7,7 @@ from typing import Any
 from kapi.errors import BadRequest
 from kapi.registry.kind import Kind
 from kapi.registry.options import Validation, WriteOptions
-from kapi.server.bodies import parse_object, read_body
+from kapi.server.bodies import parsed, read_body
 from kapi.server.context import Context
 from kapi.server.negotiation import JSON, PROTOBUF, body_media
 
@@ -29,7 +29,7 @@ async def read_object(
     elif media == JSON:
         obj = ctx.server.schemas.parse_json(data, target.resource.kind)
     else:
-        obj, told = parse_object(data, media)
+        obj, told = await parsed(ctx, data, media)
     if not ctx.server.is_builtin(target):
         _says_what_it_is(target, obj, data)
     if alike and obj.get('apiVersion') == alike:

@@ -11,7 +11,7 @@ from kapi.registry.alias import stored_kind, to_stored
 from kapi.registry.kind import Kind
 from kapi.registry.options import WriteOptions, text, write_options
 from kapi.registry.store import Write
-from kapi.server.bodies import parse_object, read_body
+from kapi.server.bodies import parsed, read_body
 from kapi.server.context import Context, Reply
 from kapi.server.decoding import check_type, conform
 from kapi.server.handlers.get import namespace_of
@@ -27,7 +27,7 @@ CREATE_RACES_MAX = 5
 async def apply(ctx: Context, kind: Kind) -> Reply:
     """Raises Conflict for fields of other managers, unless forced."""
     options = apply_options(ctx)
-    given, told = parse_object(await read_body(ctx), YAML)
+    given, told = await parsed(ctx, await read_body(ctx), YAML)
     config = _fitting(ctx, kind, checked(ctx, kind, given))
     if told and options.field_validation == 'Strict':
         raise BadRequest(f'error strict decoding YAML: error converting YAML to JSON: {told}')

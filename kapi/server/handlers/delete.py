@@ -13,7 +13,7 @@ from kapi.registry.kind import Kind
 from kapi.registry.listing import Listed, list_objects
 from kapi.registry.options import DeleteOptions, WriteOptions, delete_options, list_options
 from kapi.registry.store import Write
-from kapi.server.bodies import parse_object, read_body
+from kapi.server.bodies import parsed, read_body
 from kapi.server.context import Context, Reply
 from kapi.server.handlers.get import namespace_of
 from kapi.server.negotiation import PROTOBUF, body_media
@@ -30,7 +30,8 @@ async def read_options(ctx: Context) -> DeleteOptions:
     media = body_media(ctx.raw.headers.get('Content-Type', ''))
     if media == PROTOBUF:
         return delete_options(ctx.info.query, ctx.server.schemas.decode_protobuf(data))
-    return delete_options(ctx.info.query, parse_object(data, media)[0])
+    body, _ = await parsed(ctx, data, media)
+    return delete_options(ctx.info.query, body)
 
 
 async def delete(ctx: Context, kind: Kind) -> Reply:

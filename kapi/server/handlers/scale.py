@@ -8,7 +8,7 @@ from kapi.registry.kind import Kind, Scale
 from kapi.registry.options import WriteOptions, write_options
 from kapi.registry.scale import SCALES, apply_scale, scale_of
 from kapi.registry.store import Transform, Write
-from kapi.server.bodies import parse_object, read_body
+from kapi.server.bodies import parsed, read_body
 from kapi.server.context import Context, Reply
 from kapi.server.decoding import conform, read_object
 from kapi.server.handlers.admit import admit
@@ -70,7 +70,8 @@ async def patch(ctx: Context, kind: Kind, scale: Scale) -> Reply:
 async def _apply(ctx: Context, kind: Kind, scale: Scale) -> Reply:
     """The applied Scale's replicas become the manager's, as a field of the object. Raises Conflict."""
     options = apply_options(ctx)
-    given = conform(ctx, SCALES, checked(ctx, SCALES, parse_object(await read_body(ctx), YAML)[0]), 'Ignore')
+    body, _ = await parsed(ctx, await read_body(ctx), YAML)
+    given = conform(ctx, SCALES, checked(ctx, SCALES, body), 'Ignore')
     config: Obj = {'apiVersion': kind.resource.api_version, 'kind': kind.resource.kind,
                    'metadata': {'name': ctx.info.name}}  # fmt: skip
     if 'replicas' in (given.get('spec') or {}):
