@@ -19,6 +19,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -288,10 +289,10 @@ AHEAD_BYTES = 128 * 1024
 """Zeros written at a time ahead of the data of a file with a reservation."""
 _datasync: Callable[[int], None] = getattr(os, 'fdatasync', os.fsync)
 QUICK_S = 0.005
-"""Longest time of a `sync_soon` on a quick disk."""
+"""Longest time of a `sync_soon` on a quick disk, but for what the thread spent waiting for a processor."""
 SLOW_S = 0.025
 """One that takes longer than this shows a slow disk by itself. Between the two it may have been the processor that was
-busy, not the disk: a thread would only make that worse."""
+busy, not the disk, where nobody counts that or a thread waited for the interpreter's lock."""
 QUICK_CALLS = 64
 """So many quick calls make a disk a quick one, after its start and after one that took longer than SLOW_S."""
 SLOW_CALLS = 8
@@ -372,16 +373,34 @@ class RealDisk:
         return self._doubt <= SLOW_CALLS
 
     def sync_now(self, call: Callable[..., T], *args: Any) -> T:
-        began = time.perf_counter()
+        waited, began = _waited_s(), time.perf_counter()
         try:
             return call(*args)
         finally:
             took = time.perf_counter() - began
+            if took >= QUICK_S:
+                took -= _waited_s() - waited  # that was the processor's fault
             if took < QUICK_S:
                 self._doubt = max(0, self._doubt - 1)
             else:
                 worst = QUICK_CALLS + SLOW_CALLS
                 self._doubt = worst if took > SLOW_S else min(worst, self._doubt + SLOW_CALLS)
+
+
+_this_thread = threading.local()
+
+
+def _waited_s() -> float:
+    """How long this thread was ready to run and got no processor, ever; 0 where nobody counts it (Linux does)."""
+    try:
+        fd: int = _this_thread.schedstat
+    except AttributeError:
+        try:
+            fd = os.open('/proc/thread-self/schedstat', os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            fd = -1
+        _this_thread.schedstat = fd
+    return int(os.pread(fd, 64, 0).split()[1]) / 1e9 if fd >= 0 else 0.0
 
 
 def _sync_directory(path: Path) -> None:

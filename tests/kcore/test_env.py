@@ -94,6 +94,37 @@ async def test_a_quick_disk_may_take_long_once_in_a_while_but_not_twice_in_a_row
     assert await threads(2 * env.SLOW_CALLS, 0.001) == {True}
 
 
+async def test_a_disk_is_not_slow_because_the_processor_was_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = waited = 0.0
+    took, of_it_waited = 0.001, 0.0
+
+    def perf_counter() -> float:
+        nonlocal now, waited
+        now += took
+        waited += of_it_waited / 2
+        return now
+
+    monkeypatch.setattr(env.time, 'perf_counter', perf_counter)
+    monkeypatch.setattr(env, '_waited_s', lambda: waited)
+    disk = env.RealDisk()
+    for _ in range(env.QUICK_CALLS):
+        await disk.sync_soon(threading.get_ident)
+    assert disk.quick
+    took, of_it_waited = 10.0, 9.999
+    for _ in range(10 * env.SLOW_CALLS):
+        disk.sync_now(threading.get_ident)
+    assert disk.quick
+    of_it_waited = 9.9
+    disk.sync_now(threading.get_ident)
+    assert not disk.quick
+
+
+def test_time_without_a_processor_is_counted_where_the_system_counts_it() -> None:
+    before = env._waited_s()
+    assert before >= 0
+    assert env._waited_s() - before < 1
+
+
 def test_preallocation_keeps_the_size(tmp_path: Path) -> None:
     file = ENV.disk.open_append(tmp_path / 'log', preallocate=1 << 20)
     assert file.size == 0
