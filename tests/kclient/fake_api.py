@@ -69,6 +69,8 @@ class FakeApi:
     """(user agent, method, path) of every request that would write."""
     callers: set = field(default_factory=set)
     """Addresses that requests came from, one a connection."""
+    reads: Counter = field(default_factory=Counter)
+    """User agent → requests that only read."""
     lists: int = 0
     watches: int = 0
     page_limit: int = 0
@@ -171,6 +173,8 @@ class FakeApi:
         self.callers.add(request.transport.get_extra_info('peername'))
         if request.method not in ('GET', 'HEAD'):
             self.attempts.append((request.headers.get('User-Agent', ''), request.method, request.path))
+        else:
+            self.reads[request.headers.get('User-Agent', '')] += 1
         try:
             if self.fail_next and 'watch' not in request.query:
                 code, headers = self.fail_next.popleft()
