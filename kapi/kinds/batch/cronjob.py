@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from kapi.kinds.base import BuiltinStrategy, put_defaults, spec_of
 from kapi.kinds.batch.job import job_rules
@@ -41,10 +42,26 @@ class CronJobStrategy(BuiltinStrategy):
         elif not plausible_schedule(schedule):
             found = len(schedule.split())
             yield invalid('spec.schedule', schedule, f'expected exactly 5 fields, found {found}: [{schedule}]')
+        zone = spec.get('timeZone')
+        if zone is not None and (old is None or zone != get_path(old, 'spec.timeZone')):
+            yield from time_zone('spec.timeZone', zone)
         yield from one_of('spec.concurrencyPolicy', spec.get('concurrencyPolicy'), ('Allow', 'Forbid', 'Replace'))
         for field in ('startingDeadlineSeconds', 'successfulJobsHistoryLimit', 'failedJobsHistoryLimit'):
             yield from not_negative(f'spec.{field}', spec.get(field))
         yield from job_rules('spec.jobTemplate.spec', get_path(spec, 'jobTemplate.spec') or {})
+
+
+def time_zone(field: str, name: str) -> Iterator[Invalid]:
+    if not name:
+        yield invalid(field, name, 'timeZone must be nil or non-empty string')
+    elif name.casefold() == 'local':
+        text = 'timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones'
+        yield invalid(field, name, text)
+    else:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            yield invalid(field, name, f'unknown time zone {name}')
 
 
 def plausible_schedule(schedule: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kclient.model import Obj
-from kcontrol.controllers.cronjob.schedule import BadSchedule, Schedule
+from kcontrol.controllers.cronjob.schedule import BadSchedule, BadZone, Schedule
 from kcontrol.kinds import CRONJOBS, JOBS
 from kcore.meta.objects import condition_is, deleting, name_of, namespace_of, owner_ref, uid_of
 from kcore.meta.times import format_time, parse_time
@@ -54,7 +54,7 @@ def plan(cron: Obj, jobs: Sequence[Obj], now: datetime) -> Plan:
     try:
         schedule = Schedule(str(spec.get('schedule') or ''), spec.get('timeZone'))
     except BadSchedule as e:
-        reason = 'UnknownTimeZone' if 'timeZone' in str(e) else 'UnparseableSchedule'
+        reason = 'UnknownTimeZone' if isinstance(e, BadZone) else 'UnparseableSchedule'
         return Plan(status, delete=old, notes=(*notes, ('Warning', reason, str(e))))
     due, missed = _due(cron, schedule, now)
     upcoming = schedule.next(now)

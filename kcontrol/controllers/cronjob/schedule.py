@@ -24,7 +24,11 @@ _SECOND = timedelta(seconds=1)
 
 
 class BadSchedule(ValueError):
-    """The text names the field."""
+    """The schedule cannot be read; the text is that of the event."""
+
+
+class BadZone(BadSchedule):
+    """There is no such time zone."""
 
 
 class Schedule:
@@ -38,11 +42,12 @@ class Schedule:
         self._text = f'0 {text.replace("?", "*")}'
         if self._every is None:
             if len(text.split()) != 5:
-                raise BadSchedule(f'spec.schedule: {text!r} must have 5 fields')
+                found = len(text.split())
+                raise BadSchedule(_unreadable(text, f'expected exactly 5 fields, found {found}: [{text}]'))
             try:
                 CronSim(self._text, datetime(2000, 1, 1, tzinfo=UTC))
             except CronSimError as e:
-                raise BadSchedule(f'spec.schedule: {text!r}: {e}') from None
+                raise BadSchedule(_unreadable(text, str(e))) from None
 
     def after(self, start: datetime) -> Iterator[datetime]:
         """Times strictly after `start`, in order; ends when there is none for decades."""
@@ -76,11 +81,15 @@ class Schedule:
         return count
 
 
+def _unreadable(text: str, why: str) -> str:
+    return f'unparseable schedule: "{text}" : {why}'
+
+
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise BadSchedule(f'spec.timeZone: unknown time zone {name!r}') from None
+        raise BadZone(f'invalid timeZone: "{name}": unknown time zone {name}') from None
 
 
 def _every(text: str) -> timedelta | None:
@@ -88,6 +97,6 @@ def _every(text: str) -> timedelta | None:
         return None
     pieces = re.findall(r'(\d+)([hms])', text.removeprefix('@every '))
     if not text.startswith('@every ') or ''.join(n + u for n, u in pieces) != text.removeprefix('@every '):
-        raise BadSchedule(f'spec.schedule: unrecognized descriptor {text!r}')
+        raise BadSchedule(_unreadable(text, f'unrecognized descriptor: {text}'))
     period = timedelta(seconds=sum(int(n) * _UNITS[u] for n, u in pieces))
     return max(period, _SECOND)

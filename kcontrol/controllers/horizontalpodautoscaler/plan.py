@@ -108,7 +108,6 @@ def _result(
     metrics = [a.current or {'type': ''} for a in answers]
     status: Obj = {
         'currentReplicas': current, 'desiredReplicas': desired, 'conditions': holder['status']['conditions'],
-        'observedGeneration': hpa['metadata'].get('generation', 0),
     }  # fmt: skip
     if metrics and any(a.current for a in answers):
         status['currentMetrics'] = metrics

@@ -175,3 +175,18 @@ def test_an_autoscaler_without_metrics_watches_the_cpu():
     )
     found = cells('horizontalpodautoscalers', hpa)
     assert (found['Reference'], found['Targets'], found['MinPods']) == ('Deployment/web', 'cpu: <unknown>/80%', '1')
+
+
+def test_a_cron_job_names_a_time_zone_that_exists():
+    def zoned(zone):
+        job = {'template': {'spec': {**TEMPLATE['spec'], 'restartPolicy': 'Never'}}}
+        return made('cronjobs', spec={'schedule': '* * * * *', 'timeZone': zone, 'jobTemplate': {'spec': job}})
+
+    assert broken('cronjobs', zoned('Europe/Berlin')) == []
+    unknown = zoned('Mars/Base')
+    assert broken('cronjobs', unknown) == [
+        ('spec.timeZone', 'Invalid value: "Mars/Base": unknown time zone Mars/Base'),
+    ]  # fmt: skip
+    assert broken('cronjobs', unknown, unknown) == [], 'one that was taken once stays'
+    assert 'explicit time zone' in broken('cronjobs', zoned('local'))[0][1]
+    assert 'non-empty' in broken('cronjobs', zoned(''))[0][1]

@@ -105,9 +105,15 @@ def test_only_the_last_of_many_missed_times_is_made_up_for_and_a_warning_given()
 def test_suspension_bad_schedules_and_unknown_zones_start_nothing():
     now = datetime(2026, 1, 2, tzinfo=UTC)
     assert plan(cron(suspend=True), [], now).create is None
-    for made, reason in ((cron('61 * * * *'), 'UnparseableSchedule'), (cron(timeZone='Mars/Base'), 'UnknownTimeZone')):
+    for made, reason, text in (
+        (cron('61 * * * *'), 'UnparseableSchedule', 'unparseable schedule: "61 * * * *" : '),
+        (cron('* * *'), 'UnparseableSchedule',
+         'unparseable schedule: "* * *" : expected exactly 5 fields, found 3: [* * *]'),
+        (cron(timeZone='Mars/Base'), 'UnknownTimeZone', 'invalid timeZone: "Mars/Base": unknown time zone Mars/Base'),
+    ):  # fmt: skip
         step = plan(made, [], now)
         assert (step.create, step.notes[0][1]) == (None, reason)
+        assert step.notes[0][2].startswith(text)
     never = plan(cron('0 0 31 2 *', created='2026-01-01T00:00:00Z'), [], now)
     assert never.create is None
 
