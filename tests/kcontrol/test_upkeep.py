@@ -20,6 +20,7 @@ from kcontrol.kinds import CERTIFICATESIGNINGREQUESTS, CLUSTERROLES, STORAGECLAS
 from kcore.meta.gvk import (
     CONFIGMAPS,
     ENDPOINTS,
+    EVENTS,
     NAMESPACES,
     NODES,
     PERSISTENTVOLUMECLAIMS,
@@ -120,6 +121,10 @@ async def test_a_class_may_wait_for_a_consumer_and_asks_its_provisioner(admin, c
     await until(lambda: asked('l'))
 
 
+async def told(admin, reason: str, message: str) -> bool:
+    return any((e['reason'], e['message']) == (reason, message) for e in (await admin.list(EVENTS, 'default')).items)
+
+
 async def test_ephemeral_claims_belong_to_their_pod_and_csi_volumes_are_attached(admin, controllers, until, exists):
     await controllers(*VOLUMES)
     await admin.create(NODES, {'metadata': {'name': 'n1'}})
@@ -142,6 +147,13 @@ async def test_ephemeral_claims_belong_to_their_pod_and_csi_volumes_are_attached
         return bool((await admin.get(NODES, 'n1')).get('status', {}).get('volumesAttached'))
 
     await until(shown)
+    await until(lambda: told(admin, 'SuccessfulAttachVolume', 'AttachVolume.Attach succeeded for volume "disk" '))
+    await admin.create(NODES, {'metadata': {'name': 'n2'}})
+    again = {**spec, 'nodeName': 'n2', 'volumes': [{'name': 'v', 'persistentVolumeClaim': {'claimName': 'p-v'}}]}
+    await admin.create(PODS, {'metadata': {'name': 'q', 'namespace': 'default'}, 'spec': again})
+    text = 'Multi-Attach error for volume "disk" Volume is already used by pod(s) p'
+    await until(lambda: told(admin, 'FailedAttachVolume', text))
+    await admin.delete(PODS, 'q', 'default', grace_period_s=0)
     await admin.delete(PODS, 'p', 'default', grace_period_s=0)
 
     async def detached() -> bool:

@@ -46,6 +46,31 @@ def _attachment(driver: str, handle: str, node: str, volume: str) -> Obj:
     return {'apiVersion': api, 'kind': kind, 'metadata': {'name': attachment_name(driver, handle, node)}, 'spec': spec}
 
 
+def exclusive(volume: Obj) -> bool:
+    """Whether only one node at a time may have the volume."""
+    modes = get_path(volume, 'spec.accessModes') or ()
+    return bool(modes) and not {'ReadWriteMany', 'ReadOnlyMany'} & set(modes)
+
+
+def held_elsewhere(attachment: Obj, others: Iterable[Obj], volume: Obj | None) -> bool:
+    """Whether another node still has what only one may have."""
+    name = get_path(attachment, 'spec.source.persistentVolumeName')
+    return volume is not None and exclusive(volume) and any(
+        get_path(o, 'spec.source.persistentVolumeName') == name
+        and get_path(o, 'spec.nodeName') != get_path(attachment, 'spec.nodeName')
+        for o in others
+    )  # fmt: skip
+
+
+def users_of(volume: Obj, pods: Iterable[Obj]) -> list[Obj]:
+    """The pods that use the claim to which the volume is bound."""
+    ref = get_path(volume, 'spec.claimRef') or {}
+    return [
+        p for p in pods
+        if namespace_of(p) == ref.get('namespace') and ref.get('name') in claims_of(p) and not is_pod_finished(p)
+    ]  # fmt: skip
+
+
 def attached(node: str, attachments: Iterable[Obj], volume: Lookup) -> list[Obj]:
     """`node.status.volumesAttached` as the attachments tell it."""
     found: list[Obj] = []
@@ -53,8 +78,12 @@ def attached(node: str, attachments: Iterable[Obj], volume: Lookup) -> list[Obj]
         if get_path(one, 'spec.nodeName') != node or not get_path(one, 'status.attached'):
             continue
         held = volume(str(get_path(one, 'spec.source.persistentVolumeName') or ''))
-        source = get_path(held, 'spec.csi') if held is not None else None
-        if source:
-            unique = f'kubernetes.io/csi/{source["driver"]}^{source["volumeHandle"]}'
-            found.append({'name': unique, 'devicePath': ''})
+        if held is not None and get_path(held, 'spec.csi'):
+            found.append({'name': unique_name(held), 'devicePath': ''})
     return sorted(found, key=lambda v: str(v['name']))
+
+
+def unique_name(volume: Obj) -> str:
+    """What nodes call a CSI volume."""
+    source = volume['spec']['csi']
+    return f'kubernetes.io/csi/{source["driver"]}^{source["volumeHandle"]}'

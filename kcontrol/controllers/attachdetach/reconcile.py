@@ -7,11 +7,21 @@ from collections.abc import Iterable
 from kclient.errors import AlreadyExists, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
-from kcontrol.controllers.attachdetach.plan import attached, wanted
+from kcontrol.controllers.attachdetach.plan import (
+    Lookup,
+    attached,
+    held_elsewhere,
+    unique_name,
+    users_of,
+    wanted,
+)
 from kcontrol.controllers.nodelifecycle.reconcile import NODE_INDEX, by_node
 from kcontrol.kinds import CSIDRIVERS, VOLUMEATTACHMENTS
 from kcore.meta.gvk import NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
 from kcore.meta.objects import deleting, get_path, name_of
+
+RETRY_S = 15.0
+"""A volume that another node has is asked for again."""
 
 
 def node_of_pod(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
@@ -53,9 +63,16 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     def volume(name: str) -> Obj | None:
         return c.get(PERSISTENTVOLUMES, name)
 
-    there = {name_of(a): a for a in c.list(VOLUMEATTACHMENTS) if get_path(a, 'spec.nodeName') == key}
+    everywhere = c.list(VOLUMEATTACHMENTS)
+    there = {name_of(a): a for a in everywhere if get_path(a, 'spec.nodeName') == key}
     goal = wanted(pods, lambda k: c.get(PERSISTENTVOLUMECLAIMS, k), volume, drivers)
+    waits = False
     for name in goal.keys() - there.keys():
+        held = volume(str(get_path(goal[name], 'spec.source.persistentVolumeName')))
+        if held is not None and held_elsewhere(goal[name], everywhere, held):
+            _tell_multi_attach(c, held, pods)
+            waits = True
+            continue
         try:
             await c.client.create(VOLUMEATTACHMENTS, goal[name])
         except AlreadyExists:
@@ -71,7 +88,54 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     node = c.get(NODES, key)
     if node is not None:
         status = node.get('status') or {}
-        shown = attached(key, there.values(), volume)
-        if shown != (status.get('volumesAttached') or []):
+        shown, before = attached(key, there.values(), volume), status.get('volumesAttached') or []
+        if shown != before:
             await c.patch_status(NODES, node, {**status, 'volumesAttached': shown})
-    return None
+            known = {v['name'] for v in before}
+            _tell_attached(c, pods, [v for v in _volumes(there.values(), volume) if unique_name(v) not in known])
+    _tell_failures(c, pods, there.values(), volume)
+    return Result(RETRY_S) if waits else None
+
+
+def _volumes(attachments: Iterable[Obj], volume: Lookup) -> list[Obj]:
+    """Those that are attached."""
+    names = [
+        str(get_path(a, 'spec.source.persistentVolumeName')) for a in attachments if get_path(a, 'status.attached')
+    ]
+    return [held for held in map(volume, names) if held is not None]
+
+
+def _tell_attached(c: Ctx, pods: Iterable[Obj], volumes: Iterable[Obj]) -> None:
+    for held in volumes:
+        for pod in users_of(held, pods):
+            text = f'AttachVolume.Attach succeeded for volume "{name_of(held)}" '
+            c.event(pod, 'Normal', 'SuccessfulAttachVolume', text)
+
+
+def _tell_failures(c: Ctx, pods: Iterable[Obj], attachments: Iterable[Obj], volume: Lookup) -> None:
+    """What attachers could not do, each failure once."""
+    told: dict[str, object] = c.state.setdefault('told', {})
+    for one in attachments:
+        error, held = (
+            get_path(one, 'status.attachError'),
+            volume(str(get_path(one, 'spec.source.persistentVolumeName'))),
+        )
+        if held is None or not error or told.get(name_of(one)) == error:
+            continue
+        told[name_of(one)] = error
+        for pod in users_of(held, pods):
+            text = f'AttachVolume.Attach failed for volume "{name_of(held)}" : {error.get("message", "")}'
+            c.event(pod, 'Warning', 'FailedAttachVolume', text)
+
+
+def _tell_multi_attach(c: Ctx, held: Obj, pods: Iterable[Obj]) -> None:
+    mine = users_of(held, pods)
+    own = {name_of(p) for p in mine}
+    others = [p for p in users_of(held, c.in_namespace(PODS, str(get_path(held, 'spec.claimRef.namespace'))))
+              if name_of(p) not in own and get_path(p, 'spec.nodeName')]  # fmt: skip
+    why = "is already exclusively attached to one node and can't be attached to another"
+    if others:
+        why = f'is already used by pod(s) {", ".join(sorted(map(name_of, others)))}'
+    for pod in mine:
+        text = f'Multi-Attach error for volume "{name_of(held)}" Volume {why}'
+        c.event(pod, 'Warning', 'FailedAttachVolume', text)

@@ -29,6 +29,9 @@ _SERVING_USAGES = (
     frozenset({'key encipherment', 'digital signature', 'server auth'}),
     frozenset({'digital signature', 'server auth'}),
 )
+_ALTERNATIVES: dict[type[x509.GeneralName], str] = {
+    x509.DNSName: 'DNS', x509.RFC822Name: 'email', x509.IPAddress: 'IP', x509.UniformResourceIdentifier: 'URI',
+}  # fmt: skip
 NODE_PREFIX, NODE_GROUP = 'system:node:', 'system:nodes'
 
 
@@ -64,11 +67,10 @@ def check(csr: Obj, request: x509.CertificateSigningRequest) -> None:
     signer, usages = csr['spec']['signerName'], frozenset(csr['spec'].get('usages') or ())
     common, groups = names(request)
     if signer == CLIENT:
-        if (
-            not usages <= frozenset({'digital signature', 'key encipherment', 'client auth'})
-            or 'client auth' not in usages
-        ):
-            raise NotSignable('usages must include client auth, and nothing but that and the key usages')
+        if odd := sorted(usages - _CLIENT_USAGES[0]):
+            raise NotSignable(f'invalid usage for client certificate: {odd[0]}')
+        if 'client auth' not in usages:
+            raise NotSignable('missing required usage for client certificate: client auth')
         if 'system:masters' in groups:
             raise NotSignable('subject organization system:masters is not allowed')
         return
@@ -77,14 +79,21 @@ def check(csr: Obj, request: x509.CertificateSigningRequest) -> None:
             raise NotSignable(f'subject organization is not {NODE_GROUP}')
         if not common.startswith(NODE_PREFIX):
             raise NotSignable(f'subject common name does not begin with {NODE_PREFIX}')
-        held = alternatives(request)
-        if signer == KUBELET_CLIENT and held is not None:
-            raise NotSignable('a kubelet client certificate has no subject alternative names')
-        if signer == KUBELET_SERVING and held is None:
-            raise NotSignable('at least one DNS name or IP address is required')
+        _check_alternatives(signer, alternatives(request))
         allowed = _CLIENT_USAGES if signer == KUBELET_CLIENT else _SERVING_USAGES
         if usages not in allowed:
-            raise NotSignable('usages did not match those of a kubelet')
+            raise NotSignable(f'usages did not match [{" ".join(sorted(allowed[0]))}]')
+
+
+def _check_alternatives(signer: str, held: x509.SubjectAlternativeName | None) -> None:
+    """A kubelet serves under names and addresses, and as a client has neither."""
+    serves = signer == KUBELET_SERVING
+    kinds = {type(name) for name in held} if held is not None else set()
+    if serves and not kinds & {x509.DNSName, x509.IPAddress}:
+        raise NotSignable('DNS or IP subjectAltName is required')
+    for kind, word in _ALTERNATIVES.items():
+        if kind in kinds and not (serves and kind in (x509.DNSName, x509.IPAddress)):
+            raise NotSignable(f'{word} subjectAltNames are not allowed')
 
 
 def asked_permission(csr: Obj, request: x509.CertificateSigningRequest) -> Obj | None:
@@ -118,19 +127,25 @@ def serves_only(request: x509.CertificateSigningRequest, taken: Collection[str])
     return len(held) == len(addresses) + len(named) and named <= {own} and not addresses & set(taken)
 
 
-def expired_in_s(csr: Obj, now: datetime) -> float:
-    """Seconds until the request is cleared away; 0 or less for now."""
-    waits: list[float] = []
-    created = parse_time(csr['metadata']['creationTimestamp'])
+def expired_in_s(csr: Obj, certificate: x509.Certificate | None, now: datetime) -> float | None:
+    """Seconds until the request is cleared away, 0 or less for now; None for an approved one that waits for its signer.
+
+    certificate: what was issued.
+    """
     conditions = (csr.get('status') or {}).get('conditions') or ()
+    created = parse_time(csr['metadata']['creationTimestamp'])
     if not conditions:
-        waits.append(_left(created, PENDING_S, now))
+        return _left(created, PENDING_S, now)
+    issued = bool((csr.get('status') or {}).get('certificate'))
+    waits: list[float] = []
     for condition in conditions:
         at = condition.get('lastUpdateTime') or condition.get('lastTransitionTime')
-        moment = parse_time(at) if at else created
-        kind = condition.get('type')
-        waits.append(_left(moment, {'Approved': APPROVED_S, 'Denied': DENIED_S}.get(str(kind), DENIED_S), now))
-    return min(waits)
+        kind, moment = condition.get('type'), parse_time(at) if at else created
+        if kind in ('Denied', 'Failed') or (kind == 'Approved' and issued):
+            waits.append(_left(moment, APPROVED_S if kind == 'Approved' else DENIED_S, now))
+    if waits and certificate is not None:
+        waits.append(_left(certificate.not_valid_after_utc, 0.0, now))
+    return min(waits, default=None)
 
 
 def _left(since: datetime, seconds: float, now: datetime) -> float:

@@ -16,7 +16,14 @@ from kcore.meta.gvk import ENDPOINTS, NODES, SERVICES, Resource
 from kcore.meta.times import format_time
 
 REVIEWS = Resource('authorization.k8s.io', 'v1', 'subjectaccessreviews', 'SubjectAccessReview', namespaced=False)
-APPROVAL = 'Auto approving kubelet certificate after SubjectAccessReview.'
+APPROVALS = {
+    'nodeclient': 'Auto approving kubelet client certificate after SubjectAccessReview.',
+    'selfnodeclient': 'Auto approving self kubelet client certificate after SubjectAccessReview.',
+    'selfnodeserver': 'Auto approving kubelet serving certificate after SubjectAccessReview.',
+}
+"""By the permission that was asked for."""
+ASK_AGAIN_S = 60.0
+"""Somebody may be given the permission later."""
 
 
 def parse(csr: Obj) -> x509.CertificateSigningRequest | None:
@@ -28,6 +35,15 @@ def parse(csr: Obj) -> x509.CertificateSigningRequest | None:
     return request if request.is_signature_valid else None
 
 
+def issued(csr: Obj) -> x509.Certificate | None:
+    """The certificate of the status; None when there is none that can be read."""
+    text = (csr.get('status') or {}).get('certificate') or ''
+    try:
+        return x509.load_pem_x509_certificates(base64.b64decode(text, validate=True))[0] if text else None
+    except ValueError:
+        return None
+
+
 @controller('csrapproving', primary=CERTIFICATESIGNINGREQUESTS)
 async def approve(c: Ctx, key: str) -> Result | None:
     csr = c.get(CERTIFICATESIGNINGREQUESTS, key)
@@ -35,13 +51,15 @@ async def approve(c: Ctx, key: str) -> Result | None:
         return None
     request = parse(csr)
     wanted = p.asked_permission(csr, request) if request is not None else None
-    if request is None or wanted is None or not await _allowed(c, csr, wanted):
+    if request is None or wanted is None:
         return None
+    if not await _allowed(c, csr, wanted):
+        return Result(ASK_AGAIN_S)
     if csr['spec']['signerName'] == p.KUBELET_SERVING and not p.serves_only(request, await _of_others(c, request)):
         return None  # names that are not the node's own are for a person to judge
     stamp = format_time(c.now())
     approved = {
-        'type': 'Approved', 'status': 'True', 'reason': 'AutoApproved', 'message': APPROVAL,
+        'type': 'Approved', 'status': 'True', 'reason': 'AutoApproved', 'message': APPROVALS[wanted['subresource']],
         'lastUpdateTime': stamp, 'lastTransitionTime': stamp,
     }  # fmt: skip
     held = (csr.get('status') or {}).get('conditions') or []
@@ -114,9 +132,9 @@ async def clean(c: Ctx, key: str) -> Result | None:
     csr = c.get(CERTIFICATESIGNINGREQUESTS, key)
     if csr is None:
         return None
-    left = p.expired_in_s(csr, c.now())
-    if left > 0:
-        return Result(left)
+    left = p.expired_in_s(csr, issued(csr), c.now())
+    if left is None or left > 0:
+        return Result(left) if left is not None else None
     try:
         await c.delete(CERTIFICATESIGNINGREQUESTS, csr)
     except NotFound:

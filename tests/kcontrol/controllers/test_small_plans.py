@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -79,13 +80,19 @@ def test_every_rule_of_a_signer_has_its_words(golden):
 
 
 def test_requests_are_cleared_away_by_what_became_of_them(golden, ago):
-    def left(*conditions: dict) -> float:
-        csr = {'metadata': {'creationTimestamp': ago(600)}, 'status': {'conditions': [*conditions]}}
-        return certificates.expired_in_s(csr, NOW)
+    def left(*conditions: dict, issued: str = '', ends: datetime | None = None) -> float | None:
+        status = {'conditions': [*conditions], 'certificate': issued}
+        certificate = SimpleNamespace(not_valid_after_utc=ends) if ends is not None else None
+        csr = {'metadata': {'creationTimestamp': ago(600)}, 'status': status}
+        return certificates.expired_in_s(csr, certificate, NOW)
 
     golden('certificates-cleaner', {
         'undecided': left(),
-        'approved': left({'type': 'Approved', 'lastUpdateTime': ago(60)}),
+        'approved, waits for its signer': left({'type': 'Approved', 'lastUpdateTime': ago(7200)}),
+        'issued': left({'type': 'Approved', 'lastUpdateTime': ago(60)}, issued='x'),
+        'issued, and over soon': left(
+            {'type': 'Approved', 'lastUpdateTime': ago(60)}, issued='x', ends=NOW + timedelta(seconds=5)
+        ),
         'denied': left({'type': 'Denied', 'lastUpdateTime': ago(3600)}),
         'failed': left({'type': 'Failed', 'lastTransitionTime': ago(30)}),
         'approved, then failed': left(

@@ -162,6 +162,18 @@ def test_a_volume_is_attached_where_a_pod_that_has_not_ended_uses_it(golden):
     there = [{**one, 'status': {'attached': True}} for one in found.values()]
     assert attaching.attached('n1', there, held.get) == [{'name': 'kubernetes.io/csi/d^h', 'devicePath': ''}]
     assert attaching.attached('n2', there, held.get) == []
+    assert [name_of(p) for p in attaching.users_of(held['v'], pods)] == ['a', 'b', 'c']
+
+
+@pytest.mark.parametrize(('modes', 'waits'), [
+    (['ReadWriteOnce'], True), (['ReadWriteOncePod'], True), (['ReadWriteOnce', 'ReadWriteMany'], False), ([], False),
+])  # fmt: skip
+def test_a_volume_for_one_node_is_not_attached_to_a_second(modes, waits):
+    one = {'spec': {'nodeName': 'n1', 'source': {'persistentVolumeName': 'v'}}}
+    two = {'spec': {'nodeName': 'n2', 'source': {'persistentVolumeName': 'v'}}}
+    other = {'spec': {'nodeName': 'n1', 'source': {'persistentVolumeName': 'w'}}}
+    assert attaching.held_elsewhere(two, [one, other], volume('v', accessModes=modes)) is waits
+    assert not attaching.held_elsewhere(two, [two, other], volume('v', accessModes=modes))
 
 
 SERVICE = {'metadata': {'name': 'db', 'namespace': 'default', 'uid': 'u'}, 'spec': {'ports': [{'port': 1}]}}
