@@ -101,11 +101,11 @@ class Agent:
         self._manager = manager = PodManager(host, self._pods, self._statuses, self._mirrors)
         self._collector = collector = Collector(config, env, manager.workers.values)
         self._eviction = EvictionManager(
-            config, env, manager.workers.values, collector, tell=keeper.set_pressure,
+            config, env, manager.workers.values, collector, metrics=host.metrics, tell=keeper.set_pressure,
             said=lambda reason, text: keeper.said('Warning', reason, text),
         )  # fmt: skip
         host.refusal = self._eviction.verdict
-        stats = StatsHandlers(config, env, manager, collector, host.probe_metrics)
+        stats = StatsHandlers(config, env, manager, collector, host)
         self._server = NodeServer(config, env, manager, stats, Access(config, env, client))
 
     async def serve(self, ready: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from knode.config import NodeConfig
 from knode.eviction import disk
 from knode.eviction.plan import State, Used, message, over_own_limit, ranked, refusal, step
 from knode.eviction.thresholds import RESOURCES, Level, Threshold, thresholds
+from knode.pods.metrics import KubeletMetrics
 from knode.pods.model import Obj, Verdict, containers_of
 from knode.pods.resources import limit
 from knode.pods.worker import PodWorker
@@ -52,11 +53,12 @@ class EvictionManager:
         workers: Callable[[], Iterable[PodWorker]],
         collector: Collector,
         *,
+        metrics: KubeletMetrics,
         tell: Callable[[frozenset[str]], None],
         said: Callable[[str, str], None],
     ) -> None:
         self._config, self._env, self._workers, self._collector = config, env, workers, collector
-        self._tell, self._said = tell, said
+        self._metrics, self._tell, self._said = metrics, tell, said
         self._thresholds = thresholds(
             config.eviction_hard, config.eviction_soft, config.eviction_soft_grace_period,
             config.eviction_minimum_reclaim,
@@ -87,9 +89,9 @@ class EvictionManager:
             log.warning('node pressure changed', before=sorted(self.conditions), after=sorted(found.conditions))
             self.conditions = found.conditions
             self._tell(self.conditions)
-        greedy = [(living[uid], text) for uid, u in seen.used.items() if (text := over_own_limit(u))]
-        for worker, text in greedy:
-            self._evict(worker, text, 0.0)
+        greedy = [(living[uid], why) for uid, u in seen.used.items() if (why := over_own_limit(u))[0]]
+        for worker, (signal, text) in greedy:
+            self._evict(worker, text, 0.0, signal)
         if greedy or found.due is None:
             return bool(greedy)
         return await self._reclaim(found.due, seen, living)
@@ -103,7 +105,7 @@ class EvictionManager:
             return False
         victim = living[order[0].pod['metadata']['uid']]
         grace = float(self._config.eviction_max_pod_grace_period) if due.grace_s else 0.0
-        self._evict(victim, message(order[0], due, seen.levels), grace)
+        self._evict(victim, message(order[0], due, seen.levels), grace, due.signal)
         try:
             async with asyncio.timeout(CLEANUP_S + grace):
                 await victim.until(lambda w: w.ended or w.removed)
@@ -111,7 +113,8 @@ class EvictionManager:
             log.warning('evicted pod has not ended', object=victim.key)
         return True
 
-    def _evict(self, worker: PodWorker, text: str, grace_s: float) -> None:
+    def _evict(self, worker: PodWorker, text: str, grace_s: float, signal: str) -> None:
+        self._metrics.evicted(signal)
         log.warning('pod evicted', object=worker.key, why=text.strip())
         worker.announce('Warning', EVICTED, text)
         worker.end(Verdict(EVICTED, text, grace_s, DISRUPTION))

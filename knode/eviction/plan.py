@@ -126,25 +126,27 @@ def _shown(amount: int, resource: str) -> str:
     return quantity.format(amount, 'BinarySI') if resource in {'memory', 'ephemeral-storage'} else str(amount)
 
 
-def over_own_limit(used: Used) -> str:
-    """Why the pod has to go for what it wrote itself; empty: it has not."""
+def over_own_limit(used: Used) -> tuple[str, str]:
+    """(signal, why) of a pod that has to go for what it wrote itself; both empty: it has not."""
     spec = used.pod['spec']
     for v in spec.get('volumes') or ():
         source = v.get('emptyDir') or {}
         size = source.get('sizeLimit')
         if size and source.get('medium') != 'Memory' and used.volumes.get(v['name'], 0) > quantity.value(size) > 0:
-            return f'Usage of EmptyDir volume "{v["name"]}" exceeds the limit "{size}". '
+            return 'emptydirfs.limit', f'Usage of EmptyDir volume "{v["name"]}" exceeds the limit "{size}". '
     containers = [*(spec.get('containers') or ()), *(spec.get('initContainers') or ())]
     limits = {c['name']: limit(c, 'ephemeral-storage') for c in containers}
     whole = sum(limits[c['name']] for c in spec.get('containers') or ())
     if whole and used.total('ephemeral-storage') > whole:
         most = quantity.format(whole, 'BinarySI')
-        return f'Pod ephemeral local storage usage exceeds the total limit of containers {most}. '
+        text = f'Pod ephemeral local storage usage exceeds the total limit of containers {most}. '
+        return 'ephemeralpodfs.limit', text
     for name, most_bytes in limits.items():
         if most_bytes and used.disk.get(name, 0) > most_bytes:
             shown = quantity.format(most_bytes, 'BinarySI')
-            return f'Container {name} exceeded its local ephemeral storage limit "{shown}". '
-    return ''
+            text = f'Container {name} exceeded its local ephemeral storage limit "{shown}". '
+            return 'ephemeralcontainerfs.limit', text
+    return '', ''
 
 
 def refusal(pod: Obj, conditions: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from knode.errors import ShimError
 from knode.images.store import ImageStore
 from knode.pods.checkpoint import Checkpoints
 from knode.pods.environment import Facts, Sources
+from knode.pods.metrics import KubeletMetrics
 from knode.pods.model import Verdict
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import RuntimeDriver
@@ -73,6 +74,7 @@ class Host:
     freed: Callable[[], None] = lambda: None
     """Called when a pod has ended, so that what it held can be given to another."""
     kubelet_port: int = 0
+    metrics: KubeletMetrics = field(default_factory=KubeletMetrics)
     probe_metrics: ProbeMetrics = field(default_factory=ProbeMetrics)
     sync_frequency_s: float = 60.0
     """How long a running pod may see an old token, or an old ConfigMap or Secret that could not be watched."""

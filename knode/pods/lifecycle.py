@@ -139,7 +139,8 @@ class Lifecycle:
                 await self._pre_stop(found, record, deadline)
             # Upstream leaves the signal at least this long, even when the hook used up all the grace.
             left = max(self._stops.get(record.id, deadline) - self._now(), SIGNAL_GRACE_S)
-            await self._worker.driver.stop(handle, record.id, grace_s=left)
+            with self._host.metrics.operation('stop_container', self._host.env.clock):
+                await self._worker.driver.stop(handle, record.id, grace_s=left)
         except ShimError as e:
             log.info('container was gone before it could be stopped', container=record.name, err=str(e))
             self._worker.wake()

@@ -84,6 +84,8 @@ class PodWorker:
         handle = checkpoint.handle
         self.driver = (host.drivers.get(handle.driver) if handle else None) or host.default_driver
         """Until there is a sandbox nobody knows which: the RuntimeClass is read when it opens."""
+        self._seen_at = None if handle else self._env.clock.monotonic()
+        """When the pod came; None: it runs, or did so before this agent."""
         self._wake = asyncio.Event()
         self._waits: dict[str, Wait] = {}
         self._pulls = Pulls(host, self._pulled)
@@ -248,6 +250,8 @@ class PodWorker:
     async def _turn(self) -> bool:
         """One look at the pod. True when the worker has nothing left to do, ever."""
         self._wake.clear()
+        began = self._env.clock.monotonic()
+        kind = 'kill' if self.ending else 'sync' if self.checkpoint.handle else 'create'
         try:
             self._judge_deadline()
             if self._unsaved:
@@ -262,6 +266,7 @@ class PodWorker:
         except Exception:  # a bug must not cost the node its other pods
             log.exception('pod sync crashed')
             decision = Decision(wake_at=self._now() + self._backoff.next())
+        self._host.metrics.synced(kind, self._env.clock.monotonic() - began)
         view = self.view()
         self._publish(view, done=decision.done)
         self.prober.adjust(view)
@@ -385,7 +390,8 @@ class PodWorker:
             case CloseSandbox():
                 self.volumes.release()
                 if self.checkpoint.handle is not None:
-                    await self.driver.remove(self.checkpoint.handle)
+                    with self._host.metrics.operation('remove_podsandbox', self._env.clock):
+                        await self.driver.remove(self.checkpoint.handle)
                 self.wake()
             case Start():
                 await self._start(action)
@@ -431,13 +437,16 @@ class PodWorker:
                 self.uid, meta['namespace'], meta['name'], str(self.paths.root), meta.get('annotations') or {},
                 self.volumes.memory(self.pod),
             )  # fmt: skip
-            handle = await self.driver.open(sandbox, self.wake)
+            with self._host.metrics.operation('run_podsandbox', self._env.clock):
+                handle = await self.driver.open(sandbox, self.wake)
         except (ShimError, NoAddress) as e:
+            self._host.metrics.pod_started(failed=True)
             self._host.emit(self.pod, 'Warning', 'FailedCreatePodSandBox', f'Failed to create pod sandbox: {e}')
             raise
         except VolumeError as e:
             self._host.emit(self.pod, 'Warning', 'FailedMount', str(e))
             raise
+        self._host.metrics.pod_started()
         self.checkpoint = renewed(self.checkpoint, handle=handle)
         await self._host.checkpoints.save(self.checkpoint)
         self.wake()
@@ -470,6 +479,7 @@ class PodWorker:
             return
         except (ContainerConfigError, NodeError) as e:
             reason = 'CreateContainerConfigError' if isinstance(e, ContainerConfigError) else 'CreateContainerError'
+            self._host.metrics.container_started(action.kind, reason)
             self._waits[name] = Wait(reason, str(e), self._now() + RETRY_S)
             self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {e}', container=name, where=where)
             return
@@ -479,7 +489,9 @@ class PodWorker:
             self._host.emit(self.pod, 'Warning', 'MountPathUnavailable', text, container=name, where=where)
         for text in announcements(merged(self.pod, c)):
             self._host.emit(self.pod, 'Warning', 'SecurityNotEnforced', text, container=name, where=where)
-        record = await self.driver.start(self.checkpoint.handle, spec)
+        with self._host.metrics.operation('start_container', self._env.clock):
+            record = await self.driver.start(self.checkpoint.handle, spec)
+        self._host.metrics.container_started(action.kind, '' if record.started_ns else 'RunContainerError')
         self._host.emit(self.pod, 'Normal', 'Created', f'Created container: {name}', container=name, where=where)
         if record.started_ns:
             self._host.emit(self.pod, 'Normal', 'Started', f'Started container {name}', container=name, where=where)
@@ -504,6 +516,9 @@ class PodWorker:
             self.checkpoint.start_time or format_time(self._env.clock.wall()), self._messages, self._told,
         )  # fmt: skip
         now = status(view, place)
+        if self._seen_at is not None and now['phase'] != 'Pending':
+            self._host.metrics.pod_runs(self._env.clock.monotonic() - self._seen_at)
+            self._seen_at = None
         self._announce_backoff(now)
         finished = done and not self.removed
         if now != self._told or finished:

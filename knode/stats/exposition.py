@@ -7,6 +7,7 @@ metrics/prometheus.go, pkg/kubelet/metrics/metrics.go.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as Exposed
@@ -161,20 +162,40 @@ def _disk(snapshot: Snapshot, found: Found) -> Iterator[Family]:
     yield from (usage, limit, total, free)
 
 
-class AgentMetrics(Exposed):
-    """The kubelet's own."""
+@dataclass(frozen=True, slots=True)
+class Counts:
+    sandboxes: int
+    running: int
+    exited: int
+    """Containers."""
+    desired: int
+    desired_static: int
+    active: int
+    """Pods that have not ended."""
 
-    def __init__(self, node_name: str, counts: Callable[[], tuple[int, int, int]]) -> None:
-        """counts:  pods with a sandbox, containers that run, containers that have ended."""
+
+class AgentMetrics(Exposed):
+    """What of the kubelet's own figures is counted when somebody asks."""
+
+    def __init__(self, node_name: str, counts: Callable[[], Counts]) -> None:
         self._node_name, self._counts = node_name, counts
 
     def collect(self) -> Iterable[Family]:
         name = _gauge('kubelet_node_name', "The node's name. The count is always 1.", ('node',))
         name.add_metric([self._node_name], 1)
-        pods, running, exited = self._counts()
+        now = self._counts()
         sandboxes = _gauge('kubelet_running_pods', 'Number of pods that have a running pod sandbox')
-        sandboxes.add_metric([], pods)
+        sandboxes.add_metric([], now.sandboxes)
         containers = _gauge('kubelet_running_containers', 'Number of containers by state', ('container_state',))
-        containers.add_metric(['running'], running)
-        containers.add_metric(['exited'], exited)
-        yield from (name, sandboxes, containers)
+        containers.add_metric(['running'], now.running)
+        containers.add_metric(['exited'], now.exited)
+        desired = _gauge(
+            'kubelet_desired_pods', 'The number of pods the kubelet is being instructed to run.', ('static',)
+        )
+        desired.add_metric([''], now.desired)
+        desired.add_metric(['true'], now.desired_static)
+        active = _gauge('kubelet_active_pods', 'The number of pods that have not ended.')
+        active.add_metric([], now.active)
+        mirrors = _gauge('kubelet_mirror_pods', 'The number of mirror pods the kubelet will try to create')
+        mirrors.add_metric([], now.desired_static)
+        yield from (name, sandboxes, containers, desired, active, mirrors)

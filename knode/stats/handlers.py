@@ -13,11 +13,12 @@ from kcore.env import Env
 from kcore.meta import quantity
 from kcore.metrics import CONTENT_TYPE, CollectorRegistry, render
 from knode.config import NodeConfig, shutdown_phases
+from knode.pods.host import Host
 from knode.pods.manager import PodManager
-from knode.probes.metrics import ProbeMetrics
+from knode.static.manifest import is_static
 from knode.stats.collector import Collector
 from knode.stats.disks import Disks
-from knode.stats.exposition import AgentMetrics, CadvisorMetrics, ResourceMetrics
+from knode.stats.exposition import AgentMetrics, CadvisorMetrics, Counts, ResourceMetrics
 from knode.stats.summary import summary, with_disks
 
 Obj = dict[str, Any]
@@ -25,9 +26,7 @@ CADVISOR = '/metrics/cadvisor'
 
 
 class StatsHandlers:
-    def __init__(
-        self, config: NodeConfig, env: Env, manager: PodManager, collector: Collector, probes: ProbeMetrics
-    ) -> None:
+    def __init__(self, config: NodeConfig, env: Env, manager: PodManager, collector: Collector, host: Host) -> None:
         self._config, self._env, self._manager, self._collector = config, env, manager, collector
         cores = float(quantity.parse(config.cpu)) if config.cpu else float(os.cpu_count() or 1)
 
@@ -36,7 +35,8 @@ class StatsHandlers:
 
         self._disks = Disks(env, config.data_dir, manager.workers.values)
         agent = AgentMetrics(config.name, self._counts)
-        self.registry = _registry(agent)
+        self.registry = host.metrics.registry
+        self.registry.register(agent)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._registries = {
@@ -45,7 +45,7 @@ class StatsHandlers:
             CADVISOR: _registry(
                 CadvisorMetrics(latest, cores, collector.capacity_bytes, disks=lambda: self._disks.latest)
             ),
-            '/metrics/probes': probes.registry,
+            '/metrics/probes': host.probe_metrics.registry,
         }
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -68,13 +68,17 @@ class StatsHandlers:
             document = with_disks(document, await self._disks.look())
         return web.json_response(document)
 
-    def _counts(self) -> tuple[int, int, int]:
+    def _counts(self) -> Counts:
         workers = list(self._manager.workers.values())
+        static = [w for w in workers if is_static(w.pod)]
         handles = [(w.driver, w.checkpoint.handle) for w in workers]
         records = [r for driver, h in handles if h is not None for r in driver.observe(h)]
         alive = sum(1 for driver, h in handles if h is not None and driver.alive(h))
         running = sum(1 for r in records if r.running)
-        return alive, running, sum(1 for r in records if r.finished_ns)
+        return Counts(
+            alive, running, sum(1 for r in records if r.finished_ns), desired=len(workers) - len(static),
+            desired_static=len(static), active=sum(1 for w in workers if not w.ended),
+        )  # fmt: skip
 
     async def configz(self, request: web.Request) -> web.Response:
         return web.json_response({'kubeletconfig': configz(self._config)})

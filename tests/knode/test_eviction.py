@@ -139,7 +139,7 @@ LIMITED = {'resources': {'limits': {'ephemeral-storage': '10Mi'}}}
     ],
 )
 def test_a_pod_goes_for_what_it_wrote_beyond_its_own_limit(spec, used, expected):
-    assert over_own_limit(Used({'spec': {'containers': [{'name': 'c'}], **spec}}, **used)) == expected
+    assert over_own_limit(Used({'spec': {'containers': [{'name': 'c'}], **spec}}, **used))[1] == expected
 
 
 TOLERATES = {'tolerations': [{'key': 'node.kubernetes.io/memory-pressure', 'operator': 'Exists'}]}

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from kcore.metrics import render
 from knode.pods.model import Verdict
 from tests.knode.virtual_node import VirtualNode
 
@@ -340,3 +341,37 @@ def test_a_pod_that_somebody_else_has_declared_failed_ends(node):
     status = node.status('p')
     assert (status['phase'], status['reason'], status['message']) == ('Failed', 'Lost', 'nobody knows it')
     assert 'terminated' in status['containerStatuses'][0]['state']
+
+
+def test_what_the_pods_of_a_node_went_through_is_counted_under_the_names_of_the_kubelet(node):
+    async def script():
+        node.create('p', {'start-delay': '3'})
+        node.create('q', {'start-error': 'no such program'}, restartPolicy='Never')
+        node.create('r', containers=[{'name': 'c', 'image': 'busybox', 'env': [unknown]}])
+        await asyncio.sleep(10)
+        node.delete('p')
+        await asyncio.sleep(60)
+
+    unknown = {'name': 'X', 'valueFrom': {'configMapKeyRef': {'name': 'none', 'key': 'k'}}}
+    node.run(script)
+    text = render(node.host.metrics.registry).decode()
+    figures = dict(line.rsplit(' ', 1) for line in text.splitlines() if not line.startswith('#'))
+    assert {
+        name: float(figures[name])
+        for name in (
+            'kubelet_started_pods_total', 'kubelet_started_pods_errors_total',
+            'kubelet_started_containers_errors_total{code="RunContainerError",container_type="container"}',
+            'kubelet_pod_start_duration_seconds_count', 'kubelet_pod_start_duration_seconds_bucket{le="2.0"}',
+            'kubelet_runtime_operations_total{operation_type="run_podsandbox"}',
+            'kubelet_runtime_operations_total{operation_type="stop_container"}',
+        )
+    } == {
+        'kubelet_started_pods_total': 3, 'kubelet_started_pods_errors_total': 0,
+        'kubelet_started_containers_errors_total{code="RunContainerError",container_type="container"}': 1,
+        'kubelet_pod_start_duration_seconds_count': 2, 'kubelet_pod_start_duration_seconds_bucket{le="2.0"}': 1,
+        'kubelet_runtime_operations_total{operation_type="run_podsandbox"}': 3,
+        'kubelet_runtime_operations_total{operation_type="stop_container"}': 1,
+    }  # fmt: skip
+    errors = 'kubelet_started_containers_errors_total{code="CreateContainerConfigError",container_type="container"}'
+    assert float(figures['kubelet_started_containers_total{container_type="container"}']) == 2 + float(figures[errors])
+    assert float(figures[errors]) >= 1

@@ -11,6 +11,7 @@ import pytest
 
 from knode.access import Access
 from knode.config import NodeConfig
+from knode.pods.metrics import KubeletMetrics
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.simulated import SimulatedDriver
 from knode.server import NodeServer
@@ -46,14 +47,16 @@ async def doors(env, make_pod, make_record, tmp_path):
     worker = SimpleNamespace(
         key='default/p', uid='u1', pod=make_pod(containers=[{'name': 'c', 'image': 'x'}, {'name': 'd', 'image': 'x'}]),
         records=lambda: {'c': [record], 'd': [alive]}, driver=SimulatedDriver(env), listeners=set(),
-        checkpoint=SimpleNamespace(handle=None, start_time=''), status={'phase': 'Running'},
+        checkpoint=SimpleNamespace(handle=None, start_time=''), ended=False, status={'phase': 'Running'},
     )  # fmt: skip
     manager: Any = SimpleNamespace(
         workers={'u1': worker}, find=lambda namespace, name: worker if (namespace, name) == ('default', 'p') else None
     )
     collector = Collector(config, env, manager.workers.values)
     await collector.sample()
-    stats = StatsHandlers(config, env, manager, collector, ProbeMetrics())
+    stats = StatsHandlers(
+        config, env, manager, collector, SimpleNamespace(metrics=KubeletMetrics(), probe_metrics=ProbeMetrics())
+    )  # fmt: skip
     server = NodeServer(config, env, manager, stats, Access(config, env, SimpleNamespace()))  # type: ignore[arg-type]
     await server.start()
     yield [f'http://127.0.0.1:{port}' for port in (server.port, health, reading)]
