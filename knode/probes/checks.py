@@ -15,6 +15,7 @@ from yarl import URL
 
 Obj = Mapping[str, Any]
 Outcome = tuple[bool, str]
+"""Whether it passed, and why not; a text beside one that passed is a warning."""
 
 BODY_BYTES_MAX = 10 * 1024
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -59,8 +60,10 @@ async def http_get(get: Obj, host: str, port: int, timeout_s: float) -> Outcome:
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
             asyncio.timeout(timeout_s),
         ):
-            status = await _follow(session, URL(url, encoded=True), headers)
-        return (True, '') if 200 <= status < 400 else (False, f'HTTP probe failed with statuscode: {status}')
+            status, body = await _follow(session, URL(url, encoded=True), headers)
+        if 300 <= status < 400:
+            return True, f'Probe terminated redirects, Response body: {body}'
+        return (True, '') if 200 <= status < 300 else (False, f'HTTP probe failed with statuscode: {status}')
     except TimeoutError:
         return False, f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
     except aiohttp.ClientConnectorError as e:
@@ -69,18 +72,18 @@ async def http_get(get: Obj, host: str, port: int, timeout_s: float) -> Outcome:
         return False, f'Get "{url}": {e or "EOF"}'
 
 
-async def _follow(session: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> int:
-    """The last status on the way; never asks another host than the first."""
+async def _follow(session: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> tuple[int, str]:
+    """The last status and body on the way; never asks another host than the first."""
     host = url.host
     for _ in range(REDIRECTS_MAX):
         async with session.get(url, headers=headers, ssl=False, allow_redirects=False) as response:
-            await response.content.read(BODY_BYTES_MAX)
+            body = (await response.content.read(BODY_BYTES_MAX)).decode(errors='replace')
             target = response.headers.get('Location', '')
             if response.status not in REDIRECTS or not target:
-                return response.status
+                return response.status, body
             url = url.join(URL(target))
             if url.host != host:
-                return response.status
+                return response.status, body
     raise ValueError(f'stopped after {REDIRECTS_MAX} redirects')
 
 

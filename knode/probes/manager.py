@@ -98,14 +98,16 @@ class Prober:
             try:
                 ok, text = await self._once(probe, c, r)
             except ProbeError as e:  # it says nothing about the container: the counts stay
-                self._unhealthy(c, f'{KINDS[key]} probe errored and resulted in unknown state: {e}')
+                self._tell(c, f'{KINDS[key]} probe errored and resulted in unknown state: {e}')
                 await asyncio.sleep(float(probe.get('periodSeconds') or 10))
                 continue
             took = self._host.env.clock.monotonic() - begun
             self._host.probe_metrics.observe(KINDS[key], self._identity(r), took, passed=ok)
             good, bad = (good + 1, 0) if ok else (0, bad + 1)
             if not ok:
-                self._unhealthy(c, f'{KINDS[key]} probe failed: {text}')
+                self._tell(c, f'{KINDS[key]} probe failed: {text}')
+            elif text:
+                self._tell(c, f'{KINDS[key]} probe warning: {text}', reason='ProbeWarning')
             if good >= int(probe.get('successThreshold') or 1):
                 await self._verdict(key, r, state, passed=True)
             elif bad >= int(probe.get('failureThreshold') or 3):
@@ -120,11 +122,11 @@ class Prober:
             return False
         return self._worker.ending or bool(state.failed) or (key == 'startupProbe' and state.started)
 
-    def _unhealthy(self, c: Obj, message: str) -> None:
+    def _tell(self, c: Obj, message: str, *, reason: str = 'Unhealthy') -> None:
         where = next(
             (WHERE[kind] for known, kind in containers_of(self._worker.pod['spec']) if known is c), 'containers'
         )
-        self._host.emit(self._worker.pod, 'Warning', 'Unhealthy', message, container=c['name'], where=where)
+        self._host.emit(self._worker.pod, 'Warning', reason, message, container=c['name'], where=where)
 
     def _identity(self, r: Record) -> tuple[str, str, str, str]:
         meta = self._worker.pod['metadata']
@@ -191,7 +193,7 @@ class Prober:
             return False, f'command timed out: "{" ".join(argv)}" timed out after {timeout_s:g}s'
         except ShimError as e:
             raise ProbeError(f'failed to exec in container: {e}') from e
-        return code == 0, output.strip()
+        return (True, '') if code == 0 else (False, output.strip())
 
     def _cancel(self, state: _State) -> None:
         for task in state.tasks:

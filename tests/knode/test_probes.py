@@ -11,6 +11,7 @@ import pytest
 from kcore.sim import World
 from knode.errors import ShimError
 from knode.pods.model import View
+from knode.probes.checks import http_get
 from knode.probes.manager import Prober
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import NS
@@ -189,3 +190,44 @@ def test_a_pod_that_never_restarts_does_not_announce_a_restart(subject):
         assert s.checks().failed == 'Container c failed liveness probe'
 
     s.run(script)
+
+
+@pytest.mark.parametrize(
+    ('answer', 'outcome'),
+    [
+        ('200 OK', (True, '')),
+        ('302 Found\r\nLocation: /there', (True, '')),
+        (
+            '302 Found\r\nLocation: http://elsewhere.invalid/',
+            (True, 'Probe terminated redirects, Response body: moved'),
+        ),
+        ('404 Not Found', (False, 'HTTP probe failed with statuscode: 404')),
+    ],
+)
+async def test_a_probe_that_is_sent_to_another_host_passes_with_a_warning(answer, outcome):
+    async def serve(reader, writer):
+        first = await reader.readuntil(b'\r\n\r\n')
+        head = '200 OK' if b'/there' in first else answer
+        writer.write(f'HTTP/1.1 {head}\r\nContent-Length: 5\r\n\r\nmoved'.encode())
+        writer.close()
+
+    async with await asyncio.start_server(serve, '127.0.0.1', 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await http_get({'path': '/'}, '127.0.0.1', port, 5.0) == outcome
+
+
+def test_a_warning_of_a_probe_is_told_and_the_container_is_ready(subject, monkeypatch):
+    s = subject(readinessProbe={'httpGet': {'port': 80}, 'periodSeconds': 100})
+    told = []
+    monkeypatch.setattr(s, '_emit', lambda pod, kind, reason, text, **where: told.append((kind, reason, text)))
+
+    async def redirected(*args):
+        return True, 'Probe terminated redirects'
+
+    async def script():
+        await asyncio.sleep(5)
+        assert s.checks().ready
+
+    monkeypatch.setattr('knode.probes.manager.http_get', redirected)
+    s.run(script)
+    assert told == [('Warning', 'ProbeWarning', 'Readiness probe warning: Probe terminated redirects')]
