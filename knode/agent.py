@@ -24,6 +24,7 @@ from knode.access import Access
 from knode.addresses import AddressPool
 from knode.config import NodeConfig
 from knode.eviction.manager import EvictionManager
+from knode.images.collector import GcPolicy, ImageCollector
 from knode.images.store import ImageStore
 from knode.machine import describe
 from knode.node import NodeKeeper
@@ -99,10 +100,18 @@ class Agent:
             sync_frequency_s=config.sync_frequency_s, pod_pids=config.pod_pids_limit,
         )  # fmt: skip
         self._manager = manager = PodManager(host, self._pods, self._statuses, self._mirrors)
+
+        def warn(reason: str, text: str) -> None:
+            keeper.said('Warning', reason, text)
+
+        policy = GcPolicy(config.image_gc_high_threshold, config.image_gc_low_threshold, config.minimum_image_ttl_s)
+        self._garbage = ImageCollector(
+            env, self._images, policy, in_use=manager.images_in_use, metrics=host.metrics, said=warn
+        )
         self._collector = collector = Collector(config, env, manager.workers.values)
         self._eviction = EvictionManager(
             config, env, manager.workers.values, collector, metrics=host.metrics, tell=keeper.set_pressure,
-            said=lambda reason, text: keeper.said('Warning', reason, text),
+            said=warn, free_images=self._garbage.free,
         )  # fmt: skip
         host.refusal = self._eviction.verdict
         stats = StatsHandlers(config, env, manager, collector, host)
@@ -152,6 +161,7 @@ class Agent:
             'events': self._events.run,
             'stats': self._collector.run,
             'eviction': self._eviction.run,
+            'image garbage': self._garbage.run,
             'memory limits': Watchdog(self._env, self._manager.workers.values).run,
             'mirror pods': self._mirrors.run,
         }

@@ -62,6 +62,11 @@ class NodeConfig(Config):
     )
     eviction_max_pod_grace_period: int = Field(0, ge=0, description='seconds for pods evicted by a soft threshold')
     eviction_pressure_transition_period_s: float = Field(300.0, ge=0, description='how long a pressure condition lasts')
+    image_gc_high_threshold: int = Field(
+        85, ge=0, le=100, description='use of the disk in percent from which on unused images are removed; 100: never'
+    )
+    image_gc_low_threshold: int = Field(80, ge=0, le=100, description='use of the disk at which enough are removed')
+    minimum_image_ttl_s: float = Field(120.0, ge=0, description='seconds that an image stays after its last use')
     sync_frequency_s: float = Field(
         60.0, gt=0, description='seconds in which running pods see changes of their ConfigMaps, Secrets and tokens'
     )
@@ -99,6 +104,8 @@ class NodeConfig(Config):
             raise ValueError('shutdown_grace_period_critical_pods_s must not be greater than shutdown_grace_period_s')
         if shutdown_phases(self.shutdown_grace_period_by_pod_priority) and self.shutdown_grace_period_s:
             raise ValueError('shutdown_grace_period_by_pod_priority stands instead of shutdown_grace_period_s')
+        if self.image_gc_low_threshold >= self.image_gc_high_threshold:
+            raise ValueError('image_gc_low_threshold must be less than image_gc_high_threshold')
         if self.lease_duration_s <= self.heartbeat_s:
             raise ValueError('lease_duration_s must be greater than heartbeat_s')
         given = [self.tls_cert, self.tls_key, self.client_ca]

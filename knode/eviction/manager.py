@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +16,7 @@ from kcore.meta import quantity
 from knode.config import NodeConfig
 from knode.eviction import disk
 from knode.eviction.plan import State, Used, message, over_own_limit, ranked, refusal, step
-from knode.eviction.thresholds import RESOURCES, Level, Threshold, thresholds
+from knode.eviction.thresholds import CONDITIONS, RESOURCES, Level, Threshold, thresholds
 from knode.pods.metrics import KubeletMetrics
 from knode.pods.model import Obj, Verdict, containers_of
 from knode.pods.resources import limit
@@ -44,6 +44,7 @@ class EvictionManager:
     """
     tell:  called with the conditions when they have changed.
     said:  called with the reason and text of an event about the node.
+    free_images:  removes images that nobody uses; returns how many bytes that freed.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class EvictionManager:
         metrics: KubeletMetrics,
         tell: Callable[[frozenset[str]], None],
         said: Callable[[str, str], None],
+        free_images: Callable[[], Awaitable[int]],
     ) -> None:
         self._config, self._env, self._workers, self._collector = config, env, workers, collector
-        self._metrics, self._tell, self._said = metrics, tell, said
+        self._metrics, self._tell, self._said, self._free_images = metrics, tell, said, free_images
         self._thresholds = thresholds(
             config.eviction_hard, config.eviction_soft, config.eviction_soft_grace_period,
             config.eviction_minimum_reclaim,
@@ -99,6 +101,8 @@ class EvictionManager:
     async def _reclaim(self, due: Threshold, seen: _Seen, living: Mapping[str, PodWorker]) -> bool:
         resource = RESOURCES[due.signal]
         self._said('EvictionThresholdMet', f'Attempting to reclaim {resource}')
+        if CONDITIONS[due.signal] == 'DiskPressure' and await self._free_images():
+            return True
         order = ranked(seen.used.values(), due.signal)
         if not order:
             log.warning('no pod can be evicted', signal=due.signal)

@@ -22,6 +22,7 @@ import structlog
 from kcore.env import Env
 from kcore.tasks import start_detached, stop
 from knode.errors import ImageError, InvalidImageName
+from knode.eviction.disk import usage
 from knode.images.catalogue import NAMED, Image, host_environment, resolve
 
 log = structlog.get_logger('knode.images')
@@ -36,7 +37,9 @@ LISTED_MAX = 50
 
 class ImageStore:
     def __init__(self, env: Env, root: Path) -> None:
-        self._env, self._root = env, root
+        self._env, self.root = env, root
+        self._used: dict[str, float] = {}
+        """Wall seconds at which environments were last asked for, by directory name."""
         self._builds: dict[str, asyncio.Task[None]] = {}
 
     def find(self, reference: str) -> Image | None:
@@ -46,9 +49,10 @@ class ImageStore:
         home = self._home(reference)
         if not self._env.disk.exists(home / READY):
             return None
+        self.touch(home.name)
         path = f'{home / "bin"}:{host_environment()["PATH"]}'
         python = str(home / 'bin' / 'python')
-        return Image(reference, f'venv://{home.name}', (python,), env={'VIRTUAL_ENV': str(home), 'PATH': path})
+        return Image(reference, self.id_of(home.name), (python,), env={'VIRTUAL_ENV': str(home), 'PATH': path})
 
     def _home(self, reference: str) -> Path:
         file = Path(reference.removeprefix(SCHEME))
@@ -59,7 +63,29 @@ class ImageStore:
             raise ImageError(f'image "{reference}" not found: no such file on this node')
         # Requirements may name files beside them: the place counts as well as the content.
         essence = b'\0'.join((sys.version.encode(), os.fsencode(file), self._env.disk.read(file)))
-        return self._root / hashlib.sha256(essence).hexdigest()[:16]
+        return self.root / hashlib.sha256(essence).hexdigest()[:16]
+
+    @staticmethod
+    def id_of(name: str) -> str:
+        return f'venv://{name}'
+
+    def touch(self, name: str) -> None:
+        self._used[name] = self._env.clock.wall().timestamp()
+
+    def built(self) -> dict[str, float]:
+        """When each environment was last in use, in wall seconds; one of an earlier agent is new to this one."""
+        found = {}
+        for name in self._env.disk.listdir(self.root):
+            if self._env.disk.exists(self.root / name / READY):
+                if name not in self._used:
+                    self.touch(name)
+                found[name] = self._used[name]
+        return found
+
+    async def remove(self, name: str) -> int:
+        """An environment that nobody uses. Returns the bytes that it took."""
+        self._used.pop(name, None)
+        return await self._env.disk.offload(_remove, self.root / name)
 
     def pull(self, reference: str) -> asyncio.Task[None]:
         """The build of an image that `find` has not found; it ends with ImageError when that fails."""
@@ -70,9 +96,9 @@ class ImageStore:
         return build
 
     async def _build(self, reference: str, home: Path) -> None:
-        self._env.disk.mkdir(self._root)
+        self._env.disk.mkdir(self.root)
         await self._env.disk.offload(shutil.rmtree, home, True)
-        said = self._root / f'{home.name}.log'
+        said = self.root / f'{home.name}.log'
         python, wanted = str(home / 'bin' / 'python'), reference.removeprefix(SCHEME)
         install = ['install', '--no-input', '--disable-pip-version-check', '--requirement', wanted]
         steps = ([sys.executable, '-m', 'venv', str(home)], [python, '-m', 'pip', *install])
@@ -111,12 +137,21 @@ class ImageStore:
         return [{'names': names, 'sizeBytes': size} for names, size in self._present()][:LISTED_MAX]
 
     def _present(self) -> Iterator[tuple[list[str], int]]:
-        for home in sorted(self._env.disk.listdir(self._root)):
-            if self._env.disk.exists(self._root / home / READY):
-                yield [f'venv://{home}'], 0
+        for home in sorted(self._env.disk.listdir(self.root)):
+            if self._env.disk.exists(self.root / home / READY):
+                yield [self.id_of(home)], 0
         yield from (([f'docker.io/library/{name}:latest', name], 0) for name in sorted(NAMED))
 
     async def close(self) -> None:
         for build in self._builds.values():
             if not build.done():
                 await stop(build)
+
+
+def _remove(home: Path) -> int:
+    """Blocking. Not ready any more before anything of it is gone."""
+    (home / READY).unlink(missing_ok=True)
+    size, _ = usage(home)
+    shutil.rmtree(home, ignore_errors=True)
+    home.with_name(f'{home.name}.log').unlink(missing_ok=True)
+    return size

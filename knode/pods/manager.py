@@ -248,6 +248,15 @@ class PodManager:
             return 0
         return kill_shim(state) + kill_marked([c['id'] for c in state['containers']])
 
+    def images_in_use(self) -> set[str]:
+        """Ids of the images of all containers, also of those that have ended."""
+        return {
+            str(r.meta.get('image_id', ''))
+            for w in self.workers.values()
+            for attempts in w.records().values()
+            for r in attempts
+        }
+
     def find(self, namespace: str, name: str, uid: str = '') -> PodWorker | None:
         """The worker of a pod by name; of two with the same name the one that is not on its way out."""
         found = [

@@ -217,7 +217,7 @@ async def run(root: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]
     (shared / 'garbage').write_bytes(b'\x00\x01\x02 no program')
     for path in (*root.parents, root, shared, shared / 'garbage'):  # whoever the containers run as may go there
         if path.is_relative_to(root.parent.parent):
-            path.chmod(path.stat().st_mode | 0o055)
+            path.chmod(path.stat().st_mode | 0o555)
     try:
         await world.start_api()
         await world.start_agent()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,9 +12,14 @@ import zipfile
 import aiohttp
 import pytest
 
+from kcore.metrics import render
+from kcore.sim import World as SimWorld
 from knode.errors import ImageError, InvalidImageName
 from knode.images.catalogue import host_environment
+from knode.images.collector import GcPolicy, ImageCollector, excess
 from knode.images.store import ImageStore
+from knode.pods.metrics import KubeletMetrics
+from tests.knode.virtual_node import InlineDisk
 
 WHEEL = {
     'demo.py': 'WORD = "hello"\n',
@@ -94,3 +100,82 @@ async def test_a_named_server_answers_as_people_expect(store, env, tmp_path, *, 
     finally:
         process.signal(signal.SIGTERM)
         assert await process.wait() == 0
+
+
+# --- collecting what nobody uses
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ('available', 'expected'),
+    [(16 * GIB, 0), (15 * GIB, 5 * GIB), (5 * GIB, 15 * GIB), (0, 20 * GIB)],
+    ids=['84 %', '85 %', '95 %', 'full'],
+)
+def test_images_are_removed_from_the_high_threshold_down_to_the_low_one(available, expected):
+    assert excess(available, 100 * GIB, GcPolicy(85, 80, 120)) == expected
+    assert excess(available, 100 * GIB, GcPolicy(100, 80, 120)) == 0
+
+
+class Garbage:
+    """Environments of 1 MiB each, in virtual time; `disk` is (available, capacity)."""
+
+    def __init__(self, root, *names):
+        self.world = SimWorld(1)
+        self.env = dataclasses.replace(self.world.host('n').env, disk=InlineDisk())
+        self.store = ImageStore(self.env, root)
+        for name in names:
+            (root / name).mkdir()
+            (root / name / 'ready').touch()
+            (root / name / 'data').write_bytes(b'x' * (1 << 20))
+        self.in_use, self.said, self.metrics = set(), [], KubeletMetrics()
+        self.collector = ImageCollector(
+            self.env, self.store, GcPolicy(85, 80, 120), in_use=lambda: self.in_use, metrics=self.metrics,
+            said=lambda reason, text: self.said.append((reason, text)),
+        )  # fmt: skip
+
+    def full(self, missing):
+        """So full that so many bytes are missing from the low threshold."""
+        self.collector.disk = lambda root: (20 * GIB - missing, 100 * GIB)
+
+
+def test_of_unused_images_those_unused_for_longest_go_until_there_is_room(tmp_path):
+    g = Garbage(tmp_path, 'a', 'b', 'c', 'd')
+
+    async def script():
+        assert set(g.store.built()) == {'a', 'b', 'c', 'd'}
+        g.in_use = {'venv://d'}
+        for name in ('c', 'a', 'b'):
+            await asyncio.sleep(10)
+            g.store.touch(name)
+        await asyncio.sleep(125)
+        assert await g.collector.free(1 << 20) >= 1 << 20
+
+    g.world.run(script())
+    assert set(g.store.built()) == {'a', 'b', 'd'}
+    assert 'kubelet_image_garbage_collected_total{reason="space"} 1.0' in render(g.metrics.registry).decode()
+
+
+def test_an_image_that_was_in_use_a_moment_ago_stays_and_the_node_says_what_was_missing(tmp_path):
+    g = Garbage(tmp_path, 'a', 'b')
+
+    async def script():
+        g.store.built()
+        await asyncio.sleep(100)
+        g.store.touch('b')
+        await asyncio.sleep(30)
+        g.full(15 * GIB)
+        await g.collector.look()
+
+    g.world.run(script())
+    assert set(g.store.built()) == {'b'}
+    [(reason, text)] = g.said
+    assert reason == 'FreeDiskSpaceFailed'
+    assert text.startswith(f'Failed to garbage collect required amount of images. Attempted to free {15 * GIB} bytes,')
+
+
+def test_a_full_disk_without_any_environment_is_not_the_fault_of_images(tmp_path):
+    g = Garbage(tmp_path)
+    g.full(20 * GIB)
+    g.world.run(g.collector.look())
+    assert g.said == []

@@ -1,0 +1,102 @@
+"""Removes environments that no container uses when the disk is nearly full, as a kubelet removes images.
+
+Every five minutes, and before pods are evicted for the disk's sake: those unused for longest go first, and none that
+was in use within the last two minutes. Source: pkg/kubelet/images/image_gc_manager.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+
+from kcore.env import Env
+from knode.images.store import ImageStore
+from knode.pods.metrics import KubeletMetrics
+
+log = structlog.get_logger('knode.images')
+
+PERIOD_S = 300.0
+EVERYTHING = 1 << 62
+"""Bytes, more than any disk has."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcPolicy:
+    high_percent: int
+    """From this use of the disk on images are removed; 100: never."""
+    low_percent: int
+    """Until its use is down to this."""
+    minimum_age_s: float
+    """An image that was in use more recently stays."""
+
+
+def excess(available: int, capacity: int, policy: GcPolicy) -> int:
+    """Bytes to free; 0: the disk is not that full."""
+    if policy.high_percent == 100 or not capacity or 100 - available * 100 // capacity < policy.high_percent:
+        return 0
+    return max(0, capacity * (100 - policy.low_percent) // 100 - available)
+
+
+class ImageCollector:
+    """
+    in_use:  ids of the images of all containers that are here, whether they run or have ended.
+    said:    takes reason and text of a warning about the node.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        store: ImageStore,
+        policy: GcPolicy,
+        *,
+        in_use: Callable[[], set[str]],
+        metrics: KubeletMetrics,
+        said: Callable[[str, str], None],
+    ) -> None:
+        self._env, self._store, self._policy = env, store, policy
+        self._in_use, self._metrics, self._said = in_use, metrics, said
+        self.disk: Callable[[Path], tuple[int, int]] = _disk
+
+    async def run(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Where nothing was ever built there is nothing to say: the disk is full of something else."""
+        if not self._store.built():
+            return
+        wanted = excess(*self.disk(self._store.root), self._policy)
+        if wanted and (freed := await self.free(wanted)) < wanted:
+            self._said(
+                'FreeDiskSpaceFailed',
+                f'Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, '
+                f'but only found {freed} bytes eligible to free.',
+            )
+
+    async def free(self, wanted: int = EVERYTHING) -> int:
+        """Remove unused images until so many bytes are free. Returns how many are."""
+        freed = 0
+        now = self._env.clock.wall().timestamp()
+        in_use = self._in_use()
+        for used_at, name in sorted((at, name) for name, at in self._store.built().items()):
+            if self._store.id_of(name) in in_use:
+                self._store.touch(name)
+            elif freed < wanted and now - used_at >= self._policy.minimum_age_s:
+                size = await self._store.remove(name)
+                log.info('image removed', image=self._store.id_of(name), bytes=size)
+                self._metrics.image_collected('space')
+                freed += size
+        return freed
+
+
+def _disk(root: Path) -> tuple[int, int]:
+    """(bytes available, bytes in all)."""
+    files = os.statvfs(root)
+    return files.f_bavail * files.f_frsize, files.f_blocks * files.f_frsize
