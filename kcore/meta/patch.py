@@ -12,11 +12,15 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import orjson
+
 from kcore.meta.schema import ANY, Node
 
 Obj = dict[str, Any]
 
 MAX_JSON_PATCH_OPERATIONS = 10_000
+COPIED_BYTES_MAX = 3 * 1024 * 1024
+"""Of JSON that the `copy` operations of one patch may add; each could double what is there (upstream's figure)."""
 _SHOWN_CHARS_MAX = 200
 """Of a failed operation's path in the message."""
 _REJECTED = 'the server rejected our request due to an error in our request'
@@ -55,9 +59,15 @@ def json_patch(obj: Obj, operations: Sequence[Mapping[str, Any]]) -> Obj:
             f'The allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {len(operations)}'
         )
     result: Any = copy.deepcopy(obj)
+    copied = 0
     for operation in operations:
         what = f'{operation.get("op")} {operation.get("path")}'[:_SHOWN_CHARS_MAX]
         try:
+            if operation.get('op') == 'copy':
+                copied += len(orjson.dumps(jsonpointer.resolve_pointer(result, operation.get('from'), None)))
+                if copied > COPIED_BYTES_MAX:
+                    text = 'Unable to complete the copy, the accumulated size increase of copy is'
+                    raise PatchFailed(f'{text} {copied}, exceeding the limit {COPIED_BYTES_MAX}')
             result = jsonpatch.JsonPatch([operation]).apply(result, in_place=True)
         except jsonpatch.InvalidJsonPatch:
             raise BadPatch(f'invalid JSON patch: {what}') from None

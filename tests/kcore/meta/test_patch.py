@@ -140,6 +140,13 @@ def test_json_patch_errors_have_their_own_kinds():
         patch.json_patch({}, {'op': 'add'})
     with pytest.raises(patch.PatchTooLarge):
         patch.json_patch({}, [{'op': 'add', 'path': '/a', 'value': 1}] * (patch.MAX_JSON_PATCH_OPERATIONS + 1))
+
+
+def test_copies_that_double_what_is_there_are_stopped():
+    copies = [{'op': 'copy', 'from': '/a', 'path': f'/a/k{i}'} for i in range(40)]
+    assert len(patch.json_patch({'a': {'x': 1}}, copies[:10])['a']) == 11
+    with pytest.raises(patch.PatchFailed, match='exceeding the limit 3145728'):
+        patch.json_patch({'a': {'x': 1}}, copies)
     with pytest.raises(patch.PatchFailed):
         patch.json_patch({}, [{'op': 'replace', 'path': '', 'value': []}])
 
