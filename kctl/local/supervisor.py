@@ -17,7 +17,7 @@ import os
 import selectors
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,23 @@ class LogFile:
         return 2
 
 
+class Gate:
+    """A pipe that holds children back which are forked before their time; nobody may be forked from it unheld."""
+
+    def __init__(self) -> None:
+        self._closed, self._held = os.pipe2(os.O_CLOEXEC)
+
+    def open(self) -> None:
+        os.close(self._held)
+        os.close(self._closed)
+
+    def wait(self) -> None:
+        """In a child. Returns once the parent opens the gate, or ends."""
+        os.close(self._held)
+        os.read(self._closed, 1)
+        os.close(self._closed)
+
+
 @dataclass(slots=True)
 class Supervisor:
     layout: Layout
@@ -108,20 +125,34 @@ class Supervisor:
 
     def run(self) -> None:
         """Start all, keep them running, and return once a stop signal has been obeyed."""
-        for role in {c.role for c in self.components}:
-            ENTRIES[role].load()
-        gc.collect()
-        gc.freeze()  # keeps the collector from copying what all children share
         with self._signals() as wakeup:
             self._selector.register(wakeup, selectors.EVENT_READ)
-            for component in self.components:
-                child = Child(component, Backoff(RESTART_FIRST_S, RESTART_CAP_S, self.env.rng))
-                self._children[component.name] = child
-                self._start(child)
+            self._start_all()
             while not self._stopping:
                 self._wait(self._pause())
                 self._restart_due()
             self._stop_all()
+
+    def _start_all(self) -> None:
+        """Node agents, of which there may be many, are forked before the parts that they have no use for are imported.
+
+        They wait until the others begin, too. An agent that is started again later is a fork of everything.
+        """
+        nodes = [c for c in self.components if c.role == 'node']
+        others = [c for c in self.components if c.role != 'node']
+        _load(nodes)
+        gate = Gate()
+        for component in nodes:
+            self._add(component, gate)
+        _load(others)
+        gate.open()
+        for component in others:
+            self._add(component)
+
+    def _add(self, component: Component, gate: Gate | None = None) -> None:
+        child = Child(component, Backoff(RESTART_FIRST_S, RESTART_CAP_S, self.env.rng))
+        self._children[component.name] = child
+        self._start(child, gate)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[int]:
@@ -167,12 +198,12 @@ class Supervisor:
             os.close(child.readiness)
             child.readiness = -1
 
-    def _start(self, child: Child) -> None:
+    def _start(self, child: Child, gate: Gate | None = None) -> None:
         child.readiness, ready = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            os._exit(_become(child.component, self.layout, ready, parent))
+            os._exit(_become(child.component, self.layout, ready, parent, gate))
         os.close(ready)
         self._selector.register(child.readiness, selectors.EVENT_READ, child)
         child.pid, child.started, child.restart_at = pid, self.env.clock.monotonic(), None
@@ -255,7 +286,15 @@ def last_error(log: Path) -> str:
         return lines[-1].decode(errors='replace')[:ERROR_CHARS_MAX] if lines else ''
 
 
-def _become(component: Component, layout: Layout, ready: int, parent: int) -> int:
+def _load(components: Iterable[Component]) -> None:
+    """Import what they need; what is there then is shared with those forked from now on."""
+    for role in dict.fromkeys(c.role for c in components):
+        ENTRIES[role].load()
+    gc.collect()
+    gc.freeze()  # keeps the collector from copying what all children share
+
+
+def _become(component: Component, layout: Layout, ready: int, parent: int, gate: Gate | None) -> int:
     """In the forked child: leave the supervisor behind and be the component. Returns the exit code."""
     os.setsid()
     signal.set_wakeup_fd(-1)
@@ -263,6 +302,8 @@ def _become(component: Component, layout: Layout, ready: int, parent: int) -> in
         signal.signal(number, signal.SIG_DFL)
     _prctl(PR_SET_NAME, ctypes.c_char_p(component.name.encode()))  # what `top` and `ps -o comm` show
     die_with_parent(parent)
+    if gate is not None:
+        gate.wait()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     log = LogFile(layout.log(component.name))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import LocalCluster
 
 pytestmark = pytest.mark.e2e
+
+AGENT_RSS_BYTES_MAX = 64 * 2**20
+"""60 MB is what an idle agent may take; a fork of all that a cluster consists of came to 71."""
 
 
 def listening(host: str, port: int) -> bool:
@@ -46,6 +51,8 @@ def test_a_small_cluster_of_one_store_and_one_node_comes_up(new_cluster: Callabl
     cluster = new_cluster()
     cluster.up('--stores', '1', '--nodes', '1')
     assert len(cluster.get('nodes')['items']) == 1
+    agent = psutil.Process(json.loads((cluster.data / 'run' / 'node-1.pid').read_text())['pid'])
+    assert agent.memory_info().rss < AGENT_RSS_BYTES_MAX
 
 
 def test_a_taken_port_is_one_sentence(new_cluster: Callable[[], LocalCluster]) -> None:
