@@ -147,7 +147,7 @@ class Scope:
 
 
 def denial(a: Attributes, why: str, reason: str) -> ApiError:
-    refusal = Forbidden.on(a.asked.resource, a.name, why)
+    refusal = Forbidden.on(a.asked.resource, a.name, why, causes=[{'message': why}])
     if reason == 'Forbidden':
         return refusal
     if reason == 'Invalid':

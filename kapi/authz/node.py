@@ -114,6 +114,13 @@ def named_in(spec: Obj, pod: str) -> set[tuple[str, str]]:
     return {*_of_volumes(spec, pod), *_of_containers(spec)}
 
 
+_SECRETS = {
+    'cephfs': 'secretRef', 'cinder': 'secretRef', 'flexVolume': 'secretRef', 'iscsi': 'secretRef', 'rbd': 'secretRef',
+    'scaleIO': 'secretRef', 'storageos': 'secretRef', 'csi': 'nodePublishSecretRef',
+}  # fmt: skip
+"""Volumes that name a Secret, and in which field. Source: pkg/api/v1/pod/util.go, `VisitPodSecretNames`."""
+
+
 def _of_volumes(spec: Obj, pod: str) -> Iterator[tuple[str, str]]:
     for secret in spec.get('imagePullSecrets') or ():
         yield 'secrets', secret.get('name', '')
@@ -128,8 +135,11 @@ def _of_volumes(spec: Obj, pod: str) -> Iterator[tuple[str, str]]:
             yield 'persistentvolumeclaims', claim.get('claimName') or ''
         if 'ephemeral' in volume:
             yield 'persistentvolumeclaims', f'{pod}-{volume.get("name", "")}'
-        if secret := (volume.get('csi') or {}).get('nodePublishSecretRef'):
-            yield 'secrets', secret.get('name') or ''
+        if secret := (volume.get('azureFile') or {}).get('secretName'):
+            yield 'secrets', secret
+        for kind, field in _SECRETS.items():
+            if secret := (volume.get(kind) or {}).get(field):
+                yield 'secrets', secret.get('name') or ''
 
 
 def _of_containers(spec: Obj) -> Iterator[tuple[str, str]]:

@@ -73,7 +73,7 @@ def chain(needs: Needs) -> Chain:
         LimitRanger(cache),
         ServiceAccount(cache, needs.env),
         TokenSecret(cache, needs.tokens, needs.authority),
-        NodeRestriction(cache),
+        NodeRestriction(cache, authz),
         TaintNodesByCondition(),
         PodSecurity(cache),
         Priority(cache),

@@ -5,13 +5,16 @@ Reading is limited by the Node authorizer (`kapi/authz/node.py`). Source: plugin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from kapi.admission.chain import Attributes, Operation
+from kapi.authz import union
 from kapi.authz.node import named_in, node_of
 from kapi.errors import Forbidden
 from kapi.storage.cache import Cache
 from kcore.meta.gvk import PODS
+from kcore.meta.objects import get_path
 
 Obj = dict[str, Any]
 RESTRICTED = 'node-restriction.kubernetes.io'
@@ -21,6 +24,7 @@ KUBELET_LABELS = frozenset({
     'failure-domain.beta.kubernetes.io/zone', 'topology.kubernetes.io/region', 'topology.kubernetes.io/zone',
     'beta.kubernetes.io/arch', 'beta.kubernetes.io/os',
 })  # fmt: skip
+AUDIENCE_VERB = 'request-serviceaccounts-token-audience'
 KUBELET_PREFIXES = ('kubelet.kubernetes.io', 'node.kubernetes.io')
 
 
@@ -28,8 +32,9 @@ class NodeRestriction:
     name = 'NodeRestriction'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'DELETE'})
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, authz: union.Union) -> None:
         self._cache = cache
+        self._authz = authz
 
     async def mutate(self, a: Attributes) -> None:
         """Changes nothing."""
@@ -138,6 +143,42 @@ class NodeRestriction:
         if (pod.get('spec') or {}).get('nodeName') != node:
             why = 'node requested token bound to a pod scheduled on a different node'
             raise Forbidden.on(PODS, str(ref.get('name')), why)
+        await self._check_audience(a, pod)
+
+    async def _check_audience(self, a: Attributes, pod: Obj) -> None:
+        """Those that the pod's volumes ask for, and what somebody has granted the node by RBAC."""
+        audiences = ((a.obj or {}).get('spec') or {}).get('audiences') or ['']
+        if len(audiences) > 1:
+            raise self._refusal(a, 'node may only request 0 or 1 audiences')
+        (audience,) = audiences
+        if audience in self._audiences(pod):
+            return
+        question = union.Attributes(a.user, AUDIENCE_VERB, '', 'v1', audience, '', a.namespace, a.name)
+        if (await self._authz.decide(question)).verdict != 'allow':
+            why = f'{a.user.name} is not authorized to request tokens for this audience'
+            raise self._refusal(a, f'audience "{audience}" not found in pod spec volume, {why}')
+
+    def _audiences(self, pod: Obj) -> Iterator[str]:
+        """For whom the pod's volumes want tokens; '' is the API server."""
+        for volume in pod['spec'].get('volumes') or ():
+            for source in (volume.get('projected') or {}).get('sources') or ():
+                if 'serviceAccountToken' in source:
+                    yield source['serviceAccountToken'].get('audience') or ''
+            driver = (volume.get('csi') or {}).get('driver') or self._driver(pod, volume)
+            entry = self._cache.peek(f'/registry/storage.k8s.io/csidrivers/{driver}') if driver else None
+            for wanted in (entry.obj['spec'].get('tokenRequests') or ()) if entry is not None else ():
+                yield wanted.get('audience') or ''
+
+    def _driver(self, pod: Obj, volume: Obj) -> str:
+        """The CSI driver behind a claim; '' when there is none."""
+        meta = pod['metadata']
+        claim = (volume.get('persistentVolumeClaim') or {}).get('claimName')
+        if 'ephemeral' in volume:
+            claim = f'{meta["name"]}-{volume["name"]}'
+        bound = self._cache.peek(f'/registry/persistentvolumeclaims/{meta["namespace"]}/{claim}') if claim else None
+        name = get_path(bound.obj, 'spec.volumeName') if bound is not None else None
+        found = self._cache.peek(f'/registry/persistentvolumes/{name}') if name else None
+        return str(get_path(found.obj, 'spec.csi.driver') or '') if found is not None else ''
 
     @staticmethod
     def _refusal(a: Attributes, why: str) -> Forbidden:

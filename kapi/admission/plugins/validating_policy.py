@@ -6,8 +6,11 @@ Source: apiserver pkg/admission/plugin/policy/validating.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import orjson
 
 from kapi.admission.cel import CelError, Expressions
 from kapi.admission.celauthz import Decisions
@@ -25,6 +28,16 @@ from kapi.registry.strategy import Invalid
 from kapi.storage.cache import Cache
 
 Obj = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A validation that did not hold, or could not be evaluated."""
+
+    message: str
+    reason: str = 'Invalid'
+    index: int = 0
+    """Of the expression."""
 
 
 class ValidatingPolicies:
@@ -57,13 +70,12 @@ class ValidatingPolicies:
             await decisions.during(partial(self._apply, seen, bound, decisions))
 
     def _apply(self, a: Attributes, bound: Bound, decisions: Decisions) -> None:
-        actions = bound.spec.get('validationActions') or ()
         try:
             for scope in self._policies.scopes(a, bound, decisions):
-                self._judge(a, bound, scope, actions)
+                self._judge(a, bound, scope)
         except CelError as e:
             if bound.rules.get('failurePolicy') != 'Ignore':
-                self._act(a, actions, f'{bound.title} denied request: {e}', 'Invalid')
+                self._act(a, bound, Broken(str(e)))
 
     def _check_syntax(self, kind: str, obj: Obj) -> None:
         """Raises InvalidObject for expressions that do not compile."""
@@ -83,23 +95,27 @@ class ValidatingPolicies:
         if broken:
             raise InvalidObject(kind, CONFIGURATION_GROUP, obj['metadata'].get('name', ''), broken)
 
-    def _judge(self, a: Attributes, bound: Bound, scope: Scope, actions: Any) -> None:
+    def _judge(self, a: Attributes, bound: Bound, scope: Scope) -> None:
         for note in bound.rules.get('auditAnnotations') or ():
             value = scope.value(note.get('valueExpression') or 'null')
             if value is not None:
                 a.annotations[f'{bound.title}/{note.get("key")}'] = str(value)
-        for rule in bound.rules.get('validations') or ():
+        for index, rule in enumerate(bound.rules.get('validations') or ()):
             if not scope.truth(rule['expression']):
-                why = f'{bound.title} denied request: {scope.message(rule)}'
-                self._act(a, actions, why, rule.get('reason') or 'Invalid')
+                self._act(a, bound, Broken(scope.message(rule), rule.get('reason') or 'Invalid', index))
 
-    def _act(self, a: Attributes, actions: Any, why: str, reason: str) -> None:
+    def _act(self, a: Attributes, bound: Bound, broken: Broken) -> None:
+        actions = bound.spec.get('validationActions') or ()
         if 'Warn' in actions:
-            a.warnings.append(f'Validation failed for {why.replace(" denied request", "", 1)}')
+            a.warnings.append(f'Validation failed for {bound.title}: {broken.message}')
         if 'Audit' in actions:
-            a.annotations['validation.policy.admission.k8s.io/validation_failure'] = why
+            told = {
+                'message': broken.message, 'policy': bound.name, 'binding': bound.binding['metadata']['name'],
+                'expressionIndex': broken.index, 'validationActions': actions,
+            }  # fmt: skip
+            a.annotations['validation.policy.admission.k8s.io/validation_failure'] = orjson.dumps([told]).decode()
         if 'Deny' in actions:
-            raise denial(a, why, reason)
+            raise denial(a, f'{bound.title} denied request: {broken.message}', broken.reason)
 
 
 def _expressions(obj: Obj) -> Iterator[tuple[str, str]]:

@@ -39,8 +39,8 @@ async def token(ctx: Context, kind: Kind) -> Reply:
     spec = request.setdefault('spec', {})
     lifetime_s = spec['expirationSeconds'] = spec.get('expirationSeconds') or LIFETIME_S
     _check_lifetime(name, lifetime_s)
-    spec['audiences'] = spec.get('audiences') or list(ctx.server.tokens.audiences)
     await admit(ctx, kind, TOKEN_REQUESTS.resource, request, options=options)
+    spec['audiences'] = spec.get('audiences') or list(ctx.server.tokens.audiences)
     bound = await _bound(ctx, namespace, name, spec.get('boundObjectRef'))
     expires = ctx.server.env.clock.wall() + timedelta(seconds=lifetime_s)
     created = format_time(ctx.server.env.clock.wall())

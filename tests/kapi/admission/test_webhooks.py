@@ -268,6 +268,7 @@ async def test_a_policy_refuses_with_its_expression_or_message(api: Any) -> None
         "configmaps \"big\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: "
         'failed expression: variables.size <= 2'
     )
+    assert refused.json['details']['causes'] == [{'message': refused.json['message'].partition('forbidden: ')[2]}]
     told = await api.post(f'{CORE}/configmaps', {**configmap('s'), 'data': {'secret': ''}})
     assert told.json['message'].endswith('denied request: no secret in s')
 
@@ -493,6 +494,19 @@ async def test_what_webhooks_did_is_in_the_audit_log(serve: Any, authority: Any,
     assert told == {**where, 'patchType': 'JSONPatch',
                     'patch': [{'op': 'add', 'path': '/metadata/labels', 'value': {'a': 'b'}}]}  # fmt: skip
     assert f'patch.webhook.admission.k8s.io/{place}' not in account
+
+
+async def test_what_a_policy_did_not_like_is_in_the_audit_log(serve: Any, tmp_path: Any) -> None:
+    log = tmp_path / 'audit.log'
+    async with serve(audit_log_path=log) as world:
+        api = await world.user('admin', 'system:masters')
+        rules = [{'expression': 'true'}, {'expression': 'object.data.k == "w"', 'message': 'no w'}]
+        await enforce(api, policy(validations=rules), binding('Audit'))
+        assert (await api.post(f'{CORE}/configmaps', configmap())).status == 201
+    notes = orjson.loads(log.read_bytes().splitlines()[-1])['annotations']
+    assert orjson.loads(notes['validation.policy.admission.k8s.io/validation_failure']) == [{
+        'message': 'no w', 'policy': 'p', 'binding': 'b', 'expressionIndex': 1, 'validationActions': ['Audit'],
+    }]  # fmt: skip
 
 
 async def test_what_is_empty_is_not_in_a_review(api: Any, hook: Hook, authority: Any) -> None:

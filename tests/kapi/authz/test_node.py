@@ -95,6 +95,39 @@ async def test_tokens_are_given_for_own_pods_only(nodes: Any, api: Any) -> None:
     assert (await one.post(f'{CORE}/serviceaccounts/other/token', {'spec': {'boundObjectRef': ref}})).status == 403
 
 
+async def test_a_node_gets_tokens_only_for_audiences_that_the_pod_wants_or_somebody_granted(
+    nodes: Any, api: Any
+) -> None:
+    one, _ = nodes
+    driver = {'metadata': {'name': 'd.example.com'}, 'spec': {'tokenRequests': [{'audience': 'storage'}]}}
+    assert (await api.post('/apis/storage.k8s.io/v1/csidrivers', driver)).status == 201
+    volumes = [
+        {'name': 'v', 'projected': {'sources': [{'serviceAccountToken': {'path': 't', 'audience': 'vault'}}]}},
+        {'name': 'w', 'csi': {'driver': 'd.example.com'}},
+    ]  # fmt: skip
+    made = (await api.post(f'{CORE}/pods', pod('t', 'n1', volumes=volumes))).json
+    ref = {'apiVersion': 'v1', 'kind': 'Pod', 'name': 't', 'uid': made['metadata']['uid']}
+
+    async def ask(*audiences: str) -> Any:
+        spec = {'boundObjectRef': ref, 'audiences': list(audiences)}
+        return await one.post(f'{CORE}/serviceaccounts/app/token', {'spec': spec})
+
+    assert [(await ask(*audiences)).status for audiences in (('vault',), ('storage',), ())] == [201, 201, 201]
+    assert (await ask('vault', 'storage')).status == 403
+    refused = await ask('cloud')
+    assert (refused.status, 'audience "cloud" not found in pod spec volume' in refused.json['message']) == (403, True)
+    rbac, group = '/apis/rbac.authorization.k8s.io/v1', 'rbac.authorization.k8s.io'
+    rule = {'verbs': ['request-serviceaccounts-token-audience'], 'apiGroups': [''], 'resources': ['cloud']}
+    await api.post(f'{rbac}/clusterroles', {'metadata': {'name': 'cloud'}, 'rules': [rule]})
+    subject = {'kind': 'Group', 'name': 'system:nodes', 'apiGroup': group}
+    ref_role = {'kind': 'ClusterRole', 'name': 'cloud', 'apiGroup': group}
+    await api.post(
+        f'{rbac}/clusterrolebindings', {'metadata': {'name': 'c'}, 'roleRef': ref_role, 'subjects': [subject]}
+    )
+    await api.get(f'{rbac}/clusterrolebindings')
+    assert (await ask('cloud')).status == 201
+
+
 @pytest.mark.parametrize(
     ('patch', 'status'),
     [
@@ -136,6 +169,8 @@ async def test_leases_are_the_nodes_own(nodes: Any) -> None:
     ({'spec': {'volumes': [{'name': 'v', 'persistentVolumeClaim': {'claimName': 'c'}}]}}, 'persistentvolumeclaims'),
     ({'spec': {'imagePullSecrets': [{'name': 'sb'}]}}, 'secrets'),
     ({'spec': {'serviceAccountName': 'app'}}, 'service account'),
+    ({'spec': {'volumes': [{'name': 'v', 'cephfs': {'monitors': ['m'], 'secretRef': {'name': 'sb'}}}]}}, 'secrets'),
+    ({'spec': {'volumes': [{'name': 'v', 'azureFile': {'secretName': 'sb', 'shareName': 's'}}]}}, 'secrets'),
 ])  # fmt: skip
 async def test_a_pod_of_a_nodes_own_making_names_nothing_but_the_node(nodes: Any, change: Any, why: str) -> None:
     one, _ = nodes
