@@ -31,6 +31,8 @@ LATEST: Version = (1 << 16, 0)
 NEVER: Version = (1 << 17, 0)
 WINDOWS_KNOWN: Version = (1, 25)
 """From here on pods of Windows need not set what only Linux has."""
+USER_NAMESPACES_KNOWN: Version = (1, 35)
+"""From here on root in a user namespace is nobody outside."""
 _VERSION = re.compile(r'v1\.(0|[1-9][0-9]*)')
 Check = Callable[[Obj, Obj, Version], 'Violation | None']
 """(metadata, spec, version of the standards) of a pod or a template."""
@@ -59,11 +61,15 @@ SYSCTLS: dict[str, Version] = {
     'net.ipv4.ip_local_reserved_ports': (1, 27), 'net.ipv4.tcp_keepalive_time': (1, 29),
     'net.ipv4.tcp_fin_timeout': (1, 29), 'net.ipv4.tcp_keepalive_intvl': (1, 29),
     'net.ipv4.tcp_keepalive_probes': (1, 29), 'net.ipv4.tcp_rmem': (1, 32), 'net.ipv4.tcp_wmem': (1, 32),
+    'net.ipv4.tcp_slow_start_after_idle': (1, 37), 'net.ipv4.tcp_notsent_lowat': (1, 37),
 }  # fmt: skip
 VOLUMES = frozenset({
-    'configMap', 'csi', 'downwardAPI', 'emptyDir', 'ephemeral', 'persistentVolumeClaim', 'projected', 'secret',
+    'configMap', 'csi', 'downwardAPI', 'emptyDir', 'ephemeral', 'image', 'persistentVolumeClaim', 'projected', 'secret',
 })  # fmt: skip
-SECCOMP = frozenset({'RuntimeDefault', 'Localhost'})
+PROFILES = frozenset({'RuntimeDefault', 'Localhost'})
+"""Of seccomp and AppArmor."""
+SECCOMP_FIELD: Version = (1, 19)
+SECCOMP_NOTE = 'seccomp.security.alpha.kubernetes.io/'
 APPARMOR_PREFIX = 'container.apparmor.security.beta.kubernetes.io/'
 
 
@@ -81,6 +87,12 @@ def named(found: Sequence[Obj]) -> str:
     return f'{"containers" if len(found) > 1 else "container"} {names}'
 
 
+def setters(thing: Obj, bad: Callable[[Obj], bool]) -> str:
+    """`pod and container "c"`: whose security context is bad; '' when nobody's is."""
+    found = [c for c in containers(thing) if bad(context(c))]
+    return ' and '.join([*(['pod'] if bad(context(thing)) else []), *([named(found)] if found else [])])
+
+
 def quoted(values: set[str] | Sequence[str]) -> str:
     return ', '.join(f'"{v}"' for v in sorted(set(values)))
 
@@ -91,12 +103,10 @@ def host_namespaces(_: Obj, spec: Obj, __: Version) -> Violation | None:
 
 
 def host_process(_: Obj, spec: Obj, __: Version) -> Violation | None:
-    found = [c for c in containers(spec) if (context(c).get('windowsOptions') or {}).get('hostProcess')]
-    pod = (context(spec).get('windowsOptions') or {}).get('hostProcess')
-    who = [w for w in ('pod' if pod else '', named(found) if found else '') if w]
+    who = setters(spec, lambda own: bool((own.get('windowsOptions') or {}).get('hostProcess')))
     if not who:
         return None
-    return Violation('hostProcess', f'{" and ".join(who)} must not set securityContext.windowsOptions.hostProcess=true')
+    return Violation('hostProcess', f'{who} must not set securityContext.windowsOptions.hostProcess=true')
 
 
 def privileged(_: Obj, spec: Obj, __: Version) -> Violation | None:
@@ -141,44 +151,68 @@ def host_ports(_: Obj, spec: Obj, __: Version) -> Violation | None:
     )
 
 
+def host_probes(_: Obj, spec: Obj, __: Version) -> Violation | None:
+    found, hosts = [], set()
+    for c in containers(spec):
+        hooks = c.get('lifecycle') or {}
+        probes = (c.get(kind) for kind in ('livenessProbe', 'readinessProbe', 'startupProbe'))
+        handlers = [h for h in (*probes, hooks.get('postStart'), hooks.get('preStop')) if h]
+        own = {host for h in handlers for kind in ('httpGet', 'tcpSocket') if (host := (h.get(kind) or {}).get('host'))}
+        if own:
+            found.append(c)
+            hosts |= own
+    if not found:
+        return None
+    use = 'use' if len(found) > 1 else 'uses'
+    word = 'probe or lifecycle hosts' if len(hosts) > 1 else 'probe or lifecycle host'
+    who = named(sorted(found, key=lambda c: str(c.get('name'))))
+    return Violation('probe or lifecycle host', f'{who} {use} {word} {quoted(hosts)}')
+
+
 def apparmor(meta: Obj, spec: Obj, __: Version) -> Violation | None:
-    bad = [
+    def kind(own: Obj) -> str | None:
+        return (own.get('appArmorProfile') or {}).get('type')
+
+    who = setters(spec, lambda own: kind(own) not in {None, *PROFILES})
+    values = sorted({str(k) for t in (spec, *containers(spec)) if (k := kind(context(t))) not in {None, *PROFILES}})
+    notes = [
         f'{k}="{v}"'
         for k, v in sorted((meta.get('annotations') or {}).items())
         if k.startswith(APPARMOR_PREFIX) and v not in {'', 'runtime/default'} and not v.startswith('localhost/')
     ]
-    if bad:
-        return Violation(
-            'forbidden AppArmor profiles' if len(bad) > 1 else 'forbidden AppArmor profile', ', '.join(bad)
-        )
-    for thing in (spec, *containers(spec)):
-        kind = (context(thing).get('appArmorProfile') or {}).get('type')
-        if kind == 'Unconfined':
-            who = 'pod' if thing is spec else named([thing])
-            return Violation('forbidden AppArmor profile', f'{who} must not set AppArmor profile type to "Unconfined"')
-    return None
+    if notes:
+        who = ' and '.join(filter(None, (who, 'annotations' if len(notes) > 1 else 'annotation')))
+        values += notes
+    if not who:
+        return None
+    reason = 'forbidden AppArmor profiles' if len(values) > 1 else 'forbidden AppArmor profile'
+    listed = ', '.join(f'"{v}"' for v in values)
+    return Violation(reason, f'{who} must not set AppArmor profile type to {listed}')
 
 
 def selinux(_: Obj, spec: Obj, version: Version) -> Violation | None:
-    faults: set[str] = set()
-    for thing in (spec, *containers(spec)):
-        options = context(thing).get('seLinuxOptions') or {}
-        if SELINUX_TYPES.get(options.get('type', ''), NEVER) > version:
-            faults.add(f'type {quoted([options["type"]])}')
-        if options.get('user'):
-            faults.add('user may not be set')
-        if options.get('role'):
-            faults.add('role may not be set')
-    return (
-        Violation('seLinuxOptions', f'pod set forbidden securityContext.seLinuxOptions: {"; ".join(sorted(faults))}')
-        if faults
-        else None
-    )
+    def options(own: Obj) -> Obj:
+        return own.get('seLinuxOptions') or {}
 
+    def unknown(own: Obj) -> str:
+        kind = str(options(own).get('type') or '')
+        return kind if SELINUX_TYPES.get(kind, NEVER) > version else ''
 
-def proc_mount(_: Obj, spec: Obj, __: Version) -> Violation | None:
-    if spec.get('hostUsers') is False:
+    who = setters(spec, lambda own: bool(unknown(own) or options(own).get('user') or options(own).get('role')))
+    if not who:
         return None
+    contexts = [context(thing) for thing in (spec, *containers(spec))]
+    types = {kind for own in contexts if (kind := unknown(own))}
+    faults = [f'{"types" if len(types) > 1 else "type"} {quoted(types)}'] if types else []
+    faults += [f'{f} may not be set' for f in ('user', 'role') if any(options(own).get(f) for own in contexts)]
+    return Violation('seLinuxOptions', f'{who} set forbidden securityContext.seLinuxOptions: {"; ".join(faults)}')
+
+
+def proc_mount(_: Obj, spec: Obj, version: Version) -> Violation | None:
+    return None if _own_users(spec, version) else proc_mount_restricted({}, spec, version)
+
+
+def proc_mount_restricted(_: Obj, spec: Obj, __: Version) -> Violation | None:
     found = [c for c in containers(spec) if context(c).get('procMount') not in {None, '', 'Default'}]
     if not found:
         return None
@@ -186,17 +220,39 @@ def proc_mount(_: Obj, spec: Obj, __: Version) -> Violation | None:
     return Violation('procMount', f'{named(found)} must not set securityContext.procMount to {values}')
 
 
-def seccomp_baseline(_: Obj, spec: Obj, __: Version) -> Violation | None:
-    def unconfined(thing: Obj) -> bool:
-        return (context(thing).get('seccompProfile') or {}).get('type') == 'Unconfined'
+def _own_users(spec: Obj, version: Version) -> bool:
+    return version >= USER_NAMESPACES_KNOWN and spec.get('hostUsers') is False
 
-    found = [c for c in containers(spec) if unconfined(c)]
-    who = [w for w in ('pod' if unconfined(spec) else '', named(found) if found else '') if w]
+
+def seccomp_baseline(meta: Obj, spec: Obj, version: Version) -> Violation | None:
+    return _seccomp_notes(meta, spec) if version < SECCOMP_FIELD else _bad_seccomp(spec)
+
+
+def _seccomp_notes(meta: Obj, spec: Obj) -> Violation | None:
+    """Before there was a field, annotations told it."""
+    keys = [f'{SECCOMP_NOTE}pod', *(f'container.{SECCOMP_NOTE}{c.get("name")}' for c in containers(spec))]
+    notes = meta.get('annotations') or {}
+    fine = ('runtime/default', 'docker/default')
+    bad = sorted(
+        f'{k}="{v}"' for k in keys if (v := notes.get(k, fine[0])) not in fine and not v.startswith('localhost/')
+    )
+    if not bad:
+        return None
+    word = 'annotations' if len(bad) > 1 else 'annotation'
+    return Violation('seccompProfile', f'forbidden {word} {", ".join(bad)}')
+
+
+def _seccomp(own: Obj) -> str | None:
+    return (own.get('seccompProfile') or {}).get('type')
+
+
+def _bad_seccomp(spec: Obj) -> Violation | None:
+    who = setters(spec, lambda own: _seccomp(own) not in {None, *PROFILES})
     if not who:
         return None
-    return Violation(
-        'seccompProfile', f'{" and ".join(who)} must not set securityContext.seccompProfile.type to "Unconfined"'
-    )
+    kinds = [_seccomp(context(thing)) for thing in (spec, *containers(spec))]
+    values = quoted({str(k) for k in kinds if k not in {None, *PROFILES}})
+    return Violation('seccompProfile', f'{who} must not set securityContext.seccompProfile.type to {values}')
 
 
 def sysctls(_: Obj, spec: Obj, version: Version) -> Violation | None:
@@ -215,11 +271,11 @@ def volume_types(_: Obj, spec: Obj, __: Version) -> Violation | None:
     ]
     if not bad:
         return None
-    word = 'volumes' if len(bad) > 1 else 'volume'
+    word, use = ('volumes', 'use') if len(bad) > 1 else ('volume', 'uses')
     kinds = 'types' if len({k for _, k in bad}) > 1 else 'type'
     return Violation(
         'restricted volume types',
-        f'{word} {quoted([n for n, _ in bad])} uses restricted volume {kinds} {quoted([k for _, k in bad])}',
+        f'{word} {quoted([n for n, _ in bad])} {use} restricted volume {kinds} {quoted([k for _, k in bad])}',
     )
 
 
@@ -236,42 +292,29 @@ def _windows(spec: Obj, version: Version) -> bool:
     return version >= WINDOWS_KNOWN and (spec.get('os') or {}).get('name') == 'windows'
 
 
-def non_root(_: Obj, spec: Obj, __: Version) -> Violation | None:
-    everyone = list(containers(spec))
-    explicit = [c for c in everyone if context(c).get('runAsNonRoot') is False]
-    if explicit:
-        return Violation('runAsNonRoot != true', f'{named(explicit)} must not set securityContext.runAsNonRoot=false')
-    pod = context(spec).get('runAsNonRoot')
-    lacking = [c for c in everyone if context(c).get('runAsNonRoot') is None] if pod is not True else []
-    if pod is False and lacking:
-        return Violation('runAsNonRoot != true', 'pod must not set securityContext.runAsNonRoot=false')
-    if not lacking:
+def non_root(_: Obj, spec: Obj, version: Version) -> Violation | None:
+    if _own_users(spec, version):
+        return None
+    if who := setters(spec, lambda own: own.get('runAsNonRoot') is False):
+        return Violation('runAsNonRoot != true', f'{who} must not set securityContext.runAsNonRoot=false')
+    lacking = [c for c in containers(spec) if context(c).get('runAsNonRoot') is None]
+    if not lacking or context(spec).get('runAsNonRoot'):
         return None
     return Violation('runAsNonRoot != true', f'pod or {named(lacking)} must set securityContext.runAsNonRoot=true')
 
 
-def not_user_zero(_: Obj, spec: Obj, __: Version) -> Violation | None:
-    found = [c for c in containers(spec) if context(c).get('runAsUser') == 0]
-    who = [w for w in ('pod' if context(spec).get('runAsUser') == 0 else '', named(found) if found else '') if w]
-    return Violation('runAsUser=0', f'{" and ".join(who)} must not set runAsUser=0') if who else None
+def not_user_zero(_: Obj, spec: Obj, version: Version) -> Violation | None:
+    who = '' if _own_users(spec, version) else setters(spec, lambda own: own.get('runAsUser') == 0)
+    return Violation('runAsUser=0', f'{who} must not set runAsUser=0') if who else None
 
 
 def seccomp_restricted(_: Obj, spec: Obj, version: Version) -> Violation | None:
     if _windows(spec, version):
         return None
-
-    def kind(thing: Obj) -> str | None:
-        return (context(thing).get('seccompProfile') or {}).get('type')
-
-    bad = [c for c in containers(spec) if kind(c) not in {None, *SECCOMP}]
-    if bad:
-        return Violation(
-            'seccompProfile',
-            f'{named(bad)} must not set securityContext.seccompProfile.type to {quoted([str(kind(c)) for c in bad])}',
-        )
-    pod = kind(spec)
-    lacking = [c for c in containers(spec) if kind(c) is None] if pod not in SECCOMP else []
-    if not lacking:
+    if bad := _bad_seccomp(spec):
+        return bad
+    lacking = [c for c in containers(spec) if _seccomp(context(c)) is None]
+    if not lacking or _seccomp(context(spec)) is not None:
         return None
     return Violation(
         'seccompProfile',
@@ -299,15 +342,18 @@ def drop_all(_: Obj, spec: Obj, version: Version) -> Violation | None:
 
 BASELINE: dict[Check, Version] = {
     apparmor: (1, 0), capabilities: (1, 0), host_namespaces: (1, 0), host_path: (1, 0), host_ports: (1, 0),
-    host_process: (1, 0), privileged: (1, 0), proc_mount: (1, 0), seccomp_baseline: (1, 0), selinux: (1, 0),
-    sysctls: (1, 0),
+    host_probes: (1, 34), host_process: (1, 0), privileged: (1, 0), proc_mount: (1, 0), seccomp_baseline: (1, 0),
+    selinux: (1, 0), sysctls: (1, 0),
 }  # fmt: skip
 """Each check, and the version of the standards that brought it."""
 RESTRICTED: dict[Check, Version] = {
     escalation: (1, 8), drop_all: (1, 22), volume_types: (1, 0), non_root: (1, 0), not_user_zero: (1, 23),
-    seccomp_restricted: (1, 19),
+    seccomp_restricted: (1, 19), proc_mount_restricted: (1, 35),
 }  # fmt: skip
-_REPLACES: dict[Check, Check] = {drop_all: capabilities, seccomp_restricted: seccomp_baseline, volume_types: host_path}
+_REPLACES: dict[Check, Check] = {
+    drop_all: capabilities, seccomp_restricted: seccomp_baseline, volume_types: host_path,
+    proc_mount_restricted: proc_mount,
+}  # fmt: skip
 """Checks of restricted that say more strictly what one of baseline says."""
 
 
@@ -316,5 +362,5 @@ def violations(level: Level, version: Version, meta: Obj, spec: Obj) -> list[Vio
         return []
     stricter = [c for c, since in RESTRICTED.items() if since <= version] if level == 'restricted' else []
     replaced = {_REPLACES[c] for c in stricter if c in _REPLACES}
-    checks = [*(c for c in BASELINE if c not in replaced), *stricter]
+    checks = [*(c for c, since in BASELINE.items() if since <= version and c not in replaced), *stricter]
     return [found for check in checks if (found := check(meta, spec, version)) is not None]

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from kapi.admission.podsecurity.checks import Level, violations
+
 CORE = '/api/v1/namespaces/default'
 GOOD = {
     'allowPrivilegeEscalation': False, 'capabilities': {'drop': ['ALL']}, 'runAsNonRoot': True,
@@ -68,6 +70,50 @@ async def test_pod_security_levels(api: Any, change: Any, baseline: str, restric
             assert broken in made.json['message']
         else:
             assert made.status == 201, (level, made.text)
+
+
+def containers(*contexts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{'name': name, 'securityContext': {**GOOD, **own}} for name, own in zip('abc', contexts, strict=False)]
+
+
+PROBE = {'httpGet': {'host': 'h', 'port': 80}}
+
+
+@pytest.mark.parametrize(('level', 'minor', 'spec', 'text'), [
+    ('restricted', 40, {'securityContext': {'runAsNonRoot': False}, 'containers': containers({}, {})},
+     'runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false)'),
+    ('restricted', 40, {'securityContext': {'runAsNonRoot': False}, 'containers': containers({'runAsNonRoot': False})},
+     'runAsNonRoot != true (pod and container "a" must not set securityContext.runAsNonRoot=false)'),
+    ('restricted', 40, {'hostUsers': False, 'containers': containers({'runAsNonRoot': False, 'runAsUser': 0})}, ''),
+    ('restricted', 34, {'hostUsers': False, 'containers': containers({'runAsUser': 0})},
+     'runAsUser=0 (container "a" must not set runAsUser=0)'),
+    ('restricted', 40, {'securityContext': {'seccompProfile': {'type': 'Unconfined'}}, 'containers': containers({})},
+     'seccompProfile (pod must not set securityContext.seccompProfile.type to "Unconfined")'),
+    ('baseline', 40, {'securityContext': {'seLinuxOptions': {'type': 'x', 'role': 'r'}}, 'containers': containers(
+        {'seLinuxOptions': {'type': 'y', 'user': 'u'}}, {}, {'seLinuxOptions': {'role': 'r'}})},
+     'seLinuxOptions (pod and containers "a", "c" set forbidden securityContext.seLinuxOptions: types "x", "y"; '
+     'user may not be set; role may not be set)'),
+    ('baseline', 40, {'securityContext': {'appArmorProfile': {'type': 'Unconfined'}}, 'containers': containers(
+        {'appArmorProfile': {'type': 'Unconfined'}})},
+     'forbidden AppArmor profile (pod and container "a" must not set AppArmor profile type to "Unconfined")'),
+    ('baseline', 40, {'containers': [{'name': 'b', 'livenessProbe': PROBE}, {'name': 'a', 'lifecycle': {
+        'preStop': {'tcpSocket': {'host': 'g'}}}}]},
+     'probe or lifecycle host (containers "a", "b" use probe or lifecycle hosts "g", "h")'),
+    ('baseline', 33, {'containers': [{'name': 'b', 'livenessProbe': PROBE}]}, ''),
+    ('baseline', 40, {'hostUsers': False, 'containers': containers({'procMount': 'Unmasked'})}, ''),
+    ('baseline', 34, {'hostUsers': False, 'containers': containers({'procMount': 'Unmasked'})},
+     'procMount (container "a" must not set securityContext.procMount to "Unmasked")'),
+    ('restricted', 40, {'hostUsers': False, 'containers': containers({'procMount': 'Unmasked'})},
+     'procMount (container "a" must not set securityContext.procMount to "Unmasked")'),
+    ('restricted', 40, {'containers': containers({}), 'volumes': [{'name': 'i', 'image': {}}, {'name': 'n', 'nfs': {}},
+                                                                  {'name': 'h', 'hostPath': {}}]},
+     'restricted volume types (volumes "h", "n" use restricted volume types "hostPath", "nfs")'),
+    ('baseline', 18, {'containers': containers({'seccompProfile': {'type': 'Unconfined'}})},
+     'seccompProfile (forbidden annotation container.seccomp.security.alpha.kubernetes.io/a="unconfined")'),
+])  # fmt: skip
+def test_pod_security_says_who_broke_what(level: Level, minor: int, spec: dict[str, Any], text: str) -> None:
+    meta = {'annotations': {'container.seccomp.security.alpha.kubernetes.io/a': 'unconfined'}}
+    assert ', '.join(map(str, violations(level, (1, minor), meta, spec))) == text
 
 
 async def test_pod_security_warns_of_templates_and_refuses_bad_labels(api: Any) -> None:
