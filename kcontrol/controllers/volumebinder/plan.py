@@ -2,17 +2,19 @@
 
 The binding is written in an order that a crash cannot break: first the volume names the claim (by uid), which is the
 decision; then the claim names the volume. Whoever finds half of it completes it.
+A claim that waits for its first consumer is given a volume for the node on which that one was placed.
 Source: pkg/controller/volume/persistentvolume/pv_controller.go, index.go (findBestMatchForClaim).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
 from kclient.model import Obj
+from kcontrol.scheduler.terms import parse_node_term
 from kcore.meta import quantity
 from kcore.meta.objects import annotations_of, deleting, get_path, labels_of, name_of, namespace_of, uid_of
 from kcore.meta.selectors import from_label_selector
@@ -42,6 +44,8 @@ class ClaimPlan:
     """The volume to bind."""
     provisioner: str = ''
     """Who is asked to make a volume."""
+    node: str = ''
+    """Where it is to be; empty: anywhere, or where a scheduler has said already."""
     note: Note | None = None
 
 
@@ -113,6 +117,15 @@ def best_match(claim: Obj, volumes: Iterable[Obj]) -> Obj | None:
     return min(free, key=lambda v: (len(v['spec'].get('accessModes') or ()), size_of(v), name_of(v)), default=None)
 
 
+def admits(volume: Obj, node: Obj) -> bool:
+    """Whether the volume can be reached from the node."""
+    required = get_path(volume, 'spec.nodeAffinity.required')
+    if not required:
+        return True
+    terms = map(parse_node_term, required.get('nodeSelectorTerms') or ())
+    return any(term.matches(name_of(node), labels_of(node)) for term in terms)
+
+
 def default_class(claim: Obj, classes: Iterable[Obj]) -> str:
     """The class that a claim without any is given: the newest default one; '' for a claim that has or wants none."""
     if get_path(claim, 'spec.storageClassName') is not None or CLASS_ANNOTATION in annotations_of(claim):
@@ -123,16 +136,26 @@ def default_class(claim: Obj, classes: Iterable[Obj]) -> str:
 
 
 def plan_claim(
-    claim: Obj, volumes: Mapping[str, Obj], storage: Obj | None, *, waiting: Sequence[str] = ()
+    claim: Obj,
+    volumes: Mapping[str, Obj],
+    storage: Obj | None,
+    *,
+    waiting: Sequence[str] = (),
+    node: Obj | None = None,
 ) -> ClaimPlan:
-    """volumes: all, by name. storage: the claim's StorageClass, if it exists. waiting: unplaced pods that use it."""
+    """volumes: all, by name. storage: the claim's StorageClass, if it exists.
+
+    waiting: unplaced pods that use it. node: where one that uses it was placed.
+    """
     if deleting(claim) and not get_path(claim, 'spec.volumeName'):
         return ClaimPlan()
     name = str(get_path(claim, 'spec.volumeName') or '')
     if annotations_of(claim).get(COMPLETED):
         return _bound(claim, volumes.get(name))
     if not name:
-        return _unbound(claim, volumes, storage, waiting)
+        if storage is not None and storage.get('volumeBindingMode') == 'WaitForFirstConsumer':
+            return _awaiting(claim, volumes, storage, waiting, node)
+        return _unbound(claim, reserved_for(claim, volumes.values()) or best_match(claim, volumes.values()), storage)
     volume = volumes.get(name)
     if volume is None:
         return ClaimPlan('Pending')
@@ -160,15 +183,23 @@ def _bound(claim: Obj, volume: Obj | None) -> ClaimPlan:
     return ClaimPlan('Lost', note=('Warning', 'ClaimMisbound', text))
 
 
-def _unbound(claim: Obj, volumes: Mapping[str, Obj], storage: Obj | None, waiting: Sequence[str]) -> ClaimPlan:
-    waits = storage is not None and storage.get('volumeBindingMode') == 'WaitForFirstConsumer'
+def _awaiting(
+    claim: Obj, volumes: Mapping[str, Obj], storage: Obj, waiting: Sequence[str], node: Obj | None
+) -> ClaimPlan:
+    """A claim that is bound only when it is known where it is needed."""
     found = reserved_for(claim, volumes.values())
-    if found is None and not waits:  # else the scheduler chooses, and reserves what it chose
-        found = best_match(claim, volumes.values())
+    chosen = annotations_of(claim).get(SELECTED_NODE)
+    if found is None and node is not None and not chosen:
+        found = best_match(claim, (v for v in volumes.values() if admits(v, node)))
+    if found is None and node is None and not chosen:
+        return ClaimPlan('Pending', note=_awaited(waiting))
+    step = _unbound(claim, found, storage)
+    return replace(step, node=name_of(node)) if step.provisioner and node is not None and not chosen else step
+
+
+def _unbound(claim: Obj, found: Obj | None, storage: Obj | None) -> ClaimPlan:
     if found is not None:
         return ClaimPlan('Bound', found)
-    if waits and not annotations_of(claim).get(SELECTED_NODE):
-        return ClaimPlan('Pending', note=_awaited(waiting))
     if not class_of(claim):
         text = 'no persistent volumes available for this claim and no storage class is set'
         return ClaimPlan('Pending', note=('Normal', 'FailedBinding', text))

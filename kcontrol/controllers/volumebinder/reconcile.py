@@ -11,7 +11,7 @@ from kcontrol.controllers.volumebinder import plan as p
 from kcontrol.controllers.volumeprotection.reconcile import claims_of
 from kcontrol.figures import LATE_CLASS_ERRORS, LATE_CLASSES
 from kcontrol.kinds import STORAGECLASSES
-from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
+from kcore.meta.gvk import NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
 from kcore.meta.objects import annotations_of, get_path, is_pod_finished, key_of, name_of, namespace_of
 
 RETRY_S = 15.0
@@ -34,9 +34,9 @@ def claims_of_class(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
     return (key_of(x) for x in c.list(PERSISTENTVOLUMECLAIMS) if p.class_of(x) in names)
 
 
-def claims_of_pod(c: Ctx, _old: Obj | None, new: Obj | None) -> Iterable[str]:
-    """The claims of a pod that waits for a node."""
-    if new is None or get_path(new, 'spec.nodeName'):
+def claims_of_pod(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """The claims of a pod that waits for a node, or has just been given one."""
+    if new is None or (old is not None and get_path(old, 'spec.nodeName')):
         return ()
     return (f'{namespace_of(new)}/{name}' for name in claims_of(new))
 
@@ -54,6 +54,7 @@ def volume_of_claim(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
         Watching(PERSISTENTVOLUMES, claims_for_volume),
         Watching(STORAGECLASSES, claims_of_class),
         Watching(PODS, claims_of_pod),
+        Watching(NODES, lambda _c, _old, _new: ()),
     ],
 )
 async def bind_claims(c: Ctx, key: str) -> Result | None:
@@ -63,7 +64,9 @@ async def bind_claims(c: Ctx, key: str) -> Result | None:
         return None
     storage = c.get(STORAGECLASSES, p.class_of(claim)) if p.class_of(claim) else None
     volumes = {name_of(v): v for v in c.list(PERSISTENTVOLUMES)}
-    step = p.plan_claim(claim, volumes, storage, waiting=_waiting(c, claim))
+    users = [] if get_path(claim, 'spec.volumeName') else _users(c, claim)
+    waiting = [name_of(pod) for pod in users if not get_path(pod, 'spec.nodeName')]
+    step = p.plan_claim(claim, volumes, storage, waiting=waiting, node=_node(c, users))
     if step.phase is None:
         return None
     if step.bind is None and step.phase == 'Pending' and not get_path(claim, 'spec.volumeName'):
@@ -74,8 +77,9 @@ async def bind_claims(c: Ctx, key: str) -> Result | None:
     if step.note is not None and not (step.phase == 'Lost' == get_path(claim, 'status.phase')):  # a loss is told once
         kind, reason, message = step.note
         c.event(claim, 'Normal' if kind == 'Normal' else 'Warning', reason, message)
-    if step.provisioner and annotations_of(claim).get(p.PROVISIONER) != step.provisioner:
+    if step.provisioner and (step.node or annotations_of(claim).get(p.PROVISIONER) != step.provisioner):
         asked = {p.PROVISIONER: step.provisioner, p.OLD_PROVISIONER: step.provisioner}
+        asked |= {p.SELECTED_NODE: step.node} if step.node else {}
         claim = await c.patch(PERSISTENTVOLUMECLAIMS, claim, {'metadata': {'annotations': asked}})
     if step.bind is not None:
         claim = await _bind(c, claim, step.bind)
@@ -92,12 +96,16 @@ async def _give_class(c: Ctx, claim: Obj, name: str) -> None:
     c.figures.count(LATE_CLASSES)
 
 
-def _waiting(c: Ctx, claim: Obj) -> list[str]:
-    """Names of the pods that use the claim and have no node yet."""
-    return sorted(
-        name_of(pod) for pod in c.in_namespace(PODS, namespace_of(claim))
-        if not get_path(pod, 'spec.nodeName') and not is_pod_finished(pod) and name_of(claim) in claims_of(pod)
-    )  # fmt: skip
+def _users(c: Ctx, claim: Obj) -> list[Obj]:
+    """The pods that use the claim, by name."""
+    pods = c.in_namespace(PODS, namespace_of(claim))
+    return sorted((pod for pod in pods if not is_pod_finished(pod) and name_of(claim) in claims_of(pod)), key=name_of)
+
+
+def _node(c: Ctx, users: Iterable[Obj]) -> Obj | None:
+    """Where the first of them that was placed is."""
+    names = (str(get_path(pod, 'spec.nodeName') or '') for pod in users)
+    return next((node for name in names if name and (node := c.get(NODES, name)) is not None), None)
 
 
 async def _bind(c: Ctx, claim: Obj, volume: Obj) -> Obj:

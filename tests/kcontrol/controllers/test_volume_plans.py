@@ -101,6 +101,24 @@ def test_a_claim_that_waits_says_for_which_pods():
     ]
 
 
+def test_a_claim_that_waited_gets_a_volume_of_its_first_consumers_node():
+    def local(name: str, node: str) -> dict:
+        term = {'matchExpressions': [{'key': 'kubernetes.io/hostname', 'operator': 'In', 'values': [node]}]}
+        affinity = {'required': {'nodeSelectorTerms': [term]}}
+        return volume(name, storageClassName='fast', nodeAffinity=affinity)
+
+    storage = {'provisioner': 'x/y', 'volumeBindingMode': 'WaitForFirstConsumer'}
+    node = {'metadata': {'name': 'n2', 'labels': {'kubernetes.io/hostname': 'n2'}}}
+    asked, volumes = claim('c', storageClassName='fast'), {'a': local('a', 'n1'), 'b': local('b', 'n2')}
+    step = binding.plan_claim(asked, volumes, storage, node=node)
+    assert (step.phase, name_of(step.bind)) == ('Bound', 'b')
+    made = binding.plan_claim(asked, {'a': volumes['a']}, storage, node=node)
+    assert (made.phase, made.provisioner, made.node) == ('Pending', 'x/y', 'n2')
+    marked_ = {**asked, 'metadata': {**asked['metadata'], 'annotations': {binding.SELECTED_NODE: 'n1'}}}
+    said = binding.plan_claim(marked_, volumes, storage, node=node)
+    assert (said.bind, said.provisioner, said.node) == (None, 'x/y', ''), 'a scheduler has chosen where'
+
+
 def test_a_claim_without_a_class_is_given_the_newest_default_and_one_that_wants_none_is_not():
     def storage(name: str, created: str, default: str = 'true') -> dict:
         marks = {binding.DEFAULT_MARKS[0]: default}
