@@ -58,6 +58,7 @@ def test_a_small_cluster_of_one_store_and_one_node_comes_up(new_cluster: Callabl
 def test_a_taken_port_is_one_sentence(new_cluster: Callable[[], LocalCluster]) -> None:
     cluster = new_cluster()
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier cluster may linger
         taken.bind(('127.0.0.1', cluster.port_base + 3))
         taken.listen()
         refused = cluster.up(check=False)
