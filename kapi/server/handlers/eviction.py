@@ -25,6 +25,7 @@ from kcore.meta.times import format_time
 Obj = dict[str, Any]
 EVICTIONS = Kind(Resource('policy', 'v1', 'evictions', 'Eviction'))
 RETRY_AFTER_S = 10
+"""When a budget that was just changed will have been counted."""
 
 
 async def evict(ctx: Context, kind: Kind) -> Reply:
@@ -95,19 +96,26 @@ async def _take_permission(ctx: Context, namespace: str, pod: Obj, options: Writ
     async def transform(budget: Obj) -> Obj:
         status = budget.setdefault('status', {})
         allowed = status.get('disruptionsAllowed') or 0
-        if allowed <= 0 or (status.get('observedGeneration') or 0) < (budget['metadata'].get('generation') or 0):
+        if (status.get('observedGeneration') or 0) < (budget['metadata'].get('generation') or 0):
+            why = f'The disruption budget {name} is still being processed by the server.'
+            raise _violation(why, retry_after_s=RETRY_AFTER_S)
+        if allowed <= 0:
             why = (
                 f'The disruption budget {name} needs {status.get("desiredHealthy", 0)} healthy pods '
                 f'and has {status.get("currentHealthy", 0)} currently'
             )
-            raise TooManyRequests(
-                "Cannot evict pod as it would violate the pod's disruption budget.",
-                retry_after_s=RETRY_AFTER_S,
-                causes=[{'reason': 'DisruptionBudget', 'message': why}],
-            )
+            raise _violation(why, retry_after_s=0)  # a header would make clients retry in silence
         status['disruptionsAllowed'] = allowed - 1
         status.setdefault('disruptedPods', {})[pod_name] = now
         return budget
 
     write = Write(ctx.user, options, ctx.warnings, subresource='status', admitted=True)
     await ctx.server.registry.update(budgets, namespace, name, transform, write)
+
+
+def _violation(why: str, *, retry_after_s: int) -> TooManyRequests:
+    return TooManyRequests(
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+        retry_after_s=retry_after_s,
+        causes=[{'reason': 'DisruptionBudget', 'message': why}],
+    )

@@ -129,10 +129,14 @@ async def test_an_eviction_respects_the_budget(api: Any) -> None:
         'desiredHealthy': 1,
         'expectedPods': 1,
     }
+    early = await api.post(f'{PODS}/p/eviction', eviction)
+    assert (early.status, early.headers['Retry-After']) == (429, '10')
+    assert early.json['details']['causes'][0]['message'].endswith('is still being processed by the server.')
     done = await api.patch(f'{budgets}/b/status', {'status': status})
     assert done.status == 200, done.text
     refused = await api.post(f'{PODS}/p/eviction', eviction)
     assert (refused.status, refused.json['details']['causes'][0]['reason']) == (429, 'DisruptionBudget')
+    assert 'Retry-After' not in refused.headers, 'kubectl drain says what it waits for, instead of retrying in silence'
     await api.patch(f'{budgets}/b/status', {'status': {'disruptionsAllowed': 1}})
     assert (await api.post(f'{PODS}/p/eviction', eviction)).status == 201
     left = (await api.get(f'{budgets}/b')).json['status']
