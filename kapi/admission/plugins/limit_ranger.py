@@ -122,7 +122,8 @@ def _bounds(limit: Obj, kind: str, requests: dict[str, Decimal], limits: dict[st
         asked, bound = requests.get(name, Decimal(0)), limits.get(name, Decimal(0))
         what = f'{name} max limit to request ratio per {kind} is {text}'
         if not asked or not bound:
-            yield f'{what}, but no {"request" if not asked else "limit"} is specified or it is 0'
+            side = 'request' if not asked else 'limit'
+            yield f'{what}, but no {side} is specified or {side} is 0'
         elif bound / asked > parse(text):
             yield f'{what}, but provided ratio is {float(bound / asked):.6f}'
 

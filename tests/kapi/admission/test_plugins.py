@@ -53,6 +53,7 @@ async def label(api: Any, **levels: str) -> None:
         ({'security': {**GOOD, 'runAsUser': 0}}, '', 'runAsUser=0'),
         ({'security': {**GOOD, 'runAsNonRoot': False}}, '', 'must not set securityContext.runAsNonRoot=false'),
         ({'security': {**GOOD, 'procMount': 'Unmasked'}, 'hostUsers': True}, 'procMount', 'procMount'),
+        ({'security': {**GOOD, 'procMount': 'Unmasked'}, 'hostUsers': False}, 'procMount', 'procMount'),
         ({'security': {**GOOD, 'seccompProfile': {'type': 'Unconfined'}}}, 'seccompProfile', 'seccompProfile'),
         ({'security': {**GOOD, 'seLinuxOptions': {'type': 'spc_t'}}}, 'seLinuxOptions', 'seLinuxOptions'),
         ({'security': GOOD, 'securityContext': {'sysctls': [{'name': 'kernel.msgmax', 'value': '1'}]}},
@@ -197,6 +198,18 @@ async def test_limit_ranges_fill_in_and_bound(api: Any) -> None:
         refused = await api.post(f'{CORE}/pods', pod('b', resources=resources))
         assert refused.status == 403
         assert why in refused.json['message']
+
+
+async def test_a_ratio_of_limit_to_request_needs_both(api: Any) -> None:
+    limit = {'type': 'Container', 'maxLimitRequestRatio': {'memory': '2'}}
+    await api.post(f'{CORE}/limitranges', {'metadata': {'name': 'l'}, 'spec': {'limits': [limit]}})
+    await api.get(f'{CORE}/limitranges')
+    for resources, side in (({}, 'request'), ({'requests': {'memory': '1Gi'}}, 'limit')):
+        refused = await api.post(f'{CORE}/pods', pod('b', resources=resources))
+        assert refused.json['message'] == (
+            'pods "b" is forbidden: memory max limit to request ratio per Container is 2, '
+            f'but no {side} is specified or {side} is 0'
+        )
 
 
 async def test_claims_get_the_default_storage_class(api: Any) -> None:
