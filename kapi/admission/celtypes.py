@@ -81,7 +81,7 @@ class Checker:
         self.mistakes: list[str] = []
         try:
             self.type = self._of(parse(text))
-        except NotParsed:
+        except (NotParsed, RecursionError):
             self.type = DYN  # the evaluator has its say on syntax
 
     def _wrong(self, e: Expr, why: str) -> Type:

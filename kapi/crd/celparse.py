@@ -28,11 +28,17 @@ _TOKEN = re.compile(
 )
 _BINARY = (('||',), ('&&',), ('==', '!=', '<', '<=', '>', '>=', 'in'), ('+', '-'), ('*', '/', '%'))
 """Loosest first."""
+_LOGICAL = 2
+"""So many of them only join truths."""
 _LITERALS = {'true': 'bool', 'false': 'bool', 'null': 'null_type'}
 
 
 class NotParsed(ValueError):
     """Not an expression that this parser knows."""
+
+
+class TooDeep(NotParsed):
+    """Nested, or chained, more often than anybody writes and than the walks over the tree can bear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +97,12 @@ class _Tokens:
 
 
 def parse(text: str) -> Expr:
-    """Raises NotParsed."""
+    """Raises NotParsed, TooDeep."""
     tokens = _Tokens(text)
-    found = _choice(tokens)
+    try:
+        found = _choice(tokens)
+    except RecursionError:
+        raise TooDeep('nested too deeply') from None
     if tokens.next[0] != 'end':
         raise NotParsed(f'column {tokens.next[2] + 1}')
     return found
@@ -102,7 +111,7 @@ def parse(text: str) -> Expr:
 def _choice(t: _Tokens) -> Expr:
     t.depth += 1
     if t.depth > DEPTH_MAX:
-        raise NotParsed('nested too deeply')
+        raise TooDeep('nested too deeply')
     found = _binary(t, 0)
     if (column := t.take('?')) is not None:
         good = _binary(t, 0)
@@ -115,20 +124,41 @@ def _choice(t: _Tokens) -> Expr:
 def _binary(t: _Tokens, level: int) -> Expr:
     if level == len(_BINARY):
         return _unary(t)
-    left = _binary(t, level + 1)
+    operands = [_binary(t, level + 1)]
+    between: list[tuple[str, int]] = []
     while True:
         word = t.next[1]
         column = t.take(*_BINARY[level])
         if column is None:
-            return left
-        left = Expr('operator', column, word, (left, _binary(t, level + 1)))
+            break
+        between.append((word, column))
+        operands.append(_binary(t, level + 1))
+    if level < _LOGICAL:
+        return _balanced(operands, between)
+    left = operands[0]
+    for (word, column), right in zip(between, operands[1:], strict=True):
+        left = Expr('operator', column, word, (left, right))
+    return left
+
+
+def _balanced(operands: list[Expr], between: list[tuple[str, int]]) -> Expr:
+    """A long chain of `&&` or `||` as a flat tree, as cel-go builds it: the order of evaluation is the same."""
+    if len(operands) == 1:
+        return operands[0]
+    half = len(operands) // 2
+    word, column = between[half - 1]
+    parts = (_balanced(operands[:half], between[: half - 1]), _balanced(operands[half:], between[half:]))
+    return Expr('operator', column, word, parts)
 
 
 def _unary(t: _Tokens) -> Expr:
-    if (column := t.take('!')) is not None:
-        return Expr('operator', column, '!', (_unary(t),))
-    if (column := t.take('-')) is not None:
-        return Expr('operator', column, '-', (_unary(t),))
+    for word in ('!', '-'):
+        columns: list[int] = []
+        while (column := t.take(word)) is not None:
+            columns.append(column)
+        if columns:
+            operand = _unary(t)  # of the other sign, or none
+            return Expr('operator', columns[0], word, (operand,)) if len(columns) % 2 else operand
     return _member(t, _primary(t))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kapi.crd.celparse import Expr, NotParsed, parse
+from kapi.crd.celparse import Expr, NotParsed, TooDeep, parse
 from kapi.crd.decls import DYN, STRING, Decl
 
 ENDLESS = 2**64 - 1
@@ -95,10 +95,11 @@ def _share(number: int, factor: float) -> int:
 def estimate(source: str, root: Decl) -> int:
     """The most that an expression over `self` may cost. 0 for what only the evaluator can read."""
     try:
-        tree = parse(source)
+        return _Estimate(root).of(parse(source)).cost
+    except (TooDeep, RecursionError):
+        return ENDLESS
     except NotParsed:
         return 0
-    return _Estimate(root).of(tree).cost
 
 
 class _Estimate:

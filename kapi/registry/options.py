@@ -18,6 +18,7 @@ Validation = Literal['Ignore', 'Warn', 'Strict']
 
 FIELD_MANAGER_CHARS_MAX = 128
 _INTEGER = re.compile(r'[+-]?[0-9]{1,64}')
+_UNSIGNED = re.compile(r'[0-9]{1,64}')
 
 
 def text(query: Query, name: str) -> str:
@@ -203,11 +204,10 @@ def _list_rules(o: ListOptions) -> Iterator[Invalid]:
     def forbidden(field: str, why: str) -> Invalid:
         return Invalid(field, f'Forbidden: {why}', 'FieldValueForbidden')
 
-    if o.resource_version and not o.resource_version.isdecimal():
-        yield Invalid(
-            'resourceVersion',
-            f'Invalid value: "{o.resource_version}": strconv.ParseUint: parsing "{o.resource_version}": invalid syntax',
-        )
+    given = o.resource_version
+    if given and (not _UNSIGNED.fullmatch(given) or o.version >= 2**64):
+        why = 'value out of range' if _UNSIGNED.fullmatch(given) else 'invalid syntax'
+        yield Invalid('resourceVersion', f'Invalid value: "{given}": strconv.ParseUint: parsing "{given}": {why}')
         return
     if o.watch and o.initial_events is not None:
         if o.match != 'NotOlderThan':

@@ -24,6 +24,10 @@ _base64_re = re.compile(_BASE64)
 _GO_SCALARS = {'string': 'string', 'int32': 'int32', 'int64': 'int64', 'number': 'float64', 'boolean': 'bool'}
 
 
+STRICT_ERRORS_MAX = 100
+"""So many unknown and duplicate fields are told; upstream's decoder remembers no more, either."""
+
+
 @dataclass(slots=True)
 class Findings:
     """What a walk found; empty when the object is fine."""
@@ -68,7 +72,8 @@ class Schema:
         found = Findings()
         for error in _walk(self.root, obj, '', '', self.root):
             if error.startswith(('unknown field', 'duplicate field')):
-                found.strict.append(error)
+                if len(found.strict) < STRICT_ERRORS_MAX:
+                    found.strict.append(error)
             elif not found.type_error:
                 found.type_error = error
         return found

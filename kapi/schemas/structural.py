@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from kapi.schemas.builtin import definitions
 from kapi.schemas.decode import DecodeError, StrictError, Validation
-from kapi.schemas.schema import Pairs, Schema
+from kapi.schemas.schema import STRICT_ERRORS_MAX, Pairs, Schema
 from kcore.meta.schema import Node, NodeType
 
 Obj = dict[str, Any]
@@ -65,7 +66,7 @@ class Structural:
                         self._cannot(found.type_error.replace('field ', f'field {self.kind}.metadata.', 1))
                     )
                 strict += [_below('metadata', text) for text in found.strict]
-            strict += unknown(self.props, obj, '', root=True)
+            strict += islice(unknown(self.props, obj, '', root=True), STRICT_ERRORS_MAX)
             if strict and validation == 'Strict':
                 raise StrictError(self._cannot(f'strict decoding error: {", ".join(strict)}'), strict)
             plain: Obj = orjson.loads(orjson.dumps(obj)) if isinstance(obj, Pairs) else obj

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -34,6 +34,8 @@ PRETTY_BYTES_MAX = 1024 * 1024
 GZIP_BYTES_MIN = 128 * 1024
 """Smaller bodies are not worth compressing (upstream's figure)."""
 GZIP_LEVEL = 1
+WARNINGS_CHARS_MAX, WARNING_CHARS_MAX = 4_096, 256
+"""All warnings of an answer, and one of them when all would be more (upstream's figures)."""
 _GZIP_WINDOW = 31
 SLICE_ITEMS = 20
 """Items of a list that are rendered in one turn: half a millisecond or so."""
@@ -172,7 +174,22 @@ def not_found_text() -> Reply:
     return Reply(b'404 page not found\n', 404, 'text/plain; charset=utf-8', {'X-Content-Type-Options': 'nosniff'})
 
 
-def warning_header(message: str) -> str:
+def warning_headers(messages: Iterable[str]) -> list[str]:
+    """Values of `Warning`, each text once. When all would be too long, long ones are cut, and the last left out."""
+    texts = list(dict.fromkeys(m for m in messages if m))
+    if sum(map(len, texts)) <= WARNINGS_CHARS_MAX:
+        return [_warning(t) for t in texts]
+    shown: list[str] = []
+    size = 0
+    for told in texts:
+        if size >= WARNINGS_CHARS_MAX:
+            break
+        shown.append(_warning(told[:WARNING_CHARS_MAX]))
+        size += min(len(told), WARNING_CHARS_MAX)
+    return shown
+
+
+def _warning(message: str) -> str:
     escaped = message.replace('\\', '\\\\').replace('"', '\\"').replace('\n', ' ').replace('\r', ' ')
     return f'299 - "{escaped}"'
 
@@ -223,8 +240,8 @@ def _head(ctx: Context, reply: Reply, response: web.StreamResponse, *, zipped: b
     headers['Cache-Control'] = 'no-cache, private'
     for name, value in (*ctx.answer_headers.items(), *reply.headers.items()):
         headers[name] = value
-    for message in ctx.warnings:
-        headers.add('Warning', warning_header(message))
+    for value in warning_headers(ctx.warnings):
+        headers.add('Warning', value)
     if zipped:
         headers['Content-Encoding'] = 'gzip'
         headers['Vary'] = 'Accept-Encoding'

@@ -109,7 +109,8 @@ class ApiServer:
         try:
             info = requestinfo.of(request.method, request.raw_path)
         except ValueError:
-            return web.Response(status=400, text='too many query parameters\n')
+            refusal = error_reply(BadRequest('too many query parameters'))
+            return web.Response(status=refusal.status, body=refusal.body, content_type=refusal.content_type)
         audit_id = request.headers.get('Audit-Id') or self.env.new_uid()
         if (broken := _not_utf8(request)) is not None:
             return await finish(Context(self, request, info, self.env.new_uid()), broken)

@@ -28,7 +28,7 @@ from kapi.server import audit, websockets
 from kapi.server.context import Context
 from kapi.server.handlers.get import namespace_of
 from kapi.server.negotiation import PARTIAL, Form
-from kapi.server.respond import CHUNK_BYTES, SLICE_ITEMS, warning_header
+from kapi.server.respond import CHUNK_BYTES, SLICE_ITEMS, warning_headers
 from kapi.server.websockets import Lines, Messages, Sink
 from kapi.storage.base import Compacted
 from kapi.storage.entries import Entry, Render, frame
@@ -112,8 +112,8 @@ def _opened(ctx: Context, watcher: Watcher | None) -> Sink:
         return Lines(ctx.raw, on_left=watcher.wake if watcher is not None else None)
     response = web.StreamResponse(headers={'Content-Type': 'application/json', 'Audit-Id': ctx.audit_id,
                                            'Cache-Control': 'no-cache, private', **ctx.answer_headers})  # fmt: skip
-    for message in ctx.warnings:
-        response.headers.add('Warning', warning_header(message))
+    for value in warning_headers(ctx.warnings):
+        response.headers.add('Warning', value)
     response.enable_chunked_encoding()
     return response
 

@@ -186,3 +186,20 @@ def test_a_schema_that_is_stored_already_may_stay_as_dear_as_it_is():
     assert [b.cause for b in KIND.strategy.validate(dear, None)] == ['FieldValueForbidden']
     assert list(KIND.strategy.validate(dear, dear)) == []
     assert [b.cause for b in KIND.strategy.validate(dear, cheap)] == ['FieldValueForbidden']
+
+
+@pytest.mark.parametrize(
+    'rule', ['self.n' + ' + 1' * 2400 + ' > 1', 'self' + '.a' * 4000 + ' == 1', '(' * 400 + 'true' + ')' * 400,
+             '[1]' + '.map(x, x)' * 800 + ' == []']
+)  # fmt: skip
+def test_a_rule_that_is_nested_too_deeply_counts_as_endless(rule):
+    assert estimate(rule, decl_of(object_of(n={'type': 'integer'}))) == ENDLESS
+
+
+def test_long_chains_of_truths_and_signs_are_fine():
+    decl = decl_of(object_of(n={'type': 'integer'}))
+    one = estimate('self.n > 1', decl)
+    assert estimate(' && '.join(['self.n > 1'] * 900), decl) == 900 * one
+    assert estimate('!' * 9000 + 'true', decl) == 0
+    assert estimate('!' * 9001 + 'true', decl) == 1
+    assert estimate('-' * 9000 + '1 > 0', decl) == 1

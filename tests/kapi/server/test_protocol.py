@@ -127,6 +127,28 @@ async def test_unknown_fields_warn_or_refuse_as_asked(api: Any) -> None:
     assert 'Warning' not in ignored.headers
 
 
+async def test_many_unknown_fields_are_told_in_part(api: Any) -> None:
+    body = {'metadata': {'name': 'u'}, **{f'k{i}': i for i in range(50_000)}}
+    warned = await api.post(f'{CM}?dryRun=All', body)
+    assert warned.status == 201
+    assert len(warned.headers.getall('Warning')) == 100
+    long = {'metadata': {'name': 'u'}, **{'k' * 500 + str(i): i for i in range(300)}}
+    cut = (await api.post(f'{CM}?dryRun=All', long)).headers.getall('Warning')
+    assert len(cut) == 16
+    assert {len(text) for text in cut} == {256 + len('299 - ""') + 1}  # the quote before a name is escaped
+    strict = await api.post(f'{CM}?fieldValidation=Strict', body)
+    assert strict.json['message'].count('unknown field') == 100
+
+
+async def test_versions_are_plain_numbers_and_parameters_few(api: Any) -> None:
+    for version, why in (('%D9%A1', 'invalid syntax'), ('1e3', 'invalid syntax'), ('9' * 20, 'value out of range')):
+        refused = await api.get(f'{CM}?resourceVersion={version}')
+        assert (refused.status, refused.json['reason']) == (422, 'Invalid')
+        assert refused.json['message'].endswith(why)
+    many = await api.get(f'{CM}?' + '&'.join(['a=1'] * 1_100))
+    assert (many.status, many.json['kind'], many.json['message']) == (400, 'Status', 'too many query parameters')
+
+
 async def test_an_invalid_object_lists_its_causes(api: Any) -> None:
     pod = {'metadata': {'name': 'p'}, 'spec': {'containers': []}}
     refused = await api.post('/api/v1/namespaces/default/pods', pod)

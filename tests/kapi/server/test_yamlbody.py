@@ -3,12 +3,15 @@
 import random
 import string
 
+import orjson
 import pytest
 import yaml
 
 from kapi.schemas.decode import MAX_DEPTH
 from kapi.server import yamlbody
-from kapi.server.yamlbody import NotYaml
+from kapi.server.bodies import parse_object
+from kapi.server.negotiation import YAML
+from kapi.server.yamlbody import NODES_MAX, NotYaml
 
 EXAMPLES = {
     'scalars': ('a: 0777\nb: 0x1f\nc: yes\nd: 1.5\ne: ~\nf: "1"\ng: 2020-01-01\nh: !!str 5\ni: !!int "7"\nj: 1e3\n',
@@ -95,3 +98,12 @@ def test_as_deep_as_json_may_be_is_fine():
     assert found == []
     with pytest.raises(NotYaml, match='max depth'):
         yamlbody.read(b'[' * (MAX_DEPTH + 1) + b']' * (MAX_DEPTH + 1))
+
+
+def test_json_sent_as_yaml_is_read_as_json_unless_a_key_is_repeated():
+    many = {f'k{i}': 'v' for i in range(NODES_MAX)}
+    assert parse_object(orjson.dumps(many), YAML) == (many, '')
+    value, told = parse_object(b'{"a": 1, "a": 2}', YAML)
+    assert value == {'a': 2}
+    assert 'key "a" already set in map' in told
+    assert parse_object(b'{a: 1}', YAML) == ({'a': 1}, '')
