@@ -15,6 +15,7 @@ from kcontrol.scheduler.plugins import PLUGINS
 from kcontrol.scheduler.podinfo import PodInfo, parse_pod
 from kcontrol.scheduler.preemption import Budget, Preemption, parse_budget, preempt
 from kcontrol.scheduler.queue import SchedulingQueue
+from kcontrol.scheduler.resources import held
 from kcontrol.scheduler.snapshot import Cache, Snapshot
 from kcore.meta.objects import is_pod_finished, key_of
 
@@ -229,4 +230,5 @@ def _same_for_us(old: Obj, new: Obj) -> bool:
         and before.get('deletionTimestamp') == after.get('deletionTimestamp')
         and (old.get('status') or {}).get('startTime') == (new.get('status') or {}).get('startTime')
         and old.get('spec') == new.get('spec')
+        and held(old) == held(new)
     )

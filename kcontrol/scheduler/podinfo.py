@@ -102,8 +102,8 @@ def parse_pod(obj: Obj) -> PodInfo:
     nodes = affinity.get('nodeAffinity') or {}
     together, apart = affinity.get('podAffinity') or {}, affinity.get('podAntiAffinity') or {}
     required = nodes.get(_REQUIRED)
-    requests = resources.pod_requests(spec)
-    scoring = resources.pod_requests(spec, assume_defaults=True)
+    requests = resources.pod_requests(obj)
+    scoring = resources.pod_requests(obj, assume_defaults=True)
     return PodInfo(
         uid=meta.get('uid', ''),
         namespace=namespace,

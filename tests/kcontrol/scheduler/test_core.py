@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,42 @@ def test_without_nodes_the_pod_waits_for_the_first_one(bench, node, pod):
     bench.nodes(node('n'))
     bench.now += 2
     assert bench.run() == {'p': 'n'}
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'given', 'reason', 'fits'),
+    [
+        ('1', '3', '', False),  # shrinks, and its node has not heard of it
+        ('3', '1', 'Deferred', False),
+        ('3', '1', 'Infeasible', True),
+        ('1', '1', '', True),
+    ],
+)
+def test_a_pod_that_is_resized_counts_with_what_it_wants_and_what_it_has(
+    bench, node, pod, *, wanted, given, reason, fits
+):
+    bench.nodes(node('n', cpu='4'))
+    placed = pod('resized', cpu=given, nodeName='n')
+    bench.core.pod_changed(None, placed)
+    conditions = [{'type': 'PodResizePending', 'status': 'True', 'reason': reason}] if reason else []
+    status = {
+        'containerStatuses': [{'name': 'c', 'allocatedResources': {'cpu': given}}], 'conditions': conditions,
+    }  # fmt: skip
+    bench.core.pod_changed(placed, pod('resized', cpu=wanted, nodeName='n', status=status))
+    bench.pods(pod('new', cpu='2'))
+    assert isinstance(bench.core.next(), Bind if fits else Failure)
+
+
+def test_room_that_a_resize_has_given_back_is_used(bench, node, pod):
+    def resized(given):
+        status = {'containerStatuses': [{'name': 'c', 'allocatedResources': {'cpu': given}}]}
+        return pod('resized', cpu='1', nodeName='n', status=status)
+
+    bench.nodes(node('n', cpu='4'))
+    bench.core.pod_changed(None, resized('3'))
+    bench.core.pod_changed(resized('3'), resized('1'))
+    bench.pods(pod('new', cpu='2'))
+    assert isinstance(bench.core.next(), Bind)
 
 
 def test_an_assumed_pod_takes_its_room_at_once(bench, node, pod):
