@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from knode.pods.lifecycle import Lifecycle
+from knode.pods.metrics import KubeletMetrics
 from knode.pods.model import Stop
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -22,8 +23,8 @@ class Worker:
         self.pod = make_pod()
         self.checkpoint = SimpleNamespace(handle='h')
         self.driver = SimpleNamespace(stop=self._stop)
-        clock = SimpleNamespace(wall=lambda: self.now)
-        host = SimpleNamespace(env=SimpleNamespace(clock=clock), emit=lambda *_, **__: None)
+        clock = SimpleNamespace(wall=lambda: self.now, monotonic=lambda: 0.0)
+        host = SimpleNamespace(metrics=KubeletMetrics(), env=SimpleNamespace(clock=clock), emit=lambda *_, **__: None)
         self.lifecycle = Lifecycle(host, self)
 
     async def _stop(self, handle, container_id, *, grace_s):
