@@ -81,7 +81,7 @@ class PodManager:
         """Return once the API has heard of every pod that an earlier agent left running."""
         await self._adopted.wait()
         for worker in self._old:
-            await worker.published.wait()
+            await worker.teller.begun.wait()
         await self._statuses.sent({w.uid for w in self._old})
 
     def set_static(self, pods: Sequence[Obj]) -> None:
@@ -223,7 +223,7 @@ class PodManager:
             log.exception('pod worker died', object=worker.key, uid=worker.uid)
         finally:
             self.workers.pop(worker.uid, None)
-            worker.published.set()
+            worker.teller.begun.set()
             worker.volumes.release()
             if is_static(worker.pod):
                 self._mirrors.drop(worker.pod)

@@ -30,7 +30,7 @@ from knode.errors import (
 from knode.pods.checkpoint import Checkpoint, renewed
 from knode.pods.environment import references
 from knode.pods.host import Host
-from knode.pods.launch import Paths, container_spec, termination_message
+from knode.pods.launch import Paths, container_spec
 from knode.pods.lifecycle import Lifecycle
 from knode.pods.model import (
     MINIMUM_GRACE_S,
@@ -47,14 +47,14 @@ from knode.pods.model import (
     Verdict,
     View,
     Wait,
-    containers_of,
 )
 from knode.pods.plan import decide
 from knode.pods.pulls import Pulls
 from knode.pods.resize import held, is_resized
 from knode.pods.resources import limits_of
 from knode.pods.security import announcements, merged
-from knode.pods.status import TERMINAL, Place, status
+from knode.pods.status import TERMINAL
+from knode.pods.telling import Teller
 from knode.probes.manager import Prober
 from knode.runtime.driver import Record, Sandbox
 from knode.static.manifest import is_static
@@ -84,20 +84,14 @@ class PodWorker:
         handle = checkpoint.handle
         self.driver = (host.drivers.get(handle.driver) if handle else None) or host.default_driver
         """Until there is a sandbox nobody knows which: the RuntimeClass is read when it opens."""
-        self._seen_at = None if handle else self._env.clock.monotonic()
-        """When the pod came; None: it runs, or did so before this agent."""
         self._wake = asyncio.Event()
         self._waits: dict[str, Wait] = {}
         self._pulls = Pulls(host, self._pulled)
-        self._messages: dict[str, str] = {}
-        self._told: dict[str, Any] | None = None
-        self.published = asyncio.Event()
-        """The first status of this worker's life is on its way to the API."""
         self._unsaved = False
-        self._events: set[tuple[str, int, str]] = set()
         self._backoff = Backoff(0.2, 10.0, self._env.rng)
         self.volumes = Volumes(host, self.paths, lambda: self.checkpoint.address, lambda: self.driver.capabilities)
         self.lifecycle = Lifecycle(host, self)
+        self.teller = Teller(host, self)
         self.prober = Prober(host, self, self.wake)
         self.listeners: set[asyncio.Event] = set()
         """Set after each turn: for those who wait for one of the containers."""
@@ -200,12 +194,12 @@ class PodWorker:
     @property
     def ended(self) -> bool:
         """The API is being told that the pod has failed or succeeded."""
-        return (self._told or {}).get('phase') in TERMINAL
+        return (self.teller.told or {}).get('phase') in TERMINAL
 
     @property
     def status(self) -> Mapping[str, Any]:
         """What the API was told last, or has, when it was told nothing yet."""
-        return self._told or self.pod.get('status') or {}
+        return self.teller.told or self.pod.get('status') or {}
 
     @property
     def pod(self) -> Obj:
@@ -245,7 +239,7 @@ class PodWorker:
             self.volumes.resume()
         # Told before anything is started again: the API's last word may be from before a power cut.
         self.prober.adjust(self.view())
-        self._publish(self.view(), done=False)
+        self.teller.tell(self.view(), done=False)
 
     async def _turn(self) -> bool:
         """One look at the pod. True when the worker has nothing left to do, ever."""
@@ -268,7 +262,7 @@ class PodWorker:
             decision = Decision(wake_at=self._now() + self._backoff.next())
         self._host.metrics.synced(kind, self._env.clock.monotonic() - began)
         view = self.view()
-        self._publish(view, done=decision.done)
+        self.teller.tell(view, done=decision.done)
         self.prober.adjust(view)
         for listener in self.listeners:
             listener.set()
@@ -498,46 +492,3 @@ class PodWorker:
             self.lifecycle.started(action, record)
         else:
             self._host.emit(self.pod, 'Warning', 'Failed', f'Error: {record.message}', container=name, where=where)
-
-    # --- telling
-
-    def _publish(self, view: View, *, done: bool) -> None:
-        containers = {c['name']: c for c, _ in containers_of(view.spec)}
-        known = {r.id for attempts in view.records.values() for r in attempts}
-        for forgotten in self._messages.keys() - known:
-            del self._messages[forgotten]
-            self.lifecycle.forget(forgotten)
-        for attempts in view.records.values():
-            for r in attempts:
-                if r.finished_ns and r.id not in self._messages:
-                    self._messages[r.id] = termination_message(self._env, self.paths, containers.get(r.name) or {}, r)
-        place = Place(
-            self.checkpoint.address, self._host.host_ip,
-            self.checkpoint.start_time or format_time(self._env.clock.wall()), self._messages, self._told,
-        )  # fmt: skip
-        now = status(view, place)
-        if self._seen_at is not None and now['phase'] != 'Pending':
-            self._host.metrics.pod_runs(self._env.clock.monotonic() - self._seen_at)
-            self._seen_at = None
-        self._announce_backoff(now)
-        finished = done and not self.removed
-        if now != self._told or finished:
-            freed = now['phase'] in TERMINAL and not self.ended
-            self._told = now
-            self._host.statuses.push(self.pod, now, finished=finished)
-            if freed:
-                self._host.freed()
-        self.published.set()
-
-    def _announce_backoff(self, now: Mapping[str, Any]) -> None:
-        meta = self.pod['metadata']
-        listed = {where: now.get(f'{where[:-1]}Statuses', ()) for where in ('containers', 'initContainers')}
-        for where, s in ((where, s) for where, statuses in listed.items() for s in statuses):
-            if (s['state'].get('waiting') or {}).get('reason') != 'CrashLoopBackOff':
-                continue
-            mark = (s['name'], s['restartCount'], 'BackOff')
-            if mark not in self._events:
-                self._events = {m for m in self._events if m[0] != s['name']} | {mark}
-                pod_name = f'{meta["name"]}_{meta["namespace"]}({self.uid})'
-                text = f'Back-off restarting failed container {s["name"]} in pod {pod_name}'
-                self._host.emit(self.pod, 'Warning', 'BackOff', text, container=s['name'], where=where)
