@@ -475,9 +475,10 @@ class Node:
         except DiskFull:
             self._wal.give_back(batch)
             return False
-        self.syncs.add(now() - began)
+        took = now() - began
         self._waiters.reached(3, batch.last)
         self._written(core, open_)
+        self.syncs.add(took)
         return True
 
     def _written(self, core: RaftCore, open_: int) -> None:

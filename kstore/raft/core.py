@@ -263,11 +263,13 @@ class RaftCore:
         """The next duties, or None when there are none. Several may be open at a time."""
         if self._settled:
             return None
-        if self.leading is not None:
-            self.leading.before_ready()
         log = self.log
-        entries = log.take_unstable()
         committed = log.take_committed(self.config.apply_bytes_max)
+        if self.leading is not None:
+            # News of a commit leave after those who wait for it have their answers. But a change of members has to be
+            # told before it takes effect, or who is removed would never hear of it.
+            self.leading.before_ready(news=not committed or any(e.kind for e in committed))
+        entries = log.take_unstable()
         terms = self._written_state != (self.term, self.vote)
         shown = self._shown
         soft = shown

@@ -132,8 +132,11 @@ class Leading:
 
     # --- replication ------------------------------------------------------------------------------------------------
 
-    def before_ready(self) -> None:
-        """Send what is due: one heartbeat round at most, then appends."""
+    def before_ready(self, *, news: bool) -> None:
+        """Send what is due: one heartbeat round at most, then appends.
+
+        news: tell followers of commits also where there is nothing else to send them; else the next time.
+        """
         if self._heartbeat_due:
             self._heartbeat_due = False
             self._round_sent = self._round
@@ -142,9 +145,9 @@ class Leading:
                 m = Message(MessageType.HEARTBEAT, i, self._core.id, self.term, commit=commit, seq=self._round)
                 self._core.post(m)
         for i, pr in self.progress.items():
-            self._feed(i, pr)
+            self._feed(i, pr, news)
 
-    def _feed(self, i: int, pr: Progress) -> None:
+    def _feed(self, i: int, pr: Progress, news: bool) -> None:
         log = self._core.log
         if pr.state is State.REPLICATE and pr.next > log.last and pr.sent_commit >= log.committed and not pr.nudge:
             return  # the usual end of a turn
@@ -152,7 +155,7 @@ class Leading:
             if not self._append(i, pr, with_entries=True):
                 return
         if pr.state is State.REPLICATE:
-            if pr.nudge or pr.sent_commit < min(log.committed, pr.next - 1):
+            if pr.nudge or (news and pr.sent_commit < min(log.committed, pr.next - 1)):
                 self._append(i, pr, with_entries=False)
         elif not pr.paused:
             self._append(i, pr, with_entries=False)

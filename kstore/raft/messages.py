@@ -149,14 +149,11 @@ def entries_from_wire(raw: Sequence[Sequence[Any]]) -> tuple[Entry, ...]:
     """Raises ValueError for anything that is no list of entries."""
     try:
         entries = tuple(map(Entry._make, raw))
-        ok = all(
-            type(term) is int and type(index) is int and isinstance(kind, int) and type(data) is bytes
-            for term, index, kind, data in entries
-        )
+        for term, index, kind, data in entries:
+            if not (type(term) is type(index) is int and isinstance(kind, int) and type(data) is bytes):
+                raise ValueError('bad entries: a field has the wrong type')
     except TypeError as e:
         raise ValueError(f'bad entries: {e}') from None
-    if not ok:
-        raise ValueError('bad entries: a field has the wrong type')
     return entries
 
 
