@@ -136,6 +136,11 @@ async def test_ephemeral_claims_belong_to_their_pod_and_csi_volumes_are_attached
         'containers': [{'name': 'c', 'image': 'x'}],
         'volumes': [{'name': 'v', 'ephemeral': template}],
     }
+    foreign = await admin.create(PERSISTENTVOLUMECLAIMS, claim('late-v', '1Gi', 'other'))
+    await admin.create(PODS, {'metadata': {'name': 'late', 'namespace': 'default'}, 'spec': spec})
+    text = 'ephemeral volume v: PVC default/late-v was not created for pod default/late (pod is not owner)'
+    await until(lambda: told(admin, 'FailedBinding', text))
+    assert foreign['metadata'].get('ownerReferences') is None
     p = await admin.create(PODS, {'metadata': {'name': 'p', 'namespace': 'default'}, 'spec': spec})
     held = await until(lambda: exists(admin, PERSISTENTVOLUMECLAIMS, 'p-v', 'default'))
     assert held['metadata']['ownerReferences'][0]['uid'] == p['metadata']['uid']

@@ -31,6 +31,14 @@ def mirrored(endpoints: Obj, service: Obj | None) -> bool:
     return labels_of(endpoints).get(SKIP) != 'true' and LEADER not in annotations_of(endpoints)
 
 
+def skipped(endpoints: Obj) -> int:
+    """Addresses that are too many in their subset."""
+    counts = (
+        len(s.get('addresses') or ()) + len(s.get('notReadyAddresses') or ()) for s in endpoints.get('subsets') or ()
+    )
+    return sum(max(0, count - SUBSET_MAX) for count in counts)
+
+
 def slices(endpoints: Obj, service: Obj) -> list[Obj]:
     """All slices as they should be."""
     made: list[Obj] = []

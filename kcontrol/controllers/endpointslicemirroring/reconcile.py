@@ -9,7 +9,7 @@ from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller, own_key
 from kcontrol.controllers.endpointslice.plan import MANAGED_LABEL, SERVICE_LABEL
 from kcontrol.controllers.endpointslice.reconcile import ENDPOINTSLICES
-from kcontrol.controllers.endpointslicemirroring.plan import MANAGER, mirrored, same, slices
+from kcontrol.controllers.endpointslicemirroring.plan import MANAGER, SUBSET_MAX, mirrored, same, skipped, slices
 from kcontrol.figures import MIRROR_CHANGES
 from kcore.meta.gvk import ENDPOINTS, SERVICES
 from kcore.meta.objects import labels_of, name_of, namespace_of
@@ -36,6 +36,9 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     wanted: list[Obj] = []
     if endpoints is not None and service is not None and mirrored(endpoints, service):
         wanted = slices(endpoints, service)
+        if over := skipped(endpoints):
+            text = f'A max of {SUBSET_MAX} addresses can be mirrored to EndpointSlices per Endpoints subset.'
+            c.event(endpoints, 'Warning', 'TooManyAddressesToMirror', f'{text} {over} addresses were skipped')
     for piece in wanted:
         held = there.pop(name_of(piece), None)
         if held is not None and held.get('addressType') != piece['addressType']:

@@ -20,6 +20,9 @@ from kcore.meta.objects import (
     uid_of,
 )
 
+RETRY_S = 60.0
+"""A claim of somebody else's in the way may have gone."""
+
 
 def pod_of_claim(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
     """The pod whose claim went away."""
@@ -60,14 +63,21 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     pod = c.get(PODS, key)
     if pod is None or deleting(pod) or is_pod_finished(pod):
         return None
+    waits = False
     for claim in claims_for(pod):
+        volume = name_of(claim).removeprefix(f'{name_of(pod)}-')
         held = c.get(PERSISTENTVOLUMECLAIMS, f'{namespace_of(pod)}/{name_of(claim)}')
         if held is None:
-            await _create(c, claim)
+            try:
+                await _create(c, claim)
+            except ApiError as e:
+                c.event(pod, 'Warning', 'FailedBinding', f'ephemeral volume {volume}: {e}')
+                raise
         elif (controller_of(held) or {}).get('uid') != uid_of(pod):
             text = f'PVC {namespace_of(pod)}/{name_of(claim)} was not created for pod {key} (pod is not owner)'
-            c.event(pod, 'Warning', 'EphemeralVolumeConflict', text)
-    return None
+            c.event(pod, 'Warning', 'FailedBinding', f'ephemeral volume {volume}: {text}')
+            waits = True
+    return Result(RETRY_S) if waits else None
 
 
 async def _create(c: Ctx, claim: Obj) -> None:

@@ -27,7 +27,7 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
     cidr = pending.get(key) or allocate(c.config.cluster_cidr, used)
     if cidr is None:
         text = f'Node {name_of(node)} status is now: CIDRNotAvailable'
-        c.event(node, 'Warning', 'CIDRNotAvailable', text)
+        c.event(node, 'Normal', 'CIDRNotAvailable', text)
         return Result(RETRY_EXHAUSTED_S)
     pending[key] = cidr
     # Conditional on uid only: kubelets write the node's status all the time, and the field is set once.

@@ -221,6 +221,7 @@ def test_mirrored_slices_hold_each_address_once_and_never_too_many(ready, not_re
     made = mirroring.slices(endpoints(subset), SERVICE)
     held = [a for s in made for e in s['endpoints'] for a in e['addresses']]
     assert held == [a['ip'] for a in both][: mirroring.SUBSET_MAX]
+    assert mirroring.skipped(endpoints(subset)) == len(both) - len(held)
     assert all(len(s['endpoints']) <= mirroring.SLICE_MAX for s in made)
     assert len({name_of(s) for s in made}) == len(made)
     assert all(mirroring.same(s, w) for s, w in zip(made, mirroring.slices(endpoints(subset), SERVICE), strict=True))
