@@ -40,6 +40,8 @@ class Image:
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    size_bytes: int = 0
+    """What is part of this program, or of the host, has no size."""
 
 
 def _python(target: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ log = structlog.get_logger('knode.images')
 SCHEME = 'venv:'
 BUILD_TIMEOUT_S = 600.0
 READY = 'ready'
-"""File in an environment that is complete; one without it is built again."""
+"""File in an environment that is complete, with its size in bytes; one without it is built again."""
 LISTED_MAX = 50
 """Images named in the node's status, as many as a kubelet names by default."""
 
@@ -52,7 +52,8 @@ class ImageStore:
         self.touch(home.name)
         path = f'{home / "bin"}:{host_environment()["PATH"]}'
         python = str(home / 'bin' / 'python')
-        return Image(reference, self.id_of(home.name), (python,), env={'VIRTUAL_ENV': str(home), 'PATH': path})
+        environment = {'VIRTUAL_ENV': str(home), 'PATH': path}
+        return Image(reference, self.id_of(home.name), (python,), env=environment, size_bytes=self._size(home))
 
     def _home(self, reference: str) -> Path:
         file = Path(reference.removeprefix(SCHEME))
@@ -64,6 +65,9 @@ class ImageStore:
         # Requirements may name files beside them: the place counts as well as the content.
         essence = b'\0'.join((sys.version.encode(), os.fsencode(file), self._env.disk.read(file)))
         return self.root / hashlib.sha256(essence).hexdigest()[:16]
+
+    def _size(self, home: Path) -> int:
+        return int(self._env.disk.read(home / READY) or 0)
 
     @staticmethod
     def id_of(name: str) -> str:
@@ -113,7 +117,8 @@ class ImageStore:
             if code:
                 lines = self._env.disk.read(said).decode(errors='replace').strip().splitlines()
                 raise ImageError(f'{argv[2]}: exit code {code}: {lines[-1] if lines else ""}')
-        self._env.disk.replace(home / READY, b'')
+        size, _ = await self._env.disk.offload(usage, home)
+        self._env.disk.replace(home / READY, str(size).encode())
 
     async def _run(self, argv: list[str], said: Path) -> int:
         fd = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -139,7 +144,7 @@ class ImageStore:
     def _present(self) -> Iterator[tuple[list[str], int]]:
         for home in sorted(self._env.disk.listdir(self.root)):
             if self._env.disk.exists(self.root / home / READY):
-                yield [self.id_of(home)], 0
+                yield [self.id_of(home)], self._size(self.root / home)
         yield from (([f'docker.io/library/{name}:latest', name], 0) for name in sorted(NAMED))
 
     async def close(self) -> None:

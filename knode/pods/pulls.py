@@ -36,6 +36,8 @@ class Pulls:
         self._failed: dict[tuple[str, str], tuple[Backoff, float, str]] = {}
         """Of failed pulls: their pauses, the end of the present one in wall seconds, why."""
         self._builds: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._took: dict[tuple[str, str], float] = {}
+        """Seconds that builds took which nobody has told of yet."""
 
     def image(self, pod: Obj, action: Start, now: float) -> Image | Wait:
         """The image, or why the container waits. now: wall seconds."""
@@ -79,7 +81,9 @@ class Pulls:
             return Wait('ErrImageNeverPull', message, now + PULL_BASE_S)
         self._failed.pop(key, None)
         if build is not None or policy == 'Always':
-            say('Normal', 'Pulled', f'Successfully pulled image "{reference}"')
+            took = duration(self._took.pop(key, 0.0))
+            text = f'Successfully pulled image "{reference}" in {took} ({took} including waiting). '
+            say('Normal', 'Pulled', f'{text}Image size: {image.size_bytes} bytes.')
         else:
             say('Normal', 'Pulled', f'Container image "{reference}" already present on machine')
         return image
@@ -104,7 +108,13 @@ class Pulls:
 
     def _pull(self, key: tuple[str, str], now: float) -> Wait:
         build = self._builds[key] = self._host.images.pull(key[1])
-        build.add_done_callback(lambda _: self._pulled(key[0]))
+        began = self._host.env.clock.monotonic()
+
+        def finished(_: asyncio.Task[None]) -> None:
+            self._took[key] = self._host.env.clock.monotonic() - began
+            self._pulled(key[0])
+
+        build.add_done_callback(finished)
         return Wait('ContainerCreating', '', now + LOOK_AGAIN_S)
 
     def _fail(self, key: tuple[str, str], why: str, now: float, say: Callable[[str, str, str], None]) -> Wait:
@@ -115,3 +125,12 @@ class Pulls:
         say('Warning', 'Failed', f'Failed to pull image "{key[1]}": {why}')
         say('Warning', 'Failed', 'Error: ErrImagePull')
         return Wait('ErrImagePull', why, now + ERR_IMAGE_PULL_S)
+
+
+def duration(seconds: float) -> str:
+    """As Go prints whole milliseconds of it: `0s`, `350ms`, `6.1s`, `1m2.5s`."""
+    whole = int(seconds * 1000)
+    if whole < 1000:
+        return f'{whole}ms' if whole else '0s'
+    minutes, rest = divmod(whole, 60_000)
+    return f'{minutes}m{rest / 1000:g}s' if minutes else f'{rest / 1000:g}s'

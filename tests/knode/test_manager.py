@@ -9,6 +9,7 @@ import pytest
 
 from kcore.metrics import render
 from knode.pods.model import Verdict
+from knode.pods.pulls import duration
 from tests.knode.virtual_node import VirtualNode
 
 CRITICAL = {'priority': 2_000_000_000, 'priorityClassName': 'system-cluster-critical'}
@@ -375,3 +376,20 @@ def test_what_the_pods_of_a_node_went_through_is_counted_under_the_names_of_the_
     errors = 'kubelet_started_containers_errors_total{code="CreateContainerConfigError",container_type="container"}'
     assert float(figures['kubelet_started_containers_total{container_type="container"}']) == 2 + float(figures[errors])
     assert float(figures[errors]) >= 1
+
+
+def test_an_image_that_was_pulled_says_how_long_it_took_and_how_large_it_is(node):
+    async def script():
+        node.create('p', containers=[{'name': 'c', 'image': 'busybox', 'imagePullPolicy': 'Always'}])
+        await asyncio.sleep(5)
+
+    node.run(script)
+    text = 'Successfully pulled image "busybox" in 0s (0s including waiting). Image size: 0 bytes.'
+    assert [said for *_, said in node.heard('p', 'Pulled')] == [text]
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'), [(0.0, '0s'), (0.0123, '12ms'), (6.1, '6.1s'), (12.0, '12s'), (62.5, '1m2.5s')]
+)
+def test_durations_read_as_they_do_in_go(seconds, text):
+    assert duration(seconds) == text
