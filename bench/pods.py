@@ -5,6 +5,8 @@ The cluster has one store member; pods are bound at creation, so that the schedu
 three, whose CPU is summed and of whose memory the largest is shown. CPU per start is what counts on a busy machine: its
 sum over all processes divides the machine's cores into the starts a second that it can reach.
 Agents of a local cluster are forks of one process: `rss` counts what all of them share, `pss` each one's part of it.
+A start makes some twenty files. On ext4 without a journal they cost the more, the more files anybody deleted
+lately: the kernel passes over each freed inode. TMPDIR names another file system.
 """
 
 from __future__ import annotations
