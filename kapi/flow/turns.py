@@ -4,7 +4,8 @@ Seats bound what waits for the store at once; they do not keep a flood of quick 
 is to begin takes a place in the present turn of the loop. There is one, so that whoever comes meanwhile waits for no
 more than one request of another, and one beside it for a newcomer, somebody of whom nothing waited. A turn in which
 changes went out to many watchers has more places: they lengthen it little, and as watchers are told once a turn of
-whatever has changed, the changes that several requests make cost hardly more than those of one.
+whatever has changed, the changes that several requests make cost hardly more than those of one. A flow that has been
+alone for a while has more as well: each turn costs something, and nobody is there to be kept waiting.
 
 Priority levels stand in line for places, and so do refusals, new connections and parts of long answers: telling a
 client that it may not costs as much as most requests, a handshake more, and a list what its length makes of it. Nobody
@@ -31,6 +32,8 @@ READS_HELD = 2
 """And of those that had to wait for that, of all flows, besides."""
 MANY_WATCHERS = 50
 """Telling them costs more than four requests of the usual kind."""
+PLACES_ALONE, COMPANY_TURNS = 4, 300
+"""How many when all requests of so many turns, a tenth of a second or so, were of one flow: there is nobody to wait."""
 NEWCOMERS = 1
 """How many newcomers may begin in it besides."""
 
@@ -99,6 +102,8 @@ class Turns:
         """Clients to be told that they may not; connections to be let in; parts of long answers to be made or sent."""
         self.reads = Reads(self)
         self._told, self._told_before = told, told()
+        self._flow, self._company = '', COMPANY_TURNS
+        """Whose the last request was, and for how many turns others are still reckoned with."""
         self._places, self._newcomers = PLACES, NEWCOMERS
         self._line: Round[Standing] = Round()
         self._open = False
@@ -115,6 +120,11 @@ class Turns:
         self.soon()
         return True
 
+    def comes(self, flow: str) -> None:
+        """A request of `flow` has come; '' for what is nobody's yet, or a part of an answer."""
+        if flow != self._flow:
+            self._flow, self._company = flow, COMPANY_TURNS
+
     def join(self, standing: Standing) -> None:
         """`standing` has one that waits and could begin."""
         self._line.join(standing)
@@ -130,9 +140,7 @@ class Turns:
         """The next turn begins."""
         self._open = False
         self.reads.next()
-        told = self._told()
-        places = PLACES_BESIDE_WATCHERS if told - self._told_before >= MANY_WATCHERS else PLACES
-        self._told_before = told
+        places = self._shared_out()
         self._places, self._newcomers = places, NEWCOMERS
         line = self._line
         while self._places and line:
@@ -146,6 +154,15 @@ class Turns:
         if line or self._places < places:
             self.soon()
 
+    def _shared_out(self) -> int:
+        """Places of the turn that begins."""
+        told, before = self._told(), self._told_before
+        self._told_before = told
+        if not self._company:
+            return PLACES_ALONE
+        self._company -= 1
+        return PLACES_BESIDE_WATCHERS if told - before >= MANY_WATCHERS else PLACES
+
 
 class Line:
     """What needs no seat and waits for its turn in the order in which it came."""
@@ -156,6 +173,7 @@ class Line:
 
     async def turn(self) -> None:
         """Wait for a place in a turn."""
+        self._turns.comes('')
         if not self._waiting and self._turns.take():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

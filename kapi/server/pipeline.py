@@ -90,6 +90,7 @@ async def fairness(ctx: Context) -> None:
     info, fair = ctx.info, ctx.server.fairness
     if not info.long_running or info.verb == 'watch':
         ticket = fair.classify(info, ctx.user)
+        fair.turns.comes(ticket.flow)
         if ticket.schema_uid:
             ctx.answer_headers['X-Kubernetes-PF-FlowSchema-UID'] = ticket.schema_uid
             ctx.answer_headers['X-Kubernetes-PF-PriorityLevel-UID'] = ticket.level.uid

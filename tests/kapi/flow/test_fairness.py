@@ -12,7 +12,15 @@ import pytest
 
 from kapi.flow.demand import Demand
 from kapi.flow.levels import Level, Refused, dealt
-from kapi.flow.turns import MANY_WATCHERS, PLACES, PLACES_BESIDE_WATCHERS, Round, Turns
+from kapi.flow.turns import (
+    COMPANY_TURNS,
+    MANY_WATCHERS,
+    PLACES,
+    PLACES_ALONE,
+    PLACES_BESIDE_WATCHERS,
+    Round,
+    Turns,
+)
 
 
 class Told:
@@ -129,6 +137,30 @@ async def test_when_many_watchers_are_told_more_requests_share_the_turn() -> Non
     assert lv.executing - before == PLACES_BESIDE_WATCHERS + PLACES
     await cancel(*flood)
     turns.deadlines.close()
+
+
+async def test_a_flow_that_is_alone_begins_more_a_turn_until_another_comes(turns: Turns) -> None:
+    lv = level(turns, 1_000)
+    for _ in range(COMPANY_TURNS + 1):
+        turns.comes('flood')
+        turns.soon()
+        await asyncio.sleep(0)
+    flood = [asyncio.ensure_future(enter(lv, 'flood')) for _ in range(100)]
+    await asyncio.sleep(0)
+
+    async def begun_in(turns: int) -> int:
+        before = lv.executing
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return lv.executing - before
+
+    assert await begun_in(10) == 10 * PLACES_ALONE
+    refused = asyncio.ensure_future(turns.refusals.turn())  # whosoever it was
+    for _ in range(3):
+        await asyncio.sleep(0)
+    turns.comes('flood')
+    assert await begun_in(10) == 10 * PLACES
+    await cancel(refused, *flood)
 
 
 async def test_refusals_take_turns_with_those_who_are_served(turns: Turns) -> None:
