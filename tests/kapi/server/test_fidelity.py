@@ -201,7 +201,8 @@ async def test_a_watch_whose_bell_rang_while_it_wrote_ends_all_the_same(env):
     kind = next(k for k in KINDS if k.resource.plural == 'configmaps')
     obj = {'apiVersion': 'v1', 'kind': 'ConfigMap', 'metadata': {'name': 'a'}}
     metrics = SimpleNamespace(watch_events=SimpleNamespace(labels=lambda _: SimpleNamespace(inc=lambda _: None)))
-    server = SimpleNamespace(env=env, metrics=metrics, cache=SimpleNamespace(revision=9))
+    fairness = SimpleNamespace(turns=SimpleNamespace(pieces=None))  # nothing is written in pieces here
+    server = SimpleNamespace(env=env, metrics=metrics, cache=SimpleNamespace(revision=9), fairness=fairness)
     transport = SimpleNamespace(abort=lambda: None, is_closing=lambda: False)
     ctx: Any = SimpleNamespace(server=server, raw=SimpleNamespace(transport=transport), form=watches.Form(), seat=None)
     watcher, sink = Watcher(None), _SlowSink()
