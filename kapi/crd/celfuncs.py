@@ -31,6 +31,13 @@ def _quantity(text: str) -> Obj:
         raise ValueError(f'quantity is not valid: {e}') from None
 
 
+def _bool_text(value: Any) -> str:
+    """The one conversion to text that the evaluator lacks: it asks here when its own have no such overload."""
+    if not isinstance(value, bool):
+        raise TypeError('no such overload')
+    return 'true' if value else 'false'
+
+
 def _is(make: Callable[[str], Any]) -> Callable[[Any], bool]:
     def check(value: Any) -> bool:
         try:
@@ -159,6 +166,7 @@ def _format(template: str, values: list[Any]) -> str:
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     'escapeKey': lambda _jsonpatch, key: str(key).replace('~', '~0').replace('/', '~1'),
     **stdlib.STDLIB_FUNCTIONS,
+    'string': _bool_text,
     'indexOf': _index_of, 'lastIndexOf': _last_index_of, 'isSorted': _is_sorted, 'format': _format,
     'find': _find, 'findAll': _find_all,
     'quantity': _quantity, 'isQuantity': _is(_quantity), 'isInteger': _is(_as_integer), 'asInteger': _as_integer,

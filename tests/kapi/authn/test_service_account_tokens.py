@@ -162,6 +162,22 @@ async def test_wrong_keys_and_algorithms_are_401(world: Any, account: Any) -> No
         assert (await whoami(world, token)).status == 401, token[:40]
 
 
+@pytest.mark.parametrize('header', [
+    {'jku': 'https://elsewhere/keys'}, {'x5u': 'https://elsewhere/chain'}, {'jwk': ...}, {'kid': '../../dev/null'},
+    {'kid': 'nobody'}, {'kid': ''}, {'crit': ['x'], 'x': 1},
+])  # fmt: skip
+async def test_a_token_does_not_say_by_which_key_it_is_judged(world: Any, account: Any, header: Any) -> None:
+    claims, own = forged(world, account), world.server.tokens.keys
+    other = keys.new_key()
+    if 'jwk' in header:
+        header = {'jwk': jwt.algorithms.ECAlgorithm.to_jwk(other.public_key(), as_dict=True)}
+    token = jwt.encode(claims, other, algorithm='ES256', headers={'kid': own.signer.id, **header})
+    assert (await whoami(world, token)).status == 401
+    if 'kid' in header or 'crit' in header:  # also with the right key: nobody knows what else it would mean
+        token = jwt.encode(claims, own.signing, algorithm='ES256', headers={'kid': own.signer.id, **header})
+        assert (await whoami(world, token)).status == 401
+
+
 async def test_an_old_style_secret_gets_a_token_that_dies_with_it(world: Any, api: Any, account: Any) -> None:
     meta = {'name': 'old', 'annotations': {'kubernetes.io/service-account.name': 'app'}}
     body = {'metadata': meta, 'type': 'kubernetes.io/service-account-token'}

@@ -97,6 +97,7 @@ def test_a_rule_that_would_take_too_long_is_not_run(monkeypatch: pytest.MonkeyPa
         ("self.name.find('[0-9]+') == '2'", True),
         ("self.name.split('G').size() == 2 && self.name.lowerAscii() == '2gi'", True),
         ('self.items.exists_one(i, i == 9)', False),
+        ("string(has(self.name)) + string(1) == 'true1'", True),
     ],
 )
 def test_the_functions_that_kubernetes_adds(rule: str, holds: bool) -> None:
