@@ -128,10 +128,15 @@ class TooLarge(ApiError):
     """413."""
 
 
+CAUSES_MAX = 1_000
+"""Each is told twice, and a body of three megabytes may break a hundred thousand rules."""
+
+
 class InvalidObject(ApiError):
-    """422 with one cause per broken rule."""
+    """422 with one cause per broken rule, up to CAUSES_MAX."""
 
     def __init__(self, kind: str, group: str, name: str, broken: Sequence[Invalid]) -> None:
+        broken = broken[:CAUSES_MAX]
         texts = [f'{i.field}: {i.message}' for i in broken]
         listed = texts[0] if len(texts) == 1 else f'[{", ".join(texts)}]'
         details: Obj = {'name': name} if name else {}

@@ -149,6 +149,13 @@ async def test_versions_are_plain_numbers_and_parameters_few(api: Any) -> None:
     assert (many.status, many.json['kind'], many.json['message']) == (400, 'Status', 'too many query parameters')
 
 
+async def test_a_refusal_tells_a_thousand_causes_at_most(api: Any) -> None:
+    labels = {f'k_{i}!': 'v' for i in range(5_000)}
+    refused = await api.post(CM, {'metadata': {'name': 'l', 'labels': labels}})
+    assert (refused.status, len(refused.json['details']['causes'])) == (422, 1_000)
+    assert refused.json['message'].count('metadata.labels: Invalid value') == 1_000
+
+
 async def test_an_invalid_object_lists_its_causes(api: Any) -> None:
     pod = {'metadata': {'name': 'p'}, 'spec': {'containers': []}}
     refused = await api.post('/api/v1/namespaces/default/pods', pod)
