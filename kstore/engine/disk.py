@@ -34,7 +34,9 @@ log = structlog.get_logger('kstore.engine')
 MAP_BYTES_MIN = 1 << 30
 """Address space reserved at first (not disk); doubled whenever half of it is used."""
 SLICE_RECORDS = 256
-"""Records put per turn of the event loop during a flush."""
+"""Records put per turn of the event loop during a flush, at least."""
+SLICES = 16
+"""Turns that a flush is spread over at most, so that it keeps up with turns that bring more than a small slice each."""
 ROOM_BYTES = 1 << 20
 """What a flush may need beside its own pages; with less a failed write is taken for a full disk."""
 VIEWS_MAX = 16
@@ -143,7 +145,7 @@ class LmdbBackend:
         self._applied = applied
 
     async def _fill(self, txn: lmdb.Transaction, layer: Layer) -> None:
-        budget = SLICE_RECORDS
+        budget = slice_records = max(SLICE_RECORDS, -(-layer.records // SLICES))
         for table in Table:
             db = self._tables[table]
             values = layer.values[table]
@@ -155,7 +157,7 @@ class LmdbBackend:
                     txn.put(key, value, db=db)
                 budget -= 1
                 if budget == 0:
-                    budget = SLICE_RECORDS
+                    budget = slice_records
                     await asyncio.sleep(0)
 
     async def clear(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from kcore.env import is_full
 from kstore.client import StoreClient
-from kstore.engine.disk import LmdbBackend
+from kstore.engine.disk import SLICE_RECORDS, SLICES, LmdbBackend
 from kstore.engine.layers import Engine, Table
 from kstore.errors import Corrupt, NoSpace
 from kstore.fsm import Command, encode
@@ -180,4 +180,26 @@ async def test_a_flush_that_fits_only_in_part_is_a_full_disk_and_can_be_repeated
     assert engine.durable_index == 1
     await engine.flush(2)
     assert (engine.durable_index, sum(1 for _ in engine.scan(Table.KEYS))) == (2, 300)
+    engine.close()
+
+
+async def test_a_flush_takes_as_few_turns_as_it_must_to_keep_up_with_those_who_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    engine = Engine(LmdbBackend(tmp_path))
+    turns, sleep = 0, asyncio.sleep
+
+    async def counting(delay: float) -> None:
+        nonlocal turns
+        turns += 1
+        engine.put(Table.KEYS, b'later/%d' % turns, b'v')  # goes to the next flush
+        await sleep(delay)
+
+    monkeypatch.setattr(asyncio, 'sleep', counting)
+    for records, most in ((2 * SLICE_RECORDS, 2), (50 * SLICES * SLICE_RECORDS, SLICES)):
+        for n in range(records):
+            engine.put(Table.LOG, b'%08d' % n, b'v')
+        turns = 0
+        await engine.flush(1)
+        assert 0 < turns <= most
     engine.close()
