@@ -93,16 +93,18 @@ def wanted_taints(node: Obj, eviction: Eviction, now: datetime) -> list[Obj] | N
     """`spec.taints` as they should be; None when they are right.
 
     A NoExecute taint that is there already stays while its cause lasts; its `timeAdded` starts the pods' tolerations.
+    A node that evicts and turns from not ready to unreachable, or back, evicts on: it has had its turn.
     """
     held = (node.get('spec') or {}).get('taints') or []
     wanted = [t for t in held if t.get('key') not in _OURS]
+    evicts = eviction == 'now' or _evicts(node)
     for key, effect in _causes(node):
         if effect == 'NoExecute' and eviction == 'never':
             continue
         old = next((t for t in held if t.get('key') == key and t.get('effect') == effect), None)
         if old is not None:
             wanted.append(old)
-        elif effect == 'NoSchedule' or eviction == 'now':
+        elif effect == 'NoSchedule' or evicts:
             fresh = {'key': key, 'effect': effect}
             wanted.append(fresh | {'timeAdded': format_time(now)} if key != UNSCHEDULABLE else fresh)
     return None if _as_set(wanted) == _as_set(held) else wanted
@@ -130,13 +132,13 @@ def _as_set(taints: Iterable[Obj]) -> set[tuple[str, str, str]]:
 
 
 def lacks_eviction(node: Obj) -> bool:
-    """Not ready, and not yet tainted NoExecute for what it is now."""
-    ready = readiness(node)
-    if ready == 'True':
-        return False
-    key = NOT_READY if ready == 'False' else UNREACHABLE
+    """Not ready, and not yet tainted NoExecute for that."""
+    return readiness(node) != 'True' and not _evicts(node)
+
+
+def _evicts(node: Obj) -> bool:
     taints = (node.get('spec') or {}).get('taints') or ()
-    return not any(t.get('key') == key and t.get('effect') == 'NoExecute' for t in taints)
+    return any(t.get('key') in {NOT_READY, UNREACHABLE} and t.get('effect') == 'NoExecute' for t in taints)
 
 
 def zone_of(node: Obj) -> str:
@@ -194,6 +196,13 @@ class Limiter:
             return False
         self._free_at[zone] = now + 1 / rate
         return True
+
+
+def eviction_of(node: Obj, down: bool, limiter: Limiter, rates: Mapping[str, float], now: float) -> Eviction:
+    """Whether it is this node's turn. down: no node of any zone is ready. rates: as `eviction_rates` gives them."""
+    if lacks_eviction(node) and limiter.take(zone_of(node), rates, now):
+        return 'now'
+    return 'never' if down else 'later'
 
 
 def not_ready_pod_status(pod: Obj, now: datetime) -> Obj | None:

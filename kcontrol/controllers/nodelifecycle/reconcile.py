@@ -13,12 +13,11 @@ from kclient.errors import ApiError, Conflict, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, loop
 from kcontrol.controllers.nodelifecycle.plan import (
-    Eviction,
     Heart,
     Limiter,
     all_down,
+    eviction_of,
     eviction_rates,
-    lacks_eviction,
     not_ready_pod_status,
     readiness,
     silent,
@@ -164,9 +163,7 @@ async def _judge(c: Ctx, monitor: Monitor, node: Obj, rates: dict[str, float], n
     if ready == 'Unknown' or (ready == 'False' and turned):
         await _mark_pods(c, node)
     monitor.ready[uid] = ready
-    eviction: Eviction = 'never' if monitor.all_down else 'later'
-    if lacks_eviction(node) and monitor.limiter.take(zone_of(node), rates, now):
-        eviction = 'now'
+    eviction = eviction_of(node, monitor.all_down, monitor.limiter, rates, now)
     taints = wanted_taints(node, eviction, c.now())
     if taints is not None:
         await c.patch(NODES, node, {'spec': {'taints': taints or None}})

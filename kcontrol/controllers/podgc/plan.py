@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kclient.model import Obj
-from kcore.meta.objects import deleting, is_pod_finished
+from kcore.meta.objects import condition_is, deleting, is_pod_finished
 
 OUT_OF_SERVICE = 'node.kubernetes.io/out-of-service'
 
@@ -19,6 +19,11 @@ class Doomed:
     why: str
     fail_first: bool
     """Mark it Failed before, so that its owner counts it right."""
+
+    @property
+    def disrupted(self) -> bool:
+        """Whether its status says that this was not its own doing."""
+        return self.why == _ORPHANED
 
     @property
     def label(self) -> str:
@@ -46,16 +51,25 @@ def plan(pods: Sequence[Obj], gone_nodes: Iterable[str], out_of_service: Iterabl
         if node_of(pod) in gone:
             doomed[uid] = Doomed(pod, _ORPHANED, not is_pod_finished(pod))
         elif deleting(pod) and not node_of(pod):
-            doomed[uid] = Doomed(pod, _UNSCHEDULED, False)
+            doomed[uid] = Doomed(pod, _UNSCHEDULED, not is_pod_finished(pod))
         elif deleting(pod) and node_of(pod) in out:
             doomed[uid] = Doomed(pod, _OUT_OF_SERVICE, not is_pod_finished(pod))
     if threshold > 0:
-        finished = [p for p in pods if is_pod_finished(p) and not deleting(p) and p['metadata']['uid'] not in doomed]
-        finished.sort(key=lambda p: (p['metadata'].get('creationTimestamp') or '', p['metadata']['name']))
+        finished = sorted(filter(is_pod_finished, pods), key=_turn)
         for pod in finished[: max(0, len(finished) - threshold)]:
-            doomed[str(pod['metadata']['uid'])] = Doomed(pod, _TOO_MANY, False)
+            doomed.setdefault(str(pod['metadata']['uid']), Doomed(pod, _TOO_MANY, False))
     return [*doomed.values()]
 
 
+def _turn(pod: Obj) -> tuple[bool, str, str]:
+    """Evicted pods go first: a controller that is evicted over and over must not push out what its pods achieved."""
+    status, meta = pod.get('status') or {}, pod['metadata']
+    evicted = status.get('phase') == 'Failed' and status.get('reason') == 'Evicted'
+    return not evicted, str(meta.get('creationTimestamp') or ''), str(meta['name'])
+
+
 def is_out_of_service(node: Obj) -> bool:
-    return any(t.get('key') == OUT_OF_SERVICE for t in (node.get('spec') or {}).get('taints') or ())
+    """Tainted so, and not ready: an agent that lives ends its pods itself, whatever the taint says."""
+    return not condition_is(node, 'Ready') and any(
+        t.get('key') == OUT_OF_SERVICE for t in (node.get('spec') or {}).get('taints') or ()
+    )

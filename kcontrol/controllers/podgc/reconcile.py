@@ -8,6 +8,7 @@ from typing import NoReturn
 import structlog
 
 from kclient.errors import ApiError, Conflict, NotFound
+from kclient.model import Obj
 from kcontrol.controller import Ctx, loop
 from kcontrol.controllers.podgc.plan import Doomed, is_out_of_service, node_of, plan
 from kcontrol.figures import FORCED_DELETIONS, FORCED_ERRORS
@@ -72,12 +73,18 @@ async def _remove(c: Ctx, doomed: Doomed) -> None:
     pod, meta = doomed.pod, doomed.pod['metadata']
     log.info('pod removed', object=f'{namespace_of(pod)}/{name_of(pod)}', why=doomed.why)
     if doomed.fail_first:
-        stamp = format_time(c.now())
-        target = {
-            'type': 'DisruptionTarget', 'status': 'True', 'lastTransitionTime': stamp,
-            'reason': 'DeletionByPodGC', 'message': doomed.why,
-        }  # fmt: skip
-        held = [x for x in (pod.get('status') or {}).get('conditions') or () if x.get('type') != 'DisruptionTarget']
-        status = {**(pod.get('status') or {}), 'phase': 'Failed', 'conditions': [*held, target]}
-        await c.patch_status(PODS, pod, status, conditional=False)
+        await c.patch_status(PODS, pod, _failed(c, doomed), conditional=False)
     await c.client.delete(PODS, meta['name'], meta.get('namespace'), grace_period_s=0, uid=meta['uid'])
+
+
+def _failed(c: Ctx, doomed: Doomed) -> Obj:
+    """The pod's status as its owner shall see it last."""
+    status = {**(doomed.pod.get('status') or {}), 'phase': 'Failed'}
+    if not doomed.disrupted:
+        return status
+    target = {
+        'type': 'DisruptionTarget', 'status': 'True', 'lastTransitionTime': format_time(c.now()),
+        'reason': 'DeletionByPodGC', 'message': doomed.why,
+    }  # fmt: skip
+    held = [x for x in status.get('conditions') or () if x.get('type') != 'DisruptionTarget']
+    return status | {'conditions': [*held, target]}
