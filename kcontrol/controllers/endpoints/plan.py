@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from kcore.meta.objects import deleting, is_pod_finished, is_pod_ready, labels_o
 CAPACITY = 1_000
 """Addresses in one Endpoints object; more are cut off and the object says so."""
 OVER_CAPACITY = 'endpoints.kubernetes.io/over-capacity'
+_FIELDS = ('addresses', 'notReadyAddresses')
 
 Port = tuple[str, int, str, str]
 """(name, number, protocol, appProtocol)."""
@@ -72,35 +74,53 @@ def hostname_of(pod: Obj, service: Obj) -> str:
 
 
 def subsets(service: Obj, pods: Iterable[Obj]) -> tuple[list[Obj], bool]:
-    """(subsets in canonical order, whether addresses had to be cut off)."""
-    groups: dict[tuple[Port, ...], dict[str, list[Obj]]] = {}
-    count, truncated = 0, False
-    for pod in sorted(pods, key=lambda p: (not is_pod_ready(p), str((p.get('status') or {}).get('podIP')))):
-        if not eligible(pod, service):
-            continue
-        ports = ports_of(service, pod)
-        if not ports and (service.get('spec') or {}).get('ports'):
-            continue
-        if count >= CAPACITY:
-            truncated = True
-            break
-        count += 1
-        ready = is_pod_ready(pod) or publishes_unready(service)
-        group = groups.setdefault(ports, {'addresses': [], 'notReadyAddresses': []})
-        group['addresses' if ready else 'notReadyAddresses'].append(address_of(pod, service))
-    result = [_subset(ports, group) for ports, group in sorted(groups.items())]
-    return result, truncated
+    """(subsets in canonical order, whether addresses had to be cut off). Source: pkg/api/v1/endpoints/util.go."""
+    # Pods of a node's own network share its address: only the uid tells their order.
+    fit = sorted((p for p in pods if eligible(p, service)), key=lambda p: (str(p['status']['podIP']), uid_of(p)))
+    found = [_subset(service, ports, members) for ports, members in _groups(service, fit) if members]
+    truncated = _cut(found)
+    return [s for s in found if s.keys() & {*_FIELDS}], truncated
 
 
-def _subset(ports: tuple[Port, ...], group: dict[str, list[Obj]]) -> Obj:
-    subset: Obj = {field: sorted(found, key=_ip) for field, found in group.items() if found}
-    if ports:
-        subset['ports'] = [_port(p) for p in ports]
-    return subset
+def _groups(service: Obj, pods: list[Obj]) -> list[tuple[list[Port], list[Obj]]]:
+    """Ports that the same pods offer, with these; of a service without ports all pods."""
+    if not (service.get('spec') or {}).get('ports'):
+        return [([], pods)]
+    offered: dict[Port, list[Obj]] = {}
+    for pod in pods:
+        for port in ports_of(service, pod):
+            offered.setdefault(port, []).append(pod)
+    shared: dict[tuple[str, ...], tuple[list[Port], list[Obj]]] = {}
+    for port, members in sorted(offered.items(), key=lambda item: item[0]):
+        shared.setdefault(tuple(map(uid_of, members)), ([], members))[0].append(port)
+    return [*shared.values()]
 
 
-def _ip(address: Obj) -> str:
-    return str(address['ip'])
+def _subset(service: Obj, ports: list[Port], pods: list[Obj]) -> Obj:
+    subset: Obj = {}
+    for pod in pods:
+        field = 'addresses' if is_pod_ready(pod) or publishes_unready(service) else 'notReadyAddresses'
+        subset.setdefault(field, []).append(address_of(pod, service))
+    return subset | ({'ports': [_port(p) for p in ports]} if ports else {})
+
+
+def _cut(found: list[Obj]) -> bool:
+    """Cut off what exceeds the capacity, of each subset its share; ready addresses only when no others are left."""
+    ready, waiting = (sum(len(s.get(field, ())) for s in found) for field in _FIELDS)
+    if ready + waiting <= CAPACITY:
+        return False
+    few = ready <= CAPACITY
+    field, total, room = ('notReadyAddresses', waiting, CAPACITY - ready) if few else ('addresses', ready, CAPACITY)
+    left = room
+    for subset in found:
+        held = subset.pop(field, [])
+        kept = held[: min(left, math.ceil(len(held) * room / total))]
+        left -= len(kept)
+        if not few:
+            subset.pop('notReadyAddresses', None)
+        if kept:
+            subset[field] = kept
+    return True
 
 
 def _port(port: Port) -> Obj:
