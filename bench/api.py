@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -120,11 +121,11 @@ def serving(storage: str, directory: Path, flags: Sequence[str] = MANY_IN_FLIGHT
         line = next((line for line in process.stderr if '"serving"' in line), '')
         took = now() - began
         address = orjson.loads(line)['address']
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would hold the server
         try:
             yield Server(int(address.rpartition(':')[2]), process.pid, tls), took
         finally:
             process.terminate()
-            process.stderr.read()
 
 
 async def _load(

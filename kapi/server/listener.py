@@ -38,6 +38,8 @@ ACCEPT_RETRY_S = 0.2
 BACKLOG = 1_024
 _LEFT = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.ECONNRESET})
 """The client left before it was let in. Anything else is our trouble: descriptors, memory."""
+CLIENT_LEFT = 499
+"""nginx's status for what nobody reads any more; raised on, it would be a traceback for each client that leaves."""
 SWEEPS = 6
 """How often in `REQUEST_S` connections are looked at."""
 
@@ -163,6 +165,9 @@ class Listener(web.Server):
         connection.spoke()
         try:
             return await self._serve(request)
+        except ConnectionResetError:
+            connection.abort('its client left')
+            return web.Response(status=CLIENT_LEFT)
         finally:
             connection.busy = False
 

@@ -68,6 +68,30 @@ async def test_one_connection_too_many_is_closed_at_once():
 HEAD = b'GET / HTTP/1.1\r\nHost: x\r\n'
 
 
+async def test_a_client_that_leaves_within_its_body_is_no_error(caplog: pytest.LogCaptureFixture):
+    heard = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        try:
+            async for _ in request.content.iter_any():
+                pass
+        finally:
+            heard.set()
+        return web.Response(text='ok')
+
+    runner = web.ServerRunner(Listener(answer), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, '127.0.0.1', 0).start()
+    async with asyncio.timeout(20):
+        _, writer = await asyncio.open_connection(*runner.addresses[0])
+        writer.write(HEAD + b'Content-Length: 100\r\n\r\n{')
+        await writer.drain()
+        writer.close()
+        await heard.wait()
+    await runner.cleanup()
+    assert not [r for r in caplog.records if r.name.startswith('aiohttp')]
+
+
 async def test_a_later_request_that_never_ends_closes_its_connection_too():
     async with listening(request_s=0.3) as port, asyncio.timeout(20):
         reader, writer = await asyncio.open_connection('127.0.0.1', port)
