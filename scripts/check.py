@@ -15,7 +15,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-QUICK = 'not e2e and not sim'
+QUICK = 'not e2e and not sim and not whole'
+ROOMS = {
+    'tests of whole servers': 'whole and not e2e and not sim',
+    'simulations': 'sim',
+    'tests on real processes': 'e2e',
+}
+"""What `--all` adds: name → marker."""
 
 
 def step(name: str, *argv: str) -> None:
@@ -35,7 +41,7 @@ def pytest(name: str, marker: str, *more: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='House checks.')
-    parser.add_argument('--all', action='store_true', help='also simulations and tests on real processes')
+    parser.add_argument('--all', action='store_true', help=f'also {", ".join(ROOMS)}')
     parser.add_argument('pytest', nargs='*', help='arguments for pytest, after --')
     args = parser.parse_args()
     if not args.pytest:
@@ -44,8 +50,8 @@ def main() -> None:
         step('types', str(BIN / 'mypy'))
     pytest('unit tests', QUICK, *args.pytest)
     if args.all:
-        pytest('simulations', 'sim', *args.pytest)
-        pytest('tests on real processes', 'e2e', *args.pytest)
+        for name, marker in ROOMS.items():
+            pytest(name, marker, *args.pytest)
     print('all checks passed')
 
 

@@ -8,10 +8,22 @@ from hypothesis import HealthCheck, settings
 
 from tests.hush import leaks
 
+WHOLE_ROOMS = ('tests/conformance/', 'tests/bench/')
+WHOLE_FIXTURES = frozenset({'authority', 'pki', 'stores'})
+"""Who asks for certificates, or for members of a store, runs whole servers with them."""
+
 settings.register_profile(
     'kubeling', deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 settings.load_profile('kubeling')
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tells the tests of whole servers from those that `./scripts/check` has the time for."""
+    for item in items:
+        if item.nodeid.startswith(WHOLE_ROOMS) or WHOLE_FIXTURES & set(getattr(item, 'fixturenames', ())):
+            item.add_marker(pytest.mark.whole)
 
 
 @pytest.hookimpl(trylast=True)
