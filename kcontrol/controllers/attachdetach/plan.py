@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from kclient.model import Obj
 from kcontrol.controllers.volumeprotection.reconcile import claims_of
 from kcontrol.kinds import VOLUMEATTACHMENTS
-from kcore.meta.objects import get_path, is_pod_finished, name_of, namespace_of
+from kcore.meta.objects import deleting, get_path, is_pod_finished, name_of, namespace_of
 
 Lookup = Callable[[str], Obj | None]
 """key → claim, or name → volume."""
@@ -46,6 +47,30 @@ def _attachment(driver: str, handle: str, node: str, volume: str) -> Obj:
     return {'apiVersion': api, 'kind': kind, 'metadata': {'name': attachment_name(driver, handle, node)}, 'spec': spec}
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one pass over a node does to its attachments."""
+
+    attach: tuple[Obj, ...]
+    wait: tuple[Obj, ...]
+    """Wanted, but another node still has what only one may have."""
+    detach: tuple[Obj, ...]
+
+
+def plan(node: str, goal: Mapping[str, Obj], everywhere: Sequence[Obj], volume: Lookup) -> Step:
+    """goal: as `wanted` tells it of the node's pods. everywhere: the attachments of all nodes."""
+    there = {name_of(a): a for a in everywhere if get_path(a, 'spec.nodeName') == node}
+    missing = [goal[name] for name in sorted(goal.keys() - there.keys())]
+    wait = [a for a in missing if held_elsewhere(a, everywhere, volume(volume_of(a)))]
+    # Attachments of other names are not ours.
+    idle = [there[n] for n in sorted(there.keys() - goal.keys()) if n.startswith('csi-') and not deleting(there[n])]
+    return Step(tuple(a for a in missing if a not in wait), tuple(wait), tuple(idle))
+
+
+def volume_of(attachment: Obj) -> str:
+    return str(get_path(attachment, 'spec.source.persistentVolumeName') or '')
+
+
 def exclusive(volume: Obj) -> bool:
     """Whether only one node at a time may have the volume."""
     modes = get_path(volume, 'spec.accessModes') or ()
@@ -54,9 +79,8 @@ def exclusive(volume: Obj) -> bool:
 
 def held_elsewhere(attachment: Obj, others: Iterable[Obj], volume: Obj | None) -> bool:
     """Whether another node still has what only one may have."""
-    name = get_path(attachment, 'spec.source.persistentVolumeName')
     return volume is not None and exclusive(volume) and any(
-        get_path(o, 'spec.source.persistentVolumeName') == name
+        volume_of(o) == volume_of(attachment)
         and get_path(o, 'spec.nodeName') != get_path(attachment, 'spec.nodeName')
         for o in others
     )  # fmt: skip
@@ -77,7 +101,7 @@ def attached(node: str, attachments: Iterable[Obj], volume: Lookup) -> list[Obj]
     for one in attachments:
         if get_path(one, 'spec.nodeName') != node or not get_path(one, 'status.attached'):
             continue
-        held = volume(str(get_path(one, 'spec.source.persistentVolumeName') or ''))
+        held = volume(volume_of(one))
         if held is not None and get_path(held, 'spec.csi'):
             found.append({'name': unique_name(held), 'devicePath': ''})
     return sorted(found, key=lambda v: str(v['name']))

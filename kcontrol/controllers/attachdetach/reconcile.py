@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from kclient.errors import AlreadyExists, NotFound
@@ -10,15 +11,17 @@ from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.attachdetach.plan import (
     Lookup,
     attached,
-    held_elsewhere,
+    exclusive,
+    plan,
     unique_name,
     users_of,
+    volume_of,
     wanted,
 )
 from kcontrol.controllers.nodelifecycle.reconcile import NODE_INDEX, by_node
 from kcontrol.kinds import CSIDRIVERS, VOLUMEATTACHMENTS
 from kcore.meta.gvk import NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
-from kcore.meta.objects import deleting, get_path, name_of
+from kcore.meta.objects import get_path, name_of
 
 RETRY_S = 15.0
 """A volume that another node has is asked for again."""
@@ -64,44 +67,39 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
         return c.get(PERSISTENTVOLUMES, name)
 
     everywhere = c.list(VOLUMEATTACHMENTS)
-    there = {name_of(a): a for a in everywhere if get_path(a, 'spec.nodeName') == key}
-    goal = wanted(pods, lambda k: c.get(PERSISTENTVOLUMECLAIMS, k), volume, drivers)
-    waits = False
-    for name in goal.keys() - there.keys():
-        held = volume(str(get_path(goal[name], 'spec.source.persistentVolumeName')))
-        if held is not None and held_elsewhere(goal[name], everywhere, held):
-            _tell_multi_attach(c, held, pods)
-            waits = True
-            continue
-        try:
-            await c.client.create(VOLUMEATTACHMENTS, goal[name])
-        except AlreadyExists:
-            continue
-    for name in there.keys() - goal.keys():
-        one = there[name]
-        if deleting(one) or not str(name).startswith('csi-'):
-            continue
-        try:
+    there = [a for a in everywhere if get_path(a, 'spec.nodeName') == key]
+    step = plan(key, wanted(pods, lambda k: c.get(PERSISTENTVOLUMECLAIMS, k), volume, drivers), everywhere, volume)
+    for one in step.wait:
+        _tell_multi_attach(c, volume(volume_of(one)), pods)
+    unsure = [one for one in step.attach if not await attach(c, one, volume(volume_of(one)))]
+    for one in step.detach:
+        with contextlib.suppress(NotFound):
             await c.delete(VOLUMEATTACHMENTS, one)
-        except NotFound:
-            continue
     node = c.get(NODES, key)
     if node is not None:
         status = node.get('status') or {}
-        shown, before = attached(key, there.values(), volume), status.get('volumesAttached') or []
+        shown, before = attached(key, there, volume), status.get('volumesAttached') or []
         if shown != before:
             await c.patch_status(NODES, node, {**status, 'volumesAttached': shown})
             known = {v['name'] for v in before}
-            _tell_attached(c, pods, [v for v in _volumes(there.values(), volume) if unique_name(v) not in known])
-    _tell_failures(c, pods, there.values(), volume)
-    return Result(RETRY_S) if waits else None
+            _tell_attached(c, pods, [v for v in _volumes(there, volume) if unique_name(v) not in known])
+    _tell_failures(c, pods, there, volume)
+    return Result(RETRY_S) if step.wait or unsure else None
+
+
+async def attach(c: Ctx, one: Obj, held: Obj | None) -> bool:
+    """False when the volume is for one node only, and the cache does not show yet which node was given it last."""
+    owner = f'volume/{volume_of(one)}' if held is not None and exclusive(held) else None
+    if owner is not None and not c.caught_up(owner, VOLUMEATTACHMENTS):
+        return False
+    with contextlib.suppress(AlreadyExists):
+        await c.create(VOLUMEATTACHMENTS, one, owner=owner)
+    return True
 
 
 def _volumes(attachments: Iterable[Obj], volume: Lookup) -> list[Obj]:
     """Those that are attached."""
-    names = [
-        str(get_path(a, 'spec.source.persistentVolumeName')) for a in attachments if get_path(a, 'status.attached')
-    ]
+    names = [volume_of(a) for a in attachments if get_path(a, 'status.attached')]
     return [held for held in map(volume, names) if held is not None]
 
 
@@ -116,10 +114,7 @@ def _tell_failures(c: Ctx, pods: Iterable[Obj], attachments: Iterable[Obj], volu
     """What attachers could not do, each failure once."""
     told: dict[str, object] = c.state.setdefault('told', {})
     for one in attachments:
-        error, held = (
-            get_path(one, 'status.attachError'),
-            volume(str(get_path(one, 'spec.source.persistentVolumeName'))),
-        )
+        error, held = get_path(one, 'status.attachError'), volume(volume_of(one))
         if held is None or not error or told.get(name_of(one)) == error:
             continue
         told[name_of(one)] = error
@@ -128,7 +123,9 @@ def _tell_failures(c: Ctx, pods: Iterable[Obj], attachments: Iterable[Obj], volu
             c.event(pod, 'Warning', 'FailedAttachVolume', text)
 
 
-def _tell_multi_attach(c: Ctx, held: Obj, pods: Iterable[Obj]) -> None:
+def _tell_multi_attach(c: Ctx, held: Obj | None, pods: Iterable[Obj]) -> None:
+    if held is None:
+        return
     mine = users_of(held, pods)
     own = {name_of(p) for p in mine}
     others = [p for p in users_of(held, c.in_namespace(PODS, str(get_path(held, 'spec.claimRef.namespace'))))
