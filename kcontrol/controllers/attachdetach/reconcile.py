@@ -24,7 +24,7 @@ from kcore.meta.gvk import NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, POD
 from kcore.meta.objects import get_path, name_of
 
 RETRY_S = 15.0
-"""A volume that another node has is asked for again."""
+"""A volume that another node has is asked for again, even if nobody says that it is free."""
 
 
 def node_of_pod(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
@@ -35,9 +35,16 @@ def node_of_pod(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
     return (str(spec['nodeName']),) if has and spec.get('nodeName') else ()
 
 
-def node_of_attachment(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+def nodes_of_attachment(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """Its own node; once it is gone those, too, that may have waited for its volume."""
     one = new if new is not None else old
-    return (str(get_path(one, 'spec.nodeName')),) if one is not None else ()
+    if one is None:
+        return ()
+    own, held = str(get_path(one, 'spec.nodeName')), c.get(PERSISTENTVOLUMES, volume_of(one))
+    if new is not None or held is None:
+        return (own,)
+    pods = c.in_namespace(PODS, str(get_path(held, 'spec.claimRef.namespace') or ''))
+    return {own, *(node for pod in users_of(held, pods) for node in node_of_pod(c, None, pod))}
 
 
 def nodes_of_claims(c: Ctx, _old: Obj | None, new: Obj | None) -> Iterable[str]:
@@ -53,7 +60,7 @@ def nodes_of_claims(c: Ctx, _old: Obj | None, new: Obj | None) -> Iterable[str]:
     primary=NODES,
     watches=[
         Watching(PODS, node_of_pod),
-        Watching(VOLUMEATTACHMENTS, node_of_attachment),
+        Watching(VOLUMEATTACHMENTS, nodes_of_attachment),
         Watching(PERSISTENTVOLUMECLAIMS, nodes_of_claims),
         Watching(PERSISTENTVOLUMES, lambda _c, _old, _new: ()),
         Watching(CSIDRIVERS, lambda _c, _old, _new: ()),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kcontrol.controller import Ctx
 from kcontrol.controllers.attachdetach import plan as attaching
-from kcontrol.controllers.attachdetach.reconcile import attach
+from kcontrol.controllers.attachdetach.reconcile import attach, nodes_of_attachment
 from kcore.meta.objects import name_of
 
 NODES = ('n1', 'n2', 'n3')
@@ -19,7 +19,11 @@ MODES = {'one': ['ReadWriteOnce'], 'pod': ['ReadWriteOncePod'], 'many': ['ReadWr
 VOLUMES = {
     name: {
         'metadata': {'name': name},
-        'spec': {'accessModes': modes, 'csi': {'driver': 'example.com/d', 'volumeHandle': name}},
+        'spec': {
+            'accessModes': modes,
+            'csi': {'driver': 'example.com/d', 'volumeHandle': name},
+            'claimRef': {'namespace': 'default', 'name': name},
+        },
     }
     for name, modes in MODES.items()
 }
@@ -138,3 +142,11 @@ async def test_a_volume_that_one_node_was_given_waits_for_the_cache_before_anoth
     assert await attach(c, shared, VOLUMES['many'])
     cache.seen_revision = 7
     assert await attach(c, second, VOLUMES['one'])
+
+
+def test_the_nodes_that_wait_for_a_volume_are_looked_at_when_it_is_set_free():
+    pods = [pod('n2', {'one'}, False), pod('n3', {'many'}, False), pod('n3', {'one'}, True)]
+    c = SimpleNamespace(get=lambda _, name: VOLUMES.get(name), in_namespace=lambda *_: pods)
+    held = attaching.wanted([pod('n1', {'one'}, False)], CLAIMS.get, VOLUMES.get, {}).popitem()[1]
+    assert {*nodes_of_attachment(c, held, held)} == {'n1'}
+    assert {*nodes_of_attachment(c, held, None)} == {'n1', 'n2'}
