@@ -382,7 +382,7 @@ def test_pods_that_nobody_will_finish_are_removed(pod, golden):
     pods = [pod('fine'), pod('gone', node='lost'), pod('done', phase='Succeeded', age=500), pod('done-2', phase='Failed', age=100),
             pod('never', node='', deleting=True), pod('out', node='dead', deleting=True)]  # fmt: skip
     doomed = podgc.plan(pods, ['lost'], ['dead'], 1)
-    golden('podgc', [[d.pod['metadata']['name'], d.why, d.fail_first] for d in doomed])
+    golden('podgc', [[d.pod['metadata']['name'], d.why, d.fail_first, d.disrupted] for d in doomed])
 
 
 def owner_node(uid: str, *owners: str, deleting: bool = False, finalizers=(), block: bool = True) -> g.Node:
