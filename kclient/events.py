@@ -9,6 +9,7 @@ Source: client-go tools/record/events_cache.go.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -217,12 +218,13 @@ class EventRecorder:
 
     async def _flush(self) -> None:
         try:
-            async with asyncio.timeout(FLUSH_S):
-                await self._send_waiting()
-        except TimeoutError:
-            lost = len(self._queue) + sum(map(len, self._objects))
-            self.dropped += lost
-            log.warning('events lost at the end', count=lost)
+            with contextlib.suppress(TimeoutError):  # Python before 3.11.3 lets out our own cancellation instead
+                async with asyncio.timeout(FLUSH_S):
+                    await self._send_waiting()
+        finally:
+            if lost := len(self._queue) + sum(map(len, self._objects)):
+                self.dropped += lost
+                log.warning('events lost at the end', count=lost)
 
     async def _send_waiting(self) -> None:
         self._wake.clear()
