@@ -126,16 +126,20 @@ def glimpses(history: History, ledger: Ledger) -> None:
 # --- watches ----------------------------------------------------------------------------------------------------------
 
 
-def watch_guarantees(history: History, ledger: Ledger) -> None:
-    """Ordered, unique, atomic, complete, resumable, with true previous values and honest bookmarks."""
+def watch_guarantees(history: History, ledger: Ledger, agreed: int | None = None) -> None:
+    """Ordered, unique, atomic, complete, resumable, with true previous values and honest bookmarks.
+
+    agreed: the revision up to which watches that stayed open must have told everything; None: the ledger's last.
+    """
+    agreed = ledger.revision if agreed is None else agreed
     for run in history.watches:
         try:
-            _watch(run, history, ledger)
+            _watch(run, history, ledger, agreed)
         except Violation as e:
             raise Violation(f'watch of {run.client} [{run.start!r}..{run.end!r}) from {run.asked}: {e}') from None
 
 
-def _watch(run: WatchRun, history: History, ledger: Ledger) -> None:
+def _watch(run: WatchRun, history: History, ledger: Ledger, agreed: int) -> None:
     if run.opened == NEVER:
         return
     later = [op.result for op in history.operations if op.kind == 'put' and op.call > run.opened and op.end != NEVER]
@@ -161,7 +165,7 @@ def _watch(run: WatchRun, history: History, ledger: Ledger) -> None:
         _complete(run, ledger, seen, position, revision)
         position = revision + 1
     if not (run.closed or run.compacted):
-        _complete(run, ledger, seen, position, ledger.revision)
+        _complete(run, ledger, seen, position, max(agreed, position - 1))
 
 
 def _complete(run: WatchRun, ledger: Ledger, seen: list[tuple[int, Any]], low: int, high: int) -> None:

@@ -325,9 +325,10 @@ class StoreWorld:
                 ]
                 await self.torment(until)
                 await self.settle(workers)
+                agreed = self.ledger.revision  # a lease may end while the watches do
                 for watcher in watchers:
                     watcher.cancel()
-        self.judge()
+        self.judge(agreed)
 
     async def _watch_the_dark(self) -> None:
         """Note the time in which nothing was committed although there was work, or before all was healed."""
@@ -401,8 +402,8 @@ class StoreWorld:
             m.member.node.status() if m.member is not None and m.member.node.running else m for m in self.machines
         ] + [(run.client, run.batches[-1:], self._newest(run)) for run in self.work.open if not run.closed]
 
-    def judge(self) -> None:
-        """Every checker, on everything that was recorded."""
+    def judge(self, agreed: int) -> None:
+        """Every checker, on everything that was recorded. agreed: the revision when all members and watches did."""
         members = {m.id: m.member for m in self.machines}
         dumps = {i: dump(m.fsm) for i, m in members.items() if m is not None}
         history, ledger = self.history, self.ledger
@@ -410,7 +411,7 @@ class StoreWorld:
         judges.events_follow(order, ledger)
         judges.states_agree(dumps, ledger)
         judges.glimpses(history, ledger)
-        judges.watch_guarantees(history, ledger)
+        judges.watch_guarantees(history, ledger, agreed)
         judges.previous_values(history, ledger, dumps[1]['compacted'])
         dark = judges.Dark(self.dark, 2 * SLOWEST_S * ('slow disk' in self.faults))
         judges.lease_safety(history, ledger, self.changes, dark, self.world.clock.monotonic())
