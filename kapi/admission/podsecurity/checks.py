@@ -137,13 +137,17 @@ def host_path(_: Obj, spec: Obj, __: Version) -> Violation | None:
     return Violation('hostPath volumes', f'{"volumes" if len(found) > 1 else "volume"} {quoted(found)}')
 
 
+def _using(spec: Obj, of: Callable[[Obj], set[str]]) -> tuple[list[Obj], set[str]]:
+    """The containers of which `of` finds something, and all that it finds."""
+    found = [(c, own) for c in containers(spec) if (own := of(c))]
+    return [c for c, _ in found], set().union(*(own for _, own in found))
+
+
 def host_ports(_: Obj, spec: Obj, __: Version) -> Violation | None:
-    found, ports = [], set()
-    for c in containers(spec):
-        own = {str(p['hostPort']) for p in c.get('ports') or () if p.get('hostPort')}
-        if own:
-            found.append(c)
-            ports |= own
+    def taken(c: Obj) -> set[str]:
+        return {str(p['hostPort']) for p in c.get('ports') or () if p.get('hostPort')}
+
+    found, ports = _using(spec, taken)
     if not found:
         return None
     word = 'hostPorts' if len(ports) > 1 else 'hostPort'
@@ -153,15 +157,15 @@ def host_ports(_: Obj, spec: Obj, __: Version) -> Violation | None:
 
 
 def host_probes(_: Obj, spec: Obj, __: Version) -> Violation | None:
-    found, hosts = [], set()
-    for c in containers(spec):
+    def asked(c: Obj) -> set[str]:
         hooks = c.get('lifecycle') or {}
         probes = (c.get(kind) for kind in ('livenessProbe', 'readinessProbe', 'startupProbe'))
         handlers = [h for h in (*probes, hooks.get('postStart'), hooks.get('preStop')) if h]
-        own = {host for h in handlers for kind in ('httpGet', 'tcpSocket') if (host := (h.get(kind) or {}).get('host'))}
-        if own:
-            found.append(c)
-            hosts |= own
+        return {
+            host for h in handlers for kind in ('httpGet', 'tcpSocket') if (host := (h.get(kind) or {}).get('host'))
+        }
+
+    found, hosts = _using(spec, asked)
     if not found:
         return None
     use = 'use' if len(found) > 1 else 'uses'
