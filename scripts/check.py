@@ -1,4 +1,4 @@
-"""One command for the house's checks: `./scripts/check` (under a minute) and `./scripts/test` (`--all`).
+"""One command for the house's checks: `./scripts/check` (a minute or two) and `./scripts/test` (`--all`).
 
 Each step is printed with its time; the first failing step's output is shown in full and ends the run.
 Arguments after `--` go to pytest: `./scripts/test -- -k rollout`.
