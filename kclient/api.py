@@ -29,7 +29,7 @@ WATCH_TIMEOUT_S = 300.0
 WATCH_SILENCE_S = 30.0
 """Grace after a watch's own timeout before this side gives up on a server that has fallen silent."""
 REQUESTS_AT_ONCE, PATIENCE_S = 16, 1.0
-"""Requests under way; one more waits so long before it takes a connection of its own, which is mostly a new one."""
+"""Requests that share a few connections; one that takes longer counts no more, so that who hangs delays nobody."""
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 """Longest watch frame; a longer one ends the watch with Unavailable."""
 
