@@ -89,6 +89,10 @@ class Graph:
     def dependents(self, uid: str) -> list[Node]:
         return [self.nodes[d] for d in self._dependents.get(uid, ()) if d in self.nodes]
 
+    def blockers(self, uid: str) -> list[Node]:
+        """Dependents that a deletion in the foreground waits for."""
+        return [d for d in self.dependents(uid) if _blocks(d, uid)]
+
     def _unlink(self, node: Node) -> None:
         for uid in owner_uids(node):
             held = self._dependents.get(uid)
@@ -136,7 +140,7 @@ def decide(graph: Graph, node: Node, owners: dict[str, OwnerState]) -> list[Acti
     if node.orphaning:
         return [Orphan(tuple(graph.dependents(node.uid)))]
     if node.foreground:
-        return [] if any(_blocks(d, node.uid) for d in graph.dependents(node.uid)) else [DropFinalizer(FOREGROUND)]
+        return _wait_in_foreground(graph, node)
     if node.deleting or not node.owners:
         return []
     solid = [ref for ref in node.owners if owners[str(ref['uid'])] == 'solid']
@@ -149,12 +153,33 @@ def decide(graph: Graph, node: Node, owners: dict[str, OwnerState]) -> list[Acti
     return [Delete(_propagation(node))]
 
 
+def _wait_in_foreground(graph: Graph, node: Node) -> list[Action]:
+    """Gone once nothing blocks it. One of those that wait for each other in a ring lets go of its owners."""
+    if not graph.blockers(node.uid):
+        return [DropFinalizer(FOREGROUND)]
+    unblocked = _unblocked(node)
+    return [SetOwners(unblocked)] if unblocked != node.owners and _waits_for_itself(graph, node) else []
+
+
+def _waits_for_itself(graph: Graph, node: Node) -> bool:
+    """Whether the way from `node` along those that wait, each for the next, comes back to it."""
+    seen, ahead = set[str](), [node]
+    while ahead:
+        for blocker in graph.blockers(ahead.pop().uid):
+            if blocker.uid == node.uid:
+                return True
+            if blocker.foreground and blocker.uid not in seen:
+                seen.add(blocker.uid)
+                ahead.append(blocker)
+    return False
+
+
 def _go_in_foreground(graph: Graph, node: Node) -> list[Action]:
     """An owner waits for this one. When dependents of it go in foreground too, a cycle is broken by not blocking."""
     dependents = graph.dependents(node.uid)
     if not dependents:
         return [Delete(_propagation(node))]
-    unblocked = tuple({**ref, 'blockOwnerDeletion': False} for ref in node.owners)
+    unblocked = _unblocked(node)
     cyclic = any(d.foreground for d in dependents) and unblocked != node.owners
     actions: list[Action] = [SetOwners(unblocked)] if cyclic else []
     return [*actions, Delete('Foreground')]
@@ -165,6 +190,10 @@ def _propagation(node: Node) -> Propagation:
     if ORPHAN in node.finalizers:
         return 'Orphan'
     return 'Foreground' if FOREGROUND in node.finalizers else 'Background'
+
+
+def _unblocked(node: Node) -> tuple[Obj, ...]:
+    return tuple({**ref, 'blockOwnerDeletion': False} for ref in node.owners)
 
 
 def _blocks(dependent: Node, owner: str) -> bool:
