@@ -1,6 +1,7 @@
-"""Reading container logs: the CRI files that the shim writes, rotated ones included, as `kubectl logs` wants them.
+"""Reading container logs: the CRI file that the shim writes, as `kubectl logs` wants it.
 
-Source: pkg/kubelet/kuberuntime/logs/logs.go. Tail counts records of the files, as upstream does.
+What was rotated away stays on the node's disk and is not read, as upstream; who follows stays with the file that takes
+its place. Tail counts records. Source: pkg/kubelet/kuberuntime/logs/logs.go.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pathlib import Path
 from kcore.meta.times import parse_time
 from kcore.tasks import start_detached, stop
 from knode.inotify import DirectoryWatch
-from knode.runtime.shim.logs import FILES_MAX
 
 READ_BYTES = 1 << 16
 
@@ -71,30 +71,13 @@ def _time(stamp: bytes) -> datetime:
     return parse_time(stamp.decode('ascii', 'replace'))
 
 
-def files_of(path: Path) -> list[Path]:
-    """Oldest first, the live file last; only those that exist."""
-    old = [path.with_name(f'{path.name}.{n}') for n in range(FILES_MAX, 0, -1)]
-    return [p for p in (*old, path) if p.exists()]
-
-
-def tail_position(files: list[Path], lines: int) -> tuple[int, int]:
-    """(index of the file, offset) from which the last `lines` records are read."""
-    if lines <= 0:
-        return (len(files) - 1, files[-1].stat().st_size) if files else (0, 0)
-    wanted = lines
-    for index in range(len(files) - 1, -1, -1):
-        found, offset = _from_end(files[index], wanted)
-        if found >= wanted:
-            return index, offset
-        wanted -= found
-    return 0, 0
-
-
-def _from_end(path: Path, lines: int) -> tuple[int, int]:
-    """How many of `lines` records the file's end holds, and where the first of them begins."""
+def tail_position(path: Path, lines: int) -> int:
+    """Where in the file its last `lines` records begin."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         position = os.fstat(fd).st_size
+        if lines <= 0:
+            return position
         seen = 0
         while position > 0:
             start = max(0, position - READ_BYTES)
@@ -103,9 +86,9 @@ def _from_end(path: Path, lines: int) -> tuple[int, int]:
             while (at := block.rfind(b'\n', 0, at)) >= 0:
                 seen += 1
                 if seen == lines + 1:
-                    return lines, start + at + 1
+                    return start + at + 1
             position = start
-        return seen, 0
+        return 0
     finally:
         os.close(fd)
 
@@ -137,37 +120,11 @@ async def read_log(
     ended:    whether the container writes no more; asked after `changed` and after each change of the files.
     changed:  set when the answer of `ended` may have become another.
     """
-    formatter = Formatter(options)
-    files = files_of(path)
-    if not files:
+    if not path.exists():
         return
-    index, offset = tail_position(files, options.tail_lines) if options.tail_lines is not None else (0, 0)
-    for file in files[index:-1]:
-        reader = _Reader(file, offset)
-        offset = 0
-        try:
-            for block in reader.read():
-                if text := formatter.text(block):
-                    yield text
-                if formatter.full:
-                    return
-        finally:
-            reader.close()
-    async for text in _live(path, offset, options, formatter, ended=ended, changed=changed):
-        yield text
-
-
-async def _live(
-    path: Path,
-    offset: int,
-    options: LogOptions,
-    formatter: Formatter,
-    *,
-    ended: Callable[[], bool],
-    changed: asyncio.Event,
-) -> AsyncIterator[bytes]:
+    formatter = Formatter(options)
     with DirectoryWatch(path.parent) as watch:
-        reader = _Reader(path, offset)
+        reader = _Reader(path, 0 if options.tail_lines is None else tail_position(path, options.tail_lines))
         try:
             while True:
                 watch.changed.clear()
@@ -178,7 +135,7 @@ async def _live(
                         yield text
                     if formatter.full:
                         return
-                if _rotated(path, reader):
+                if options.follow and _rotated(path, reader):
                     reader.close()
                     reader = _Reader(path, 0)
                     continue
