@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+
+
+def os_text(e: OSError) -> str:
+    """As other runtimes print it: `/path: permission denied`."""
+    text = os.strerror(e.errno).lower() if e.errno else str(e)
+    return f'{e.filename}: {text}' if e.filename else text
 
 
 class NodeError(Exception):

@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from knode.errors import os_text
+
 Obj = Mapping[str, Any]
 Outcome = tuple[bool, str]
 """Whether it passed, and why not; a text beside one that passed is a warning."""
@@ -88,8 +90,4 @@ async def _follow(session: aiohttp.ClientSession, url: URL, headers: Mapping[str
 
 
 def _os_text(e: OSError) -> str:
-    if isinstance(e, ConnectionRefusedError):
-        return 'connect: connection refused'
-    if isinstance(e, socket.gaierror):
-        return 'lookup: no such host'
-    return f'connect: {(e.strerror or str(e)).lower()}'
+    return 'lookup: no such host' if isinstance(e, socket.gaierror) else f'connect: {os_text(e)}'

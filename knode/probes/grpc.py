@@ -18,21 +18,33 @@ FRAME_BYTES_MAX = 1 << 14
 
 
 async def grpc_health(host: str, port: int, service: str, timeout_s: float) -> tuple[bool, str]:
-    """Passes when the service answers SERVING."""
+    """Passes when the service answers SERVING. Says what upstream says, which calls no server at all a timeout, too."""
+    where, met = f'{host}:{port}', False
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                return await _check(reader, writer, f'{host}:{port}', service)
+                await _meet(reader, writer)
+                met = True
+                return await _check(reader, writer, where, service)
             finally:
                 writer.transport.abort()
-    except TimeoutError:
-        return (
-            False,
-            f'timeout: failed to connect service "{host}:{port}" within {timeout_s:g}s: context deadline exceeded',
-        )
     except (OSError, asyncio.IncompleteReadError) as e:
-        return False, f'error: failed to connect service "{host}:{port}": {e}'
+        if not met:
+            return False, f'timeout: failed to connect service "{where}" within {timeout_s:g}s: context deadline exceeded'
+        if isinstance(e, TimeoutError):
+            return False, f'timeout: health rpc did not complete within {timeout_s:g}s'
+        why = 'rpc error: code = Unavailable desc = error reading from server: EOF'
+        return False, f'error: health rpc probe failed: {why}'
+
+
+async def _meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Raises OSError and IncompleteReadError: whoever listens does not speak HTTP/2."""
+    writer.write(PREFACE + _frame(SETTINGS, 0, 0, b''))
+    kind, flags, _, _ = await _read_frame(reader)
+    if kind != SETTINGS or flags & 1:
+        raise OSError('the first frame of a server must be its settings')
+    writer.write(_frame(SETTINGS, 1, 0, b''))
 
 
 async def _check(
@@ -46,7 +58,7 @@ async def _check(
     )  # fmt: skip
     block = b''.join(b'\x00' + _text(k) + _text(v) for k, v in fields)
     body = b'\x00' + struct.pack('>I', len(message)) + message
-    writer.write(PREFACE + _frame(SETTINGS, 0, 0, b'') + _frame(HEADERS, 4, 1, block) + _frame(DATA, 1, 1, body))
+    writer.write(_frame(HEADERS, 4, 1, block) + _frame(DATA, 1, 1, body))
     answer = b''
     while True:
         kind, flags, stream, payload = await _read_frame(reader)
@@ -57,7 +69,7 @@ async def _check(
         elif kind == DATA and stream == 1:
             answer += payload
         elif kind == GOAWAY:
-            return False, f'error: health rpc to "{where}" failed: connection closed'
+            raise ConnectionError('the server goes away')
         if (stream == 1 and flags & 1 and kind in {DATA, HEADERS}) or kind == 3:
             break
     return _judge(answer, service)
@@ -66,7 +78,7 @@ async def _check(
 def _judge(answer: bytes, service: str) -> tuple[bool, str]:
     """`answer` is a length-prefixed HealthCheckResponse; an empty one is an error status in the trailers."""
     if len(answer) < 5:
-        return False, f'error: health rpc failed for service "{service}"'
+        return False, f'error: health rpc probe failed: the server does not know the health of service "{service}"'
     body = answer[5:]
     status = body[1] if len(body) >= 2 and body[0] == 0x08 else 0
     if status == SERVING:

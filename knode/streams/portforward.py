@@ -17,6 +17,7 @@ from aiohttp import web
 
 from kcore.tasks import start_detached, stop
 from kcore.upgrade import Upgraded
+from knode.errors import os_text
 from knode.streams.channels import HEARTBEAT_S, MESSAGE_BYTES_MAX
 from knode.streams.spdy import DATA, RST_STREAM, SYN_STREAM, Frame, SpdyError
 from knode.streams.upgraded import SpdyConnection, accept, asks_for_spdy, negotiate
@@ -131,8 +132,9 @@ async def connect(address: str, port: int) -> tuple[asyncio.StreamReader, asynci
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             return await asyncio.open_connection(address, port)
-    except (OSError, TimeoutError) as e:
-        raise OSError(f'failed to connect to {address}:{port} inside the pod: {e or "timeout"}') from e
+    except OSError as e:
+        why = f'dial tcp {address}:{port}: ' + ('i/o timeout' if isinstance(e, TimeoutError) else f'connect: {os_text(e)}')
+        raise OSError(f'failed to connect to {address}:{port} inside the pod: {why}') from e
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

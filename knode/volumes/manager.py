@@ -21,7 +21,7 @@ import structlog
 from kclient.errors import ClientError
 from kcore.meta import quantity
 from kcore.meta.gvk import CONFIGMAPS, SECRETS, Resource
-from knode.errors import ContainerConfigError, NodeError, VolumeError
+from knode.errors import ContainerConfigError, NodeError, VolumeError, os_text
 from knode.pods import security
 from knode.pods.environment import decode_secret, field_value, resource_value
 from knode.pods.expand import expand, names
@@ -77,7 +77,8 @@ class Volumes:
                 try:
                     await self._set_up(pod, volume)
                 except (NodeError, ClientError, OSError) as e:
-                    raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {e}') from e
+                    why = os_text(e) if isinstance(e, OSError) else str(e)
+                    raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {why}') from e
             self._made = True
             self._follow()
 

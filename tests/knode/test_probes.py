@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from kcore.sim import World
 from knode.errors import ShimError
 from knode.pods.model import View
 from knode.probes.checks import http_get
+from knode.probes.grpc import grpc_health
 from knode.probes.manager import Prober
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import NS
@@ -214,6 +216,47 @@ async def test_a_probe_that_is_sent_to_another_host_passes_with_a_warning(answer
     async with await asyncio.start_server(serve, '127.0.0.1', 0) as server:
         port = server.sockets[0].getsockname()[1]
         assert await http_get({'path': '/'}, '127.0.0.1', port, 5.0) == outcome
+
+
+SETTINGS = b'\0\0\0\4\0\0\0\0\0'
+GOAWAY = b'\0\0\x08\7\0\0\0\0\0' + bytes(8)
+HEALTH = b'\0\0\7\0\1\0\0\0\1' + b'\0\0\0\0\2\x08'
+UNAVAILABLE = 'rpc error: code = Unavailable desc = error reading from server: EOF'
+UNREACHED = 'timeout: failed to connect service "{}" within 0.2s: context deadline exceeded'
+
+
+@pytest.mark.parametrize(
+    ('says', 'outcome'),
+    [
+        (SETTINGS + HEALTH + b'\1', ''),
+        (SETTINGS + HEALTH + b'\2', 'service unhealthy (responded with "NOT_SERVING")'),
+        (SETTINGS + GOAWAY, f'error: health rpc probe failed: {UNAVAILABLE}'),
+        (SETTINGS + b'\0', f'error: health rpc probe failed: {UNAVAILABLE}'),
+        (SETTINGS, 'timeout: health rpc did not complete within 0.2s'),
+        (b'', UNREACHED),
+        (b'HTTP/1.1 400 Bad Request\r\n\r\n', UNREACHED),
+        (None, UNREACHED),
+    ],
+    ids=['serving', 'not serving', 'going away', 'ending', 'hanging', 'silent', 'no HTTP/2', 'not there'],
+)
+async def test_a_grpc_probe_tells_what_upstream_tells(says, outcome):
+    left = asyncio.Event()
+
+    async def serve(reader, writer):
+        writer.write(says)
+        with contextlib.suppress(ConnectionError):
+            await reader.read(1 if says not in {SETTINGS, b''} else -1)
+        writer.close()
+        left.set()
+
+    async with await asyncio.start_server(serve, '127.0.0.1', 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        if says is None:
+            server.close()
+            left.set()
+        expected = not outcome, outcome.format(f'127.0.0.1:{port}')
+        assert await grpc_health('127.0.0.1', port, '', 0.2) == expected
+        await left.wait()
 
 
 def test_a_warning_of_a_probe_is_told_and_the_container_is_ready(subject, monkeypatch):

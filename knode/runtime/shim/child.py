@@ -75,6 +75,8 @@ def _become(spec: Mapping[str, Any], stdio: Sequence[int], report: int, parent: 
         _exec(list(spec['argv']), dict(spec['env']))
     except StartError as e:
         os.write(report, f'unable to start container process: {e}'.encode())
+    except ValueError as e:  # a NUL in what the kernel is told
+        os.write(report, f'unable to start container process: invalid argument: {e}'.encode())
     except BaseException as e:
         os.write(report, f'unable to start container process: {type(e).__name__}: {e}'.encode())
     os._exit(NOT_STARTED)
@@ -126,8 +128,10 @@ def _arrange_mounts(spec: Mapping[str, Any]) -> None:
             )  # fmt: skip
         elif spec.get('mount_pid'):
             mounts.enter(int(spec['mount_pid']))
-    except (mounts.MountError, OSError) as e:
+    except mounts.MountError as e:
         raise StartError(f'error mounting volumes: {e}') from e
+    except OSError as e:
+        raise StartError(f'error mounting volumes: {e.filename or ""}: {_text(e)}') from e
 
 
 def _change_user(spec: Mapping[str, Any]) -> None:
