@@ -52,6 +52,10 @@ class VolumeError(NodeError):
     """A volume cannot be set up."""
 
 
+class ClaimError(VolumeError):
+    """What a volume claims is not there, or not yet."""
+
+
 class NotFoundError(NodeError):
     """A request to the node's server names a pod or container that is not here. HTTP 404."""
 

@@ -120,12 +120,13 @@ async def read_log(
     ended:    whether the container writes no more; asked after `changed` and after each change of the files.
     changed:  set when the answer of `ended` may have become another.
     """
-    if not path.exists():
+    try:
+        reader = _Reader(path, 0 if options.tail_lines is None else tail_position(path, options.tail_lines))
+    except FileNotFoundError:
         return
     formatter = Formatter(options)
-    with DirectoryWatch(path.parent) as watch:
-        reader = _Reader(path, 0 if options.tail_lines is None else tail_position(path, options.tail_lines))
-        try:
+    try:
+        with DirectoryWatch(path.parent) as watch:
             while True:
                 watch.changed.clear()
                 changed.clear()
@@ -142,8 +143,8 @@ async def read_log(
                 if over:
                     return
                 await _first(watch.changed, changed)
-        finally:
-            reader.close()
+    finally:
+        reader.close()
 
 
 def _rotated(path: Path, reader: _Reader) -> bool:

@@ -73,7 +73,9 @@ def _settled(view: View) -> View:
     """Without containers whose postStart hook is under way: they count as running only after it."""
     if not view.hooked or view.grace_s is not None or view.verdict is not None:
         return view
-    return replace(view, records={n: [r for r in rs if r.id not in view.hooked] for n, rs in view.records.items()})
+    return replace(
+        view, records={n: [r for r in rs if r.finished_ns or r.id not in view.hooked] for n, rs in view.records.items()}
+    )
 
 
 def _container(view: View, place: Place, c: Obj, kind: Kind) -> dict[str, Any]:
@@ -139,9 +141,11 @@ def _states(
     if ending or not restarts(view, latest, kind):
         return ended, last
     if kind in {'main', 'sidecar', 'init'} and resume_at(latest) > view.now:
-        if latest.reason == 'StartError' and not latest.meta.get('backoff_s'):
-            return {'waiting': {'reason': 'RunContainerError', 'message': latest.message}}, ended
         return {'waiting': {'reason': 'CrashLoopBackOff', 'message': backoff_message(view.pod, latest)}}, ended
+    if latest.reason == 'StartError':
+        return {'waiting': {'reason': 'RunContainerError', 'message': latest.message}}, ended
+    if why := latest.meta.get('post_start_error'):
+        return {'waiting': {'reason': 'PostStartHookError', 'message': why}}, ended
     return ended, last
 
 

@@ -392,7 +392,7 @@ class PodWorker:
                 self.wake()
             case Stop():
                 if action.replaces and not action.record.meta.get('replaced'):
-                    await self._annotate(action.record, {'replaced': True})
+                    await self.annotate(action.record, {'replaced': True})
                 self.lifecycle.stop(action)
             case Resize():
                 await self._resize(action)
@@ -406,9 +406,9 @@ class PodWorker:
                 self._resize_error = str(e)
                 raise
             self._resize_error = ''
-            await self._annotate(action.record, {'resources': c.get('resources') or {}})
+            await self.annotate(action.record, {'resources': c.get('resources') or {}})
 
-    async def _annotate(self, record: Record, meta: Mapping[str, Any]) -> None:
+    async def annotate(self, record: Record, meta: Mapping[str, Any]) -> None:
         """Keep facts where the next agent finds them. Raises ShimError."""
         if self.checkpoint.handle is not None:
             await self.driver.annotate(self.checkpoint.handle, record.id, meta)

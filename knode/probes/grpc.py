@@ -31,7 +31,10 @@ async def grpc_health(host: str, port: int, service: str, timeout_s: float) -> t
                 writer.transport.abort()
     except (OSError, asyncio.IncompleteReadError) as e:
         if not met:
-            return False, f'timeout: failed to connect service "{where}" within {timeout_s:g}s: context deadline exceeded'
+            return (
+                False,
+                f'timeout: failed to connect service "{where}" within {timeout_s:g}s: context deadline exceeded',
+            )
         if isinstance(e, TimeoutError):
             return False, f'timeout: health rpc did not complete within {timeout_s:g}s'
         why = 'rpc error: code = Unavailable desc = error reading from server: EOF'

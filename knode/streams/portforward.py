@@ -133,7 +133,9 @@ async def connect(address: str, port: int) -> tuple[asyncio.StreamReader, asynci
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             return await asyncio.open_connection(address, port)
     except OSError as e:
-        why = f'dial tcp {address}:{port}: ' + ('i/o timeout' if isinstance(e, TimeoutError) else f'connect: {os_text(e)}')
+        why = f'dial tcp {address}:{port}: ' + (
+            'i/o timeout' if isinstance(e, TimeoutError) else f'connect: {os_text(e)}'
+        )
         raise OSError(f'failed to connect to {address}:{port} inside the pod: {why}') from e
 
 

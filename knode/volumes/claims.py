@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from kcore.meta.objects import controller_of, deleting
-from knode.errors import VolumeError
+from knode.errors import ClaimError, VolumeError
 from knode.pods.model import Obj
 
 if TYPE_CHECKING:
@@ -29,21 +29,21 @@ async def source(objects: Objects, pod: Obj, volume: Obj, name: str) -> Obj:
     where = f'error processing PVC {namespace}/{name}'
     claim = await objects.read(PERSISTENTVOLUMECLAIMS, name, namespace)
     if claim is None:
-        raise VolumeError(f'{where}: failed to fetch PVC from API server: persistentvolumeclaims "{name}" not found')
+        raise ClaimError(f'{where}: failed to fetch PVC from API server: persistentvolumeclaims "{name}" not found')
     if 'ephemeral' in volume and (controller_of(claim) or {}).get('uid') != pod['metadata']['uid']:
-        raise VolumeError(
+        raise ClaimError(
             f'PVC {namespace}/{name} was not created for pod {namespace}/{pod["metadata"]["name"]} (pod is not owner)'
         )
     if deleting(claim):
-        raise VolumeError(f'{where}: PVC is being deleted')
+        raise ClaimError(f'{where}: PVC is being deleted')
     volume_name = claim['spec'].get('volumeName')
     if (claim.get('status') or {}).get('phase') != 'Bound' or not volume_name:
-        raise VolumeError(f'{where}: PVC is not bound')
+        raise ClaimError(f'{where}: PVC is not bound')
     found = await objects.read(PERSISTENTVOLUMES, volume_name, '')
     if found is None:
-        raise VolumeError(f'{where}: failed to fetch PV {volume_name} from API server: not found')
+        raise ClaimError(f'{where}: failed to fetch PV {volume_name} from API server: not found')
     if (found['spec'].get('claimRef') or {}).get('uid') != claim['metadata']['uid']:
-        raise VolumeError(f'{where}: PV {volume_name} is bound to another claim')
+        raise ClaimError(f'{where}: PV {volume_name} is bound to another claim')
     return _directory(found)
 
 

@@ -21,7 +21,7 @@ import structlog
 from kclient.errors import ClientError
 from kcore.meta import quantity
 from kcore.meta.gvk import CONFIGMAPS, SECRETS, Resource
-from knode.errors import ContainerConfigError, NodeError, VolumeError, os_text
+from knode.errors import ClaimError, ContainerConfigError, NodeError, VolumeError, os_text
 from knode.pods import security
 from knode.pods.environment import decode_secret, field_value, resource_value
 from knode.pods.expand import expand, names
@@ -76,6 +76,10 @@ class Volumes:
             for volume in pod['spec'].get('volumes') or ():
                 try:
                     await self._set_up(pod, volume)
+                except ClaimError as e:
+                    name = volume['name']
+                    which = f'unmounted volumes=[{name}], unattached volumes=[], failed to process volumes=[{name}]'
+                    raise VolumeError(f'Unable to attach or mount volumes: {which}: {e}') from e
                 except (NodeError, ClientError, OSError) as e:
                     why = os_text(e) if isinstance(e, OSError) else str(e)
                     raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {why}') from e

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from knode.pods.model import Checks, Verdict, Wait
@@ -82,6 +84,39 @@ def test_a_crashing_container_shows_back_off_and_its_last_state(make_pod, make_v
     }
     assert c['lastState']['terminated']['exitCode'] == 2
     assert c['restartCount'] == 3
+
+
+@pytest.mark.parametrize(
+    ('given', 'reason', 'message'),
+    [
+        ({'ran': 0.0, 'reason': 'StartError', 'message': 'no such file'}, 'RunContainerError', 'no such file'),
+        ({'meta': {'post_start_error': 'exited with 9'}}, 'PostStartHookError', 'exited with 9'),
+    ],
+)
+def test_a_container_that_could_not_be_started_says_why_until_it_is_started_again(
+    make_pod, make_view, make_record, *, given, reason, message
+):
+    fields = {k: given.pop(k) for k in ('reason', 'message') if k in given}
+    first = replace(make_record(ended=128, **given), **fields)
+    c = status(make_view(make_pod(), first), PLACE)['containerStatuses'][0]
+    assert c['state'] == {'waiting': {'reason': reason, 'message': message}}
+    assert c['lastState']['terminated']['exitCode'] == 128
+    second = replace(make_record(attempt=1, ended=128, backoff_s=10.0, **given), **fields)
+    c = status(make_view(make_pod(), first, second), PLACE)['containerStatuses'][0]
+    assert c['state']['waiting']['reason'] == 'CrashLoopBackOff'
+    never = status(make_view(make_pod(restartPolicy='Never'), first), PLACE)
+    assert never['containerStatuses'][0]['state']['terminated']['exitCode'] == 128
+
+
+def test_a_container_whose_post_start_hook_has_not_passed_is_not_shown_before_it_has_ended(
+    make_pod, make_view, make_record
+):
+    running, ended = make_record(), make_record(ended=143)
+    shown = [
+        status(make_view(make_pod(), r, hooked=frozenset({r.id})), PLACE)['containerStatuses'][0]['state']
+        for r in (running, ended)
+    ]
+    assert [list(s) for s in shown] == [['waiting'], ['terminated']]
 
 
 def test_a_missing_image_shows_why_it_waits(make_pod, make_view):
