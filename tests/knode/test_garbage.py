@@ -81,6 +81,7 @@ ROWS = [
     starts('directory as command', 'exec: "/tmp": is a directory', command=['/tmp']),
     starts('file without x', 'exec: "/etc/passwd": permission denied', command=['/etc/passwd']),
     starts('file that is no program', 'exec {shared}/garbage: exec format error', command=['{shared}/garbage']),
+    starts('argument with a zero byte', 'invalid argument', command=['sh', '-c', 'echo a\0b']),
     starts('huge environment', 'argument list too long', command=['true'], envFrom=HUGE),
     starts('bad working directory', 'chdir to cwd ("/no/such") failed: no such file or directory', workingDir='/no/such'),
     starts('file as working directory', 'chdir to cwd ("/etc/passwd") failed: not a directory', workingDir='/etc/passwd'),

@@ -309,7 +309,5 @@ def host_ports(at: str, containers: Sequence[Obj], taken: set[tuple[Any, Any, An
                 continue
             key = (port.get('protocol'), port.get('hostIP') or '', number)
             if key in taken:
-                yield duplicate(
-                    f'{at}[{i}].ports[{j}].hostPort', f'{key[1]}/{number}/{key[0]}' if key[1] else f'{number}/{key[0]}'
-                )
+                yield duplicate(f'{at}[{i}].ports[{j}].hostPort', '/'.join(map(str, key)))
             taken.add(key)

@@ -203,6 +203,10 @@ def test_a_new_pod_is_pending():
         ({'containers': []}, ('spec.containers', 'Required value')),
         ({'containers': [{'name': '', 'image': 'x'}]}, ('spec.containers[0].name', 'Required value')),
         ({'containers': [{'name': 'a', 'image': ''}]}, ('spec.containers[0].image', 'Required value')),
+        (
+            {'containers': [{'name': n, 'image': 'x', 'ports': [{'containerPort': 80, 'hostPort': 81}]} for n in 'ab']},
+            ('spec.containers[1].ports[0].hostPort', 'Duplicate value: "TCP//81"'),
+        ),
         ({'containers': [{'name': 'a', 'image': 'x'}] * 2}, ('spec.containers[1].name', 'Duplicate value: "a"')),
         (
             {'restartPolicy': 'Foo'},
