@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kclient.model import Obj
-from kcontrol.controllers.volumeprotection.reconcile import claims_of
 from kcontrol.kinds import VOLUMEATTACHMENTS
+from kcontrol.volumes import claims_of
 from kcore.meta.objects import deleting, get_path, is_pod_finished, name_of, namespace_of
 
 Lookup = Callable[[str], Obj | None]

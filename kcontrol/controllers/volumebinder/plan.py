@@ -10,22 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Literal
 
 from kclient.model import Obj
-from kcontrol.scheduler.terms import parse_node_term
+from kcontrol.volumes import (
+    BY_CONTROLLER,
+    CLASS_ANNOTATION,
+    COMPLETED,
+    DELAYED,
+    SELECTED_NODE,
+    admits,
+    class_of,
+    matches,
+    mismatch,
+    refers_to,
+    reserved_for,
+)
 from kcore.meta import quantity
-from kcore.meta.objects import annotations_of, deleting, get_path, labels_of, name_of, namespace_of, uid_of
-from kcore.meta.selectors import from_label_selector
+from kcore.meta.objects import annotations_of, deleting, get_path, labels_of, name_of, uid_of
 
-COMPLETED = 'pv.kubernetes.io/bind-completed'
-BY_CONTROLLER = 'pv.kubernetes.io/bound-by-controller'
 PROVISIONED_BY = 'pv.kubernetes.io/provisioned-by'
-SELECTED_NODE = 'volume.kubernetes.io/selected-node'
 PROVISIONER = 'volume.kubernetes.io/storage-provisioner'
 OLD_PROVISIONER = 'volume.beta.kubernetes.io/storage-provisioner'
-CLASS_ANNOTATION = 'volume.beta.kubernetes.io/storage-class'
 DEFAULT_MARKS = ('storageclass.kubernetes.io/is-default-class', 'storageclass.beta.kubernetes.io/is-default-class')
 BUILT_IN = 'kubernetes.io/'
 """Provisioners of that name would be part of the controller manager: there is none."""
@@ -47,83 +53,6 @@ class ClaimPlan:
     node: str = ''
     """Where it is to be; empty: anywhere, or where a scheduler has said already."""
     note: Note | None = None
-
-
-def class_of(obj: Obj) -> str:
-    return str(annotations_of(obj).get(CLASS_ANNOTATION) or get_path(obj, 'spec.storageClassName') or '')
-
-
-def refers_to(volume: Obj, claim: Obj) -> bool:
-    """Whether the volume is reserved for this claim; one without a uid was reserved by a person."""
-    ref = get_path(volume, 'spec.claimRef') or {}
-    named = (ref.get('namespace'), ref.get('name')) == (namespace_of(claim), name_of(claim))
-    return named and ref.get('uid') in (None, '', uid_of(claim))
-
-
-def mismatch(volume: Obj, claim: Obj) -> str:
-    """Why the volume cannot serve the claim, as the API's users read it; empty when it can."""
-    spec, wanted = volume.get('spec') or {}, claim.get('spec') or {}
-    if deleting(volume):
-        return f'the volume is marked for deletion "{name_of(volume)}"'
-    if size_of(volume) < asked_of(claim):
-        return 'requested PV is too small'
-    if class_of(volume) != class_of(claim):
-        return 'storageClassName does not match'
-    return _unsuited(spec, wanted)
-
-
-def _unsuited(spec: Obj, wanted: Obj) -> str:
-    """What no reservation makes good: (spec of a volume, spec of a claim)."""
-    if _mode(spec) != _mode(wanted):
-        return 'incompatible volumeMode'
-    if not set(wanted.get('accessModes') or ()) <= set(spec.get('accessModes') or ()):
-        return 'incompatible accessMode'
-    if (spec.get('volumeAttributesClassName') or '') != (wanted.get('volumeAttributesClassName') or ''):
-        return 'incompatible volumeAttributesClassName'
-    return ''
-
-
-def _mode(spec: Obj) -> str:
-    return str(spec.get('volumeMode') or 'Filesystem')
-
-
-def size_of(volume: Obj) -> Decimal:
-    return quantity.parse(get_path(volume, 'spec.capacity.storage') or '0')
-
-
-def asked_of(claim: Obj) -> Decimal:
-    return quantity.parse(get_path(claim, 'spec.resources.requests.storage') or '0')
-
-
-def reserved_for(claim: Obj, volumes: Iterable[Obj]) -> Obj | None:
-    """The volume that was reserved for the claim, whatever its class and labels."""
-    for volume in volumes:
-        if get_path(volume, 'spec.claimRef') is None or not refers_to(volume, claim) or deleting(volume):
-            continue
-        if size_of(volume) >= asked_of(claim) and not _unsuited(volume['spec'], claim['spec']):
-            return volume
-    return None
-
-
-def best_match(claim: Obj, volumes: Iterable[Obj]) -> Obj | None:
-    """Of the free volumes that fit, the smallest of those that offer the least beyond the access modes asked for."""
-    selector = get_path(claim, 'spec.selector')
-    chosen = from_label_selector(selector) if selector is not None else None
-    free = [
-        v for v in volumes
-        if get_path(v, 'spec.claimRef') is None and get_path(v, 'status.phase') in (None, 'Pending', 'Available')
-        and not mismatch(v, claim) and (chosen is None or chosen.matches(labels_of(v)))
-    ]  # fmt: skip
-    return min(free, key=lambda v: (len(v['spec'].get('accessModes') or ()), size_of(v), name_of(v)), default=None)
-
-
-def admits(volume: Obj, node: Obj) -> bool:
-    """Whether the volume can be reached from the node."""
-    required = get_path(volume, 'spec.nodeAffinity.required')
-    if not required:
-        return True
-    terms = map(parse_node_term, required.get('nodeSelectorTerms') or ())
-    return any(term.matches(name_of(node), labels_of(node)) for term in terms)
 
 
 def default_class(claim: Obj, classes: Iterable[Obj]) -> str:
@@ -153,9 +82,9 @@ def plan_claim(
     if annotations_of(claim).get(COMPLETED):
         return _bound(claim, volumes.get(name))
     if not name:
-        if storage is not None and storage.get('volumeBindingMode') == 'WaitForFirstConsumer':
+        if storage is not None and storage.get('volumeBindingMode') == DELAYED:
             return _awaiting(claim, volumes, storage, waiting, node)
-        return _unbound(claim, reserved_for(claim, volumes.values()) or best_match(claim, volumes.values()), storage)
+        return _unbound(claim, reserved_for(claim, volumes.values()) or _best(claim, volumes.values()), storage)
     volume = volumes.get(name)
     if volume is None:
         return ClaimPlan('Pending')
@@ -190,11 +119,15 @@ def _awaiting(
     found = reserved_for(claim, volumes.values())
     chosen = annotations_of(claim).get(SELECTED_NODE)
     if found is None and node is not None and not chosen:
-        found = best_match(claim, (v for v in volumes.values() if admits(v, node)))
+        found = _best(claim, (v for v in volumes.values() if admits(v, name_of(node), labels_of(node))))
     if found is None and node is None and not chosen:
         return ClaimPlan('Pending', note=_awaited(waiting))
     step = _unbound(claim, found, storage)
     return replace(step, node=name_of(node)) if step.provisioner and node is not None and not chosen else step
+
+
+def _best(claim: Obj, volumes: Iterable[Obj]) -> Obj | None:
+    return next(iter(matches(claim, volumes)), None)
 
 
 def _unbound(claim: Obj, found: Obj | None, storage: Obj | None) -> ClaimPlan:
@@ -265,13 +198,6 @@ def _released(volume: Obj) -> VolumePlan:
         text = f'{what}: no deletable volume plugin matched'
         return VolumePlan('Failed', note=('Warning', 'VolumeFailedDelete', text))
     return VolumePlan('Released')
-
-
-def claim_ref(claim: Obj) -> Obj:
-    return {
-        'apiVersion': 'v1', 'kind': 'PersistentVolumeClaim', 'namespace': namespace_of(claim), 'name': name_of(claim),
-        'uid': uid_of(claim), 'resourceVersion': claim['metadata'].get('resourceVersion', ''),
-    }  # fmt: skip
 
 
 def claim_status(claim: Obj, volume: Obj | None, phase: Phase) -> Obj:

@@ -8,9 +8,9 @@ from kclient.errors import ApiError, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.volumebinder import plan as p
-from kcontrol.controllers.volumeprotection.reconcile import claims_of
 from kcontrol.figures import LATE_CLASS_ERRORS, LATE_CLASSES
 from kcontrol.kinds import STORAGECLASSES
+from kcontrol.volumes import BY_CONTROLLER, COMPLETED, SELECTED_NODE, claim_ref, claims_of, class_of
 from kcore.meta.gvk import NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
 from kcore.meta.objects import annotations_of, get_path, is_pod_finished, key_of, name_of, namespace_of
 
@@ -31,7 +31,7 @@ def claims_of_class(c: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
     """The claims that name a class, and those that name none: it may be the default."""
     found = new if new is not None else old
     names = (name_of(found) if found is not None else '', '')
-    return (key_of(x) for x in c.list(PERSISTENTVOLUMECLAIMS) if p.class_of(x) in names)
+    return (key_of(x) for x in c.list(PERSISTENTVOLUMECLAIMS) if class_of(x) in names)
 
 
 def claims_of_pod(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
@@ -62,7 +62,7 @@ async def bind_claims(c: Ctx, key: str) -> Result | None:
     claim = c.get(PERSISTENTVOLUMECLAIMS, key)
     if claim is None:
         return None
-    storage = c.get(STORAGECLASSES, p.class_of(claim)) if p.class_of(claim) else None
+    storage = c.get(STORAGECLASSES, class_of(claim)) if class_of(claim) else None
     volumes = {name_of(v): v for v in c.list(PERSISTENTVOLUMES)}
     users = [] if get_path(claim, 'spec.volumeName') else _users(c, claim)
     waiting = [name_of(pod) for pod in users if not get_path(pod, 'spec.nodeName')]
@@ -79,7 +79,7 @@ async def bind_claims(c: Ctx, key: str) -> Result | None:
         c.event(claim, 'Normal' if kind == 'Normal' else 'Warning', reason, message)
     if step.provisioner and (step.node or annotations_of(claim).get(p.PROVISIONER) != step.provisioner):
         asked = {p.PROVISIONER: step.provisioner, p.OLD_PROVISIONER: step.provisioner}
-        asked |= {p.SELECTED_NODE: step.node} if step.node else {}
+        asked |= {SELECTED_NODE: step.node} if step.node else {}
         claim = await c.patch(PERSISTENTVOLUMECLAIMS, claim, {'metadata': {'annotations': asked}})
     if step.bind is not None:
         claim = await _bind(c, claim, step.bind)
@@ -113,16 +113,16 @@ async def _bind(c: Ctx, claim: Obj, volume: Obj) -> Obj:
     ref = get_path(volume, 'spec.claimRef') or {}
     if ref.get('uid') != claim['metadata']['uid']:
         # A reservation that a person made stays theirs: it is not dropped when the claim chooses otherwise.
-        mark = {} if ref else {'metadata': {'annotations': {p.BY_CONTROLLER: 'yes'}}}
-        volume = await c.patch(PERSISTENTVOLUMES, volume, {'spec': {'claimRef': p.claim_ref(claim)}, **mark})
+        mark = {} if ref else {'metadata': {'annotations': {BY_CONTROLLER: 'yes'}}}
+        volume = await c.patch(PERSISTENTVOLUMES, volume, {'spec': {'claimRef': claim_ref(claim)}, **mark})
     await c.patch_status(PERSISTENTVOLUMES, volume, {**(volume.get('status') or {}), 'phase': 'Bound'})
     notes = annotations_of(claim)
-    if get_path(claim, 'spec.volumeName') == name_of(volume) and notes.get(p.COMPLETED):
+    if get_path(claim, 'spec.volumeName') == name_of(volume) and notes.get(COMPLETED):
         return claim
-    change: Obj = {'metadata': {'annotations': {p.COMPLETED: 'yes'}}}
+    change: Obj = {'metadata': {'annotations': {COMPLETED: 'yes'}}}
     if not get_path(claim, 'spec.volumeName'):
         change['spec'] = {'volumeName': name_of(volume)}
-        change['metadata']['annotations'][p.BY_CONTROLLER] = 'yes'
+        change['metadata']['annotations'][BY_CONTROLLER] = 'yes'
     return await c.patch(PERSISTENTVOLUMECLAIMS, claim, change)
 
 
@@ -144,7 +144,7 @@ async def keep_volumes(c: Ctx, key: str) -> Result | None:
         gone = dict.fromkeys((get_path(volume, 'spec.claimRef') or {}).keys() - step.claim_ref.keys())
         volume = await c.patch(PERSISTENTVOLUMES, volume, {'spec': {'claimRef': gone}})
     if step.unbind:
-        change = {'spec': {'claimRef': None}, 'metadata': {'annotations': {p.BY_CONTROLLER: None}}}
+        change = {'spec': {'claimRef': None}, 'metadata': {'annotations': {BY_CONTROLLER: None}}}
         volume = await c.patch(PERSISTENTVOLUMES, volume, change)
     status = {k: v for k, v in (volume.get('status') or {}).items() if k not in ('message', 'reason')}
     status |= {'phase': step.phase} | ({'message': step.note[2]} if step.note is not None else {})

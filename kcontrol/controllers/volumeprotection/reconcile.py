@@ -12,21 +12,11 @@ from kclient.errors import NotFound
 from kclient.model import Obj
 from kclient.retry import change
 from kcontrol.controller import Ctx, Result, Watching, controller
+from kcontrol.volumes import claims_of
 from kcore.meta.gvk import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS, Resource
 from kcore.meta.objects import controller_of, deleting, get_path, is_pod_finished, name_of, namespace_of, uid_of
 
 CLAIM_FINALIZER, VOLUME_FINALIZER = 'kubernetes.io/pvc-protection', 'kubernetes.io/pv-protection'
-
-
-def claims_of(pod: Obj) -> list[str]:
-    """Names of the claims that a pod uses, those of its ephemeral volumes included."""
-    found: list[str] = []
-    for volume in (pod.get('spec') or {}).get('volumes') or ():
-        if volume.get('persistentVolumeClaim'):
-            found.append(str(volume['persistentVolumeClaim'].get('claimName')))
-        elif volume.get('ephemeral'):
-            found.append(f'{name_of(pod)}-{volume.get("name")}')
-    return found
 
 
 def claims_of_pod(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from kcontrol.controllers.attachdetach import plan as attaching
 from kcontrol.controllers.endpointslicemirroring import plan as mirroring
 from kcontrol.controllers.volumebinder import plan as binding
+from kcontrol.volumes import BY_CONTROLLER, COMPLETED, SELECTED_NODE, claim_ref, size_of
 from kcore.meta.objects import name_of
 
 
 def volume(name: str, size: str = '1Gi', claim: dict | None = None, **spec) -> dict:
     body = {'capacity': {'storage': size}, 'accessModes': ['ReadWriteOnce'], 'storageClassName': '', **spec}
     if claim is not None:
-        body['claimRef'] = binding.claim_ref(claim)
+        body['claimRef'] = claim_ref(claim)
     return {'metadata': {'name': name, 'uid': f'uid-{name}'}, 'spec': body}
 
 
@@ -28,7 +29,7 @@ def marked(obj: dict, annotation: str) -> dict:
 def claim(name: str, size: str = '1Gi', completed: bool = False, **spec) -> dict:
     meta = {'name': name, 'namespace': 'default', 'uid': f'uid-{name}', 'resourceVersion': '7'}
     if completed:
-        meta['annotations'] = {binding.COMPLETED: 'yes'}
+        meta['annotations'] = {COMPLETED: 'yes'}
     body = {'accessModes': ['ReadWriteOnce'], 'storageClassName': '', 'resources': {'requests': {'storage': size}}}
     return {'metadata': meta, 'spec': {**body, **spec}}
 
@@ -81,7 +82,7 @@ def test_what_becomes_of_a_volume(golden):
             binding.plan_volume(volume('v', claim=mine), claim('c', volumeName='other'))
         ),
         'elsewhere-and-ours': dataclasses.asdict(
-            binding.plan_volume(marked(volume('v', claim=mine), binding.BY_CONTROLLER), claim('c', volumeName='other'))
+            binding.plan_volume(marked(volume('v', claim=mine), BY_CONTROLLER), claim('c', volumeName='other'))
         ),
         'elsewhere-and-provisioned': dataclasses.asdict(binding.plan_volume(
             marked(volume('v', claim=mine, persistentVolumeReclaimPolicy='Delete'), binding.PROVISIONED_BY),
@@ -114,7 +115,7 @@ def test_a_claim_that_waited_gets_a_volume_of_its_first_consumers_node():
     assert (step.phase, name_of(step.bind)) == ('Bound', 'b')
     made = binding.plan_claim(asked, {'a': volumes['a']}, storage, node=node)
     assert (made.phase, made.provisioner, made.node) == ('Pending', 'x/y', 'n2')
-    marked_ = {**asked, 'metadata': {**asked['metadata'], 'annotations': {binding.SELECTED_NODE: 'n1'}}}
+    marked_ = {**asked, 'metadata': {**asked['metadata'], 'annotations': {SELECTED_NODE: 'n1'}}}
     said = binding.plan_claim(marked_, volumes, storage, node=node)
     assert (said.bind, said.provisioner, said.node) == (None, 'x/y', ''), 'a scheduler has chosen where'
 
@@ -154,9 +155,9 @@ def test_no_two_claims_get_one_volume_in_whatever_order_they_are_looked_at(sizes
             continue
         chosen = name_of(step.bind)
         assert taken.setdefault(chosen, name) == name
-        assert binding.size_of(step.bind) >= asks[int(name[1:])]
+        assert size_of(step.bind) >= asks[int(name[1:])]
         # A crash between the two writes leaves the claim without its volume's name.
-        volumes[chosen] = {**step.bind, 'spec': {**step.bind['spec'], 'claimRef': binding.claim_ref(claims[name])}}
+        volumes[chosen] = {**step.bind, 'spec': {**step.bind['spec'], 'claimRef': claim_ref(claims[name])}}
         if chance.random() < 0.5:
             claims[name] = claim(name, f'{asks[int(name[1:])]}Gi', completed=True, volumeName=chosen)
     assert len(set(taken.values())) == len(taken), 'nor one claim two volumes'
