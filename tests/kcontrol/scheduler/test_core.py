@@ -212,15 +212,20 @@ class World:
             del self.pods[obj['metadata']['uid']]
             self.core.pod_changed(obj, None)
 
-    def decide(self) -> None:
+    def decide(self) -> bool:
+        """Whether anything changed: a pod was placed, or evicted."""
+        changed = False
         while (decision := self.core.next()) is not None:
             if isinstance(decision, Bind):
                 self.binding.append(decision.pod)
+                changed = True
                 continue
             for victim in decision.victims:
+                changed = True
                 gone = self.pods.pop(victim.uid, None)
                 if gone is not None:
                     self.core.pod_changed(gone, None)
+        return changed
 
     def answer(self, how: str) -> None:
         if not self.binding:
@@ -259,11 +264,10 @@ class World:
             self.core.node_changed(None, self.make_node(name, cpu=str(cpu), pods=6))
         for _ in range(200):
             self.now += 400
-            self.decide()
+            if not self.decide():
+                break
             while self.binding:
                 self.answer('ok')
-            if self.core.next() is None and not self.binding:
-                break
 
 
 @settings(max_examples=60, deadline=None)
