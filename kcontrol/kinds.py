@@ -15,6 +15,7 @@ RESOURCEQUOTAS = Resource('', 'v1', 'resourcequotas', 'ResourceQuota')
 STORAGECLASSES = Resource('storage.k8s.io', 'v1', 'storageclasses', 'StorageClass', namespaced=False)
 VOLUMEATTACHMENTS = Resource('storage.k8s.io', 'v1', 'volumeattachments', 'VolumeAttachment', namespaced=False)
 CSIDRIVERS = Resource('storage.k8s.io', 'v1', 'csidrivers', 'CSIDriver', namespaced=False)
+CSISTORAGECAPACITIES = Resource('storage.k8s.io', 'v1', 'csistoragecapacities', 'CSIStorageCapacity')
 HORIZONTALPODAUTOSCALERS = Resource('autoscaling', 'v2', 'horizontalpodautoscalers', 'HorizontalPodAutoscaler')
 CERTIFICATESIGNINGREQUESTS = Resource(
     'certificates.k8s.io', 'v1', 'certificatesigningrequests', 'CertificateSigningRequest', namespaced=False

@@ -24,13 +24,16 @@ DELAYED = 'WaitForFirstConsumer'
 
 def claims_of(pod: Obj) -> list[str]:
     """Names of the claims that a pod uses, those of its ephemeral volumes included."""
-    found: list[str] = []
+    return [name for name, _ in claims_by_origin(pod)]
+
+
+def claims_by_origin(pod: Obj) -> Iterable[tuple[str, bool]]:
+    """Names of claims, and whether each is made for this pod (an ephemeral volume)."""
     for volume in (pod.get('spec') or {}).get('volumes') or ():
         if volume.get('persistentVolumeClaim'):
-            found.append(str(volume['persistentVolumeClaim'].get('claimName')))
+            yield str(volume['persistentVolumeClaim'].get('claimName')), False
         elif volume.get('ephemeral'):
-            found.append(f'{name_of(pod)}-{volume.get("name")}')
-    return found
+            yield f'{name_of(pod)}-{volume.get("name")}', True
 
 
 def class_of(obj: Obj) -> str:
@@ -108,6 +111,16 @@ def admits(volume: Obj, node: str, labels: Mapping[str, str]) -> bool:
         return True
     terms = map(parse_node_term, required.get('nodeSelectorTerms') or ())
     return any(term.matches(node, labels) for term in terms)
+
+
+def reservation(volume: Obj, claim: Obj) -> Obj | None:
+    """The patch that reserves the volume for the claim; None when it is reserved."""
+    ref = get_path(volume, 'spec.claimRef') or {}
+    if ref.get('uid') == uid_of(claim):
+        return None
+    # A reservation that a person made stays theirs: it is not dropped when the claim chooses otherwise.
+    mark = {} if ref else {'metadata': {'annotations': {BY_CONTROLLER: 'yes'}}}
+    return {'spec': {'claimRef': claim_ref(claim)}, **mark}
 
 
 def claim_ref(claim: Obj) -> Obj:

@@ -36,6 +36,7 @@ USERS: Mapping[str, tuple[Allow, ...]] = {
         _allow(frozenset({'create'}), '', 'pods/binding', 'bindings'),
         _allow(frozenset({'patch', 'update'}), '', 'pods/status'),
         _allow(frozenset({'delete'}), '', 'pods'),
+        _allow(frozenset({'patch', 'update'}), '', 'persistentvolumes', 'persistentvolumeclaims'),
         _allow(WRITE, '', 'events'),
         _allow(WRITE, 'events.k8s.io', 'events'),
         _allow(WRITE, 'coordination.k8s.io', 'leases'),

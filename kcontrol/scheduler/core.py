@@ -7,6 +7,7 @@ until the API's answer is certain. So room is never given twice and a pod is nev
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,12 +18,16 @@ from kcontrol.scheduler.preemption import Budget, Preemption, parse_budget, pree
 from kcontrol.scheduler.queue import SchedulingQueue
 from kcontrol.scheduler.resources import held
 from kcontrol.scheduler.snapshot import Cache, Snapshot
-from kcore.meta.objects import is_pod_finished, key_of
+from kcontrol.scheduler.volumes import Choice, is_bound
+from kcontrol.volumes import SELECTED_NODE
+from kcore.meta.objects import annotations_of, is_pod_finished, key_of, name_of
 
 Obj = dict[str, Any]
 
 ASSUMPTION_S = 30.0
 """How long the informer may take to show a binding that the API has accepted."""
+VOLUMES_S = 600.0
+"""How long the claims of a placed pod may take to be bound."""
 NO_NODES = 'no nodes available to schedule pods'
 
 
@@ -30,6 +35,16 @@ class Bind(NamedTuple):
     """Write the binding of `pod` to `pod.node`, then say `bound`, `unbound` or `lost`."""
 
     pod: PodInfo
+
+
+class BindVolumes(NamedTuple):
+    """Write `choice` for the claims of `pod`, then say `volumes_written` or `volumes_refused`.
+
+    `Bind` follows when the claims are bound.
+    """
+
+    pod: PodInfo
+    choice: Choice
 
 
 class Failure(NamedTuple):
@@ -43,6 +58,9 @@ class Failure(NamedTuple):
     nominated: str = ''
     victims: tuple[PodInfo, ...] = ()
     outranked: tuple[PodInfo, ...] = ()
+
+
+Decision = Bind | BindVolumes | Failure
 
 
 class Core:
@@ -62,15 +80,23 @@ class Core:
         self.queue = SchedulingQueue({p.name: p.wakes for p in plugins}, now)
         self._pending: dict[str, PodInfo] = {}
         self._budgets: dict[str, Budget] = {}
+        self._unsettled: dict[str, tuple[PodInfo, float]] = {}
+        """Placed pods whose claims are being bound, and until when; infinity while that is being asked for."""
+        self._settled: deque[Bind | Failure] = deque()
 
-    def next(self) -> Bind | Failure | None:
+    def next(self) -> Decision | None:
         """Decide about one pod; None when no pod is ready."""
-        for pod in self.cache.expire(self._now()):
+        now = self._now()
+        for pod in self.cache.expire(now):
             self._requeue(pod.uid)
+        for pod in [pod for pod, until in self._unsettled.values() if until <= now]:
+            self.volumes_refused(pod, 'context deadline exceeded')
+        if self._settled:
+            return self._settled.popleft()
         popped = self.queue.pop()
         return None if popped is None else self._decide(popped)
 
-    def _decide(self, pod: PodInfo) -> Bind | Failure:
+    def _decide(self, pod: PodInfo) -> Decision:
         snapshot = self.cache.snapshot()
         result = self.framework.place(pod, snapshot)
         if isinstance(result, Placement):
@@ -78,7 +104,7 @@ class Core:
             self.queue.remove(pod.uid)
             self.cache.nominate(None, pod.uid)
             self.cache.assume(chosen)
-            return Bind(chosen)
+            return self._bind_volumes(chosen) if chosen.claims else Bind(chosen)
         self.queue.unfit(pod.uid, result.plugins)
         if not result.total:
             return Failure(pod, NO_NODES)
@@ -87,6 +113,16 @@ class Core:
             outranked = self._nominate(pod.with_room_on(room.node), snapshot)
             return Failure(pod, result.message(), room.node, room.victims, outranked)
         return Failure(pod, f'{result.message()} {room}', pod.nominated)
+
+    def _bind_volumes(self, pod: PodInfo) -> Bind | BindVolumes:
+        volumes = self.cache.volumes
+        choice = volumes.needs(pod).on(self.cache.nodes[pod.node])
+        assert not isinstance(choice, str), f'{pod.key} was placed on {pod.node}, where {choice}'
+        if not choice:
+            return Bind(pod)
+        volumes.choose(pod.uid, choice)
+        self._unsettled[pod.uid] = pod, float('inf')
+        return BindVolumes(pod, choice)
 
     def _nominate(self, pod: PodInfo, snapshot: Snapshot) -> tuple[PodInfo, ...]:
         """From now on room is kept for `pod`; those of lower priority that waited there look for another place."""
@@ -99,15 +135,32 @@ class Core:
 
     def idle_s(self) -> float | None:
         """Seconds until `next` may have work by the passing of time alone; None: only an event brings work."""
+        if self._settled:
+            return 0.0
         due = [t for t in (self.queue.next_due(), self.cache.next_expiry()) if t is not None]
+        due += [until for _, until in self._unsettled.values() if until != float('inf')]
         return max(0.0, min(due) - self._now()) if due else None
 
     def bound(self, pod: PodInfo) -> None:
         """The API has accepted the binding."""
         self.cache.confirm_soon(pod.uid, self._now() + ASSUMPTION_S)
 
+    def volumes_written(self, pod: PodInfo) -> None:
+        """The API has accepted what was chosen for the claims; their binder has to act on it."""
+        if pod.uid in self._unsettled:
+            self._unsettled[pod.uid] = pod, self._now() + VOLUMES_S
+            self._look_at_volumes()
+
+    def volumes_refused(self, pod: PodInfo, why: str) -> None:
+        """What was chosen for the claims does not come true."""
+        if pod.uid in self._unsettled:
+            self.unbound(pod)
+            self._settled.append(Failure(pod.at(''), f'binding volumes: {why}', pod.nominated))
+            self._wake()
+
     def unbound(self, pod: PodInfo) -> None:
         """The binding certainly did not happen: the pod goes back into the queue, if it still wants a node."""
+        self._forget_volumes(pod.uid)
         if self.cache.forget(pod.uid) is not None:
             self._happened(Happening.POD_DELETE)
         self._requeue(pod.uid)
@@ -130,6 +183,7 @@ class Core:
 
     def _pod_gone(self, uid: str) -> None:
         waited = self._pending.pop(uid, None)
+        self._forget_volumes(uid)
         self.queue.remove(uid)
         self.cache.nominate(None, uid)
         if self.cache.remove(uid) is not None or (waited is not None and waited.nominated):
@@ -141,6 +195,7 @@ class Core:
         if before is not None and old is not None and not self.cache.assumed(uid) and _same_for_us(old, new):
             return
         self._pending.pop(uid, None)
+        self._forget_volumes(uid)
         self.queue.remove(uid)
         self.cache.nominate(None, uid)
         pod = parse_pod(new)
@@ -203,6 +258,48 @@ class Core:
         if selector is not None and kind == 'ReplicationController':
             selector = {'matchLabels': selector}
         self.cache.workloads.set_owner(kind, obj['metadata']['namespace'], obj['metadata']['name'], selector)
+
+    def claim_changed(self, old: Obj | None, new: Obj | None) -> None:
+        self._storage_changed(self.cache.volumes.claims, key_of, old, new)
+        if old is None or new is None or not annotations_of(old).get(SELECTED_NODE):
+            return
+        if not annotations_of(new).get(SELECTED_NODE) and not is_bound(new):  # so provisioners give a node back
+            for uid in self.cache.volumes.waiting_for(new):
+                self.volumes_refused(self._unsettled[uid][0], f'provisioning failed for PVC "{name_of(new)}"')
+
+    def volume_changed(self, old: Obj | None, new: Obj | None) -> None:
+        self._storage_changed(self.cache.volumes.volumes, name_of, old, new)
+
+    def class_changed(self, old: Obj | None, new: Obj | None) -> None:
+        self._storage_changed(self.cache.volumes.classes, name_of, old, new)
+
+    def driver_changed(self, old: Obj | None, new: Obj | None) -> None:
+        self._storage_changed(self.cache.volumes.drivers, name_of, old, new)
+
+    def capacity_changed(self, old: Obj | None, new: Obj | None) -> None:
+        self._storage_changed(self.cache.volumes.capacities, key_of, old, new)
+
+    def _storage_changed(
+        self, known: dict[str, Obj], key: Callable[[Obj], str], old: Obj | None, new: Obj | None
+    ) -> None:
+        if new is not None:
+            known[key(new)] = new
+        elif old is not None:
+            known.pop(key(old), None)
+        self._look_at_volumes()
+        self._happened(Happening.STORAGE)
+
+    def _look_at_volumes(self) -> None:
+        """The pods whose claims are all bound by now are next."""
+        for pod, until in [*self._unsettled.values()]:
+            if until != float('inf') and self.cache.volumes.bound(pod):
+                self._forget_volumes(pod.uid)
+                self._settled.append(Bind(pod))
+                self._wake()
+
+    def _forget_volumes(self, uid: str) -> None:
+        if self._unsettled.pop(uid, None) is not None:
+            self.cache.volumes.forget(uid)
 
     def budget_changed(self, old: Obj | None, new: Obj | None) -> None:
         if new is not None:

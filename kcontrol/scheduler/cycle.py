@@ -19,14 +19,25 @@ from kclient.errors import ApiError, Conflict, Forbidden, NotFound, ServerFailed
 from kclient.events import EventRecorder
 from kclient.informer import Informer, strip_managed_fields
 from kcontrol.figures import PREEMPTION_ATTEMPTS, PREEMPTION_VICTIMS, SCHEDULE_ATTEMPTS, SCHEDULE_S
+from kcontrol.kinds import CSIDRIVERS, CSISTORAGECAPACITIES, STORAGECLASSES
 from kcontrol.metrics import Metrics
-from kcontrol.scheduler.core import Bind, Core, Failure
+from kcontrol.scheduler.core import Bind, BindVolumes, Core, Decision, Failure
 from kcontrol.scheduler.podinfo import PodInfo
 from kcontrol.scheduler.queue import Place
+from kcontrol.volumes import SELECTED_NODE, reservation
 from kcore.backoff import Backoff
 from kcore.env import Env
-from kcore.meta.gvk import NAMESPACES, NODES, PODS, REPLICASETS, SERVICES, Resource
-from kcore.meta.objects import get_condition
+from kcore.meta.gvk import (
+    NAMESPACES,
+    NODES,
+    PERSISTENTVOLUMECLAIMS,
+    PERSISTENTVOLUMES,
+    PODS,
+    REPLICASETS,
+    SERVICES,
+    Resource,
+)
+from kcore.meta.objects import annotations_of, get_condition, name_of, namespace_of
 from kcore.meta.times import format_time
 from kcore.tasks import start_essential, start_restarting
 
@@ -68,7 +79,7 @@ class Scheduler:
         self._work = asyncio.Event()
         self.core = Core(name, env.rng, env.clock.monotonic, self._work.set)
         self._recorder = EventRecorder(client, env, name)
-        self._writes: asyncio.Queue[Bind | Failure] = asyncio.Queue(WRITES_WAITING_MAX)
+        self._writes: asyncio.Queue[Decision] = asyncio.Queue(WRITES_WAITING_MAX)
 
     async def run(self) -> NoReturn:
         self._metrics.watch_scheduler(self._waiting)
@@ -99,6 +110,11 @@ class Scheduler:
             (STATEFULSETS, partial(core.owner_changed, 'StatefulSet')),
             (REPLICATIONCONTROLLERS, partial(core.owner_changed, 'ReplicationController')),
             (DISRUPTION_BUDGETS, core.budget_changed),
+            (STORAGECLASSES, core.class_changed),
+            (CSIDRIVERS, core.driver_changed),
+            (CSISTORAGECAPACITIES, core.capacity_changed),
+            (PERSISTENTVOLUMES, core.volume_changed),
+            (PERSISTENTVOLUMECLAIMS, core.claim_changed),
             (PODS, core.pod_changed),
         ]
         informers: list[Informer] = []
@@ -137,7 +153,9 @@ class Scheduler:
                 await self._writes.put(decision)
                 await asyncio.sleep(0)  # one pod a turn of the loop: watch events are to come in between
 
-    def _count(self, decision: Bind | Failure, seconds: float) -> None:
+    def _count(self, decision: Decision, seconds: float) -> None:
+        if isinstance(decision, BindVolumes):
+            return  # half a decision: what becomes of it is counted
         labels = 'scheduled' if isinstance(decision, Bind) else 'unschedulable', self.core.name
         figures = self._metrics.figures
         figures.count(SCHEDULE_ATTEMPTS, *labels)
@@ -154,10 +172,13 @@ class Scheduler:
     async def _write_all(self) -> NoReturn:
         while True:
             decision = await self._writes.get()
-            if isinstance(decision, Bind):
-                await self._bind(decision.pod)
-            else:
-                await self._report(decision)
+            match decision:
+                case Bind(pod=pod):
+                    await self._bind(pod)
+                case BindVolumes():
+                    await self._bind_volumes(decision)
+                case Failure():
+                    await self._report(decision)
 
     async def _bind(self, pod: PodInfo) -> None:
         meta = {'namespace': pod.namespace, 'name': pod.name, 'uid': pod.uid}
@@ -179,6 +200,27 @@ class Scheduler:
         self.core.bound(pod)
         log.info('pod bound', object=pod.key, node=pod.node)
         self._recorder.event(pod.obj, 'Normal', 'Scheduled', f'Successfully assigned {pod.key} to {pod.node}')
+
+    async def _bind_volumes(self, decision: BindVolumes) -> None:
+        """Bound to the versions that were decided about; the rest is the work of their binder and of provisioners."""
+        pod, choice = decision
+        try:
+            for volume, claim in choice.bind:
+                await self._change(PERSISTENTVOLUMES, volume, reservation(volume, claim))
+            for claim in choice.provision:
+                chosen = annotations_of(claim).get(SELECTED_NODE) == choice.node
+                mark = {'metadata': {'annotations': {SELECTED_NODE: choice.node}}}
+                await self._change(PERSISTENTVOLUMECLAIMS, claim, None if chosen else mark)
+        except ApiError as e:
+            self.core.volumes_refused(pod, str(e))
+        else:
+            self.core.volumes_written(pod)
+
+    async def _change(self, resource: Resource, obj: Obj, change: Obj | None) -> None:
+        if change is not None:
+            pin = {k: obj['metadata'].get(k) for k in ('uid', 'resourceVersion')}
+            body = {**change, 'metadata': {**(change.get('metadata') or {}), **pin}}
+            await self._client.patch(resource, name_of(obj), body, namespace_of(obj) or None)
 
     async def _read_back(self, pod: PodInfo) -> bool:
         """Whether the binding did happen; tells the core when it did not."""

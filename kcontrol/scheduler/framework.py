@@ -36,6 +36,7 @@ class Happening(Enum):
     POD_DELETE = 'pod gone'
     POD_LABELS = 'labels of a placed pod changed'
     NAMESPACE = 'namespace labels changed'
+    STORAGE = 'claims, volumes or what provides them changed'
     POD_UPDATE = 'the pod itself changed'
 
 
@@ -49,6 +50,10 @@ class Rejection(NamedTuple):
 
 
 Check = Callable[[NodeInfo], Rejection | None]
+
+
+def _no_obstacle(_pod: PodInfo, _snapshot: Snapshot) -> str:
+    return ''
 
 
 def _no_filter(_pod: PodInfo, _snapshot: Snapshot) -> Check | None:
@@ -68,6 +73,8 @@ class Plugin:
     """One rule of scheduling."""
 
     name: str
+    obstacle: Callable[[PodInfo, Snapshot], str] = _no_obstacle
+    """Why no node does, whatever it is like; nodes are looked at only when it is empty."""
     filter: Callable[[PodInfo, Snapshot], Check | None] = _no_filter
     score: Callable[[PodInfo, Snapshot, Sequence[NodeInfo]], Sequence[float] | None] = _no_score
     weight: int = 1
@@ -87,9 +94,13 @@ class Refused(NamedTuple):
     """By node."""
     plugins: frozenset[str]
     """Names of those that rejected a node."""
+    obstacle: str = ''
+    """What does not depend on the node."""
 
     def message(self) -> str:
-        """As kube-scheduler says it: reasons with node counts, sorted as text."""
+        """As kube-scheduler says it: an obstacle alone, or reasons with node counts, sorted as text."""
+        if self.obstacle:
+            return f'0/{self.total} nodes are available: {self.obstacle}.'
         return refusal_text(self.total, self.rejections.values())
 
 
@@ -116,6 +127,10 @@ class Framework:
 
     def place(self, pod: PodInfo, snapshot: Snapshot) -> Placement | Refused:
         """The best node for `pod`, or why there is none. Ties are broken by `rng`."""
+        for plugin in self.plugins:
+            if obstacle := plugin.obstacle(pod, snapshot):
+                everywhere = dict.fromkeys(snapshot.order, Rejection((obstacle,), helpless=True))
+                return Refused(len(snapshot.order), everywhere, frozenset({plugin.name}), obstacle)
         checks = self.checks(pod, snapshot)
         reserved = snapshot.nodes.get(pod.nominated)
         if reserved is not None and self.passes(pod, reserved, checks, snapshot) is None:

@@ -19,6 +19,7 @@ from kcontrol.scheduler.terms import (
     parse_spread,
     parse_tolerations,
 )
+from kcontrol.volumes import claims_by_origin
 
 Obj = dict[str, Any]
 
@@ -73,6 +74,8 @@ class PodInfo:
     preferred_affinity: tuple[PodTerm, ...]
     preferred_anti_affinity: tuple[PodTerm, ...]
     spread: tuple[Spread, ...]
+    claims: tuple[tuple[str, bool], ...]
+    """Names of the claims, and whether each is made for this pod (an ephemeral volume)."""
     owner: tuple[str, str]
     """Kind and name of the controlling owner; two empty texts without one."""
     obj: Obj
@@ -135,6 +138,7 @@ def parse_pod(obj: Obj) -> PodInfo:
         preferred_affinity=_preferred_terms(together, namespace, labels),
         preferred_anti_affinity=_preferred_terms(apart, namespace, labels),
         spread=tuple(parse_spread(s, namespace, labels) for s in spec.get('topologySpreadConstraints') or ()),
+        claims=tuple(claims_by_origin(obj)),
         owner=_owner(meta),
         obj=obj,
     )

@@ -80,15 +80,16 @@ def preempt(
         return 'preemption: not eligible due to preemptionPolicy=Never.'
     if _victims_are_leaving(pod, snapshot):
         return 'preemption: not eligible due to a terminating pod on the nominated node.'
-    checks = framework.checks(pod, snapshot)
-    trial = _Trial(pod, snapshot, framework, checks, tuple(budgets))
-    found: list[Candidate] = []
     reasons: dict[str, Rejection] = {
         n: NOT_HELPFUL for n in snapshot.order if (r := refused.rejections.get(n)) is None or r.helpless
     }
     hopeful = [n for n in snapshot.order if n not in reasons]
+    if not hopeful:
+        return f'preemption: {refusal_text(len(snapshot.order), reasons.values())}'
+    trial = _Trial(pod, snapshot, framework, framework.checks(pod, snapshot), tuple(budgets))
+    found: list[Candidate] = []
     enough = max(CANDIDATES_MIN, len(snapshot.order) * CANDIDATES_PERCENT // 100)
-    start = framework.rng.randrange(len(hopeful)) if hopeful else 0
+    start = framework.rng.randrange(len(hopeful))
     for name in hopeful[start:] + hopeful[:start]:
         result = trial.on(snapshot.nodes[name])
         if isinstance(result, Rejection):

@@ -18,6 +18,7 @@ from kcontrol.scheduler.nodeinfo import NodeInfo, parse_node
 from kcontrol.scheduler.podinfo import PodInfo
 from kcontrol.scheduler.tally import HELD, Held, Question, Tallies, Tally, TrialTallies
 from kcontrol.scheduler.terms import Labels, PodSelector, PodTerm
+from kcontrol.scheduler.volumes import Volumes
 from kcontrol.scheduler.workloads import Workloads
 
 Obj = dict[str, Any]
@@ -34,6 +35,7 @@ class Snapshot:
     nominated: Mapping[str, tuple[PodInfo, ...]]
     """By node: pods that preempted others and wait for their room there."""
     workloads: Workloads
+    volumes: Volumes
     cordoned: bool
     """Whether any node is unschedulable: where none is, no pod has to be checked for it."""
     tainted: bool
@@ -78,6 +80,7 @@ class Cache:
     nodes: dict[str, NodeInfo] = field(default_factory=dict)
     namespaces: dict[str, Labels] = field(default_factory=dict)
     workloads: Workloads = field(default_factory=Workloads)
+    volumes: Volumes = field(default_factory=Volumes)
     _where: dict[str, PodInfo] = field(default_factory=dict)
     """Placed pods by uid, assumed ones included; `.node` says where."""
     _assumed: dict[str, float] = field(default_factory=dict)
@@ -103,6 +106,7 @@ class Cache:
             namespaces=self.namespaces,
             nominated=nominated,
             workloads=self.workloads,
+            volumes=self.volumes,
             cordoned=bool(self._cordoned),
             tainted=bool(self._tainted),
             _tallies=self._tallies,

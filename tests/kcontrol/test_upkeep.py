@@ -12,11 +12,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from kclient.api import Client
 from kclient.errors import AlreadyExists
 from kcontrol.controllers.attachdetach.plan import attachment_name
 from kcontrol.controllers.bootstrap.reconcile import detached_signature
 from kcontrol.controllers.endpointslice.reconcile import ENDPOINTSLICES
 from kcontrol.kinds import CERTIFICATESIGNINGREQUESTS, CLUSTERROLES, STORAGECLASSES, VOLUMEATTACHMENTS
+from kcontrol.scheduler.cycle import run_scheduler
 from kcore.meta.gvk import (
     CONFIGMAPS,
     ENDPOINTS,
@@ -30,7 +32,7 @@ from kcore.meta.gvk import (
     SERVICEACCOUNTS,
     SERVICES,
 )
-from kcore.meta.objects import annotations_of, get_path, labels_of, name_of
+from kcore.meta.objects import annotations_of, get_condition, get_path, labels_of, name_of
 from kcore.meta.times import format_time
 from tests.hush import MARK
 
@@ -119,6 +121,47 @@ async def test_a_class_may_wait_for_a_consumer_and_asks_its_provisioner(admin, c
     chosen = {'metadata': {'annotations': {'volume.kubernetes.io/selected-node': 'n1'}}}
     await admin.patch(PERSISTENTVOLUMECLAIMS, 'l', chosen, 'default')
     await until(lambda: asked('l'))
+
+
+async def test_a_local_volume_of_a_node_is_bound_before_the_pod_that_waits_for_it(
+    config_of, env, admin, *, background, controllers, until
+):
+    await controllers(*VOLUMES)
+    scheduler = Client(config_of('scheduler'), env, user_agent='scheduler')
+    background(run_scheduler(scheduler, env))
+    local = {
+        'metadata': {'name': 'local'}, 'provisioner': 'kubernetes.io/no-provisioner',
+        'volumeBindingMode': 'WaitForFirstConsumer',
+    }  # fmt: skip
+    await admin.create(STORAGECLASSES, local)
+    for name in ('n1', 'n2'):
+        await admin.create(NODES, {'metadata': {'name': name, 'labels': {'kubernetes.io/hostname': name}}})
+        room = {'cpu': '4', 'memory': '8Gi', 'pods': '9'}
+        await admin.patch(NODES, name, {'spec': {'taints': None}})
+        await admin.patch(NODES, name, {'status': {'capacity': room, 'allocatable': room}}, subresource='status')
+    waiting = user_of('p', 'data')
+    del waiting['spec']['nodeName']
+    await admin.create(PODS, waiting)
+
+    async def condition(text: str) -> bool:
+        found = get_condition(await admin.get(PODS, 'p', 'default'), 'PodScheduled') or {}
+        return text in found.get('message', '')
+
+    await until(lambda: condition('persistentvolumeclaim "data" not found'))
+    await admin.create(PERSISTENTVOLUMECLAIMS, claim('data', '1Gi', 'local'))
+    await until(lambda: condition("2 node(s) didn't find available persistent volumes to bind"))
+    rule = {'key': 'kubernetes.io/hostname', 'operator': 'In', 'values': ['n2']}
+    where = {'required': {'nodeSelectorTerms': [{'matchExpressions': [rule]}]}}
+    disk = volume('disk', '1Gi', storageClassName='local', nodeAffinity=where)
+    await admin.create(PERSISTENTVOLUMES, disk)
+
+    async def placed() -> bool:
+        return (await admin.get(PODS, 'p', 'default'))['spec'].get('nodeName') == 'n2'
+
+    await until(placed)
+    held = await admin.get(PERSISTENTVOLUMECLAIMS, 'data', 'default')
+    assert (held['spec']['volumeName'], held['status']['phase']) == ('disk', 'Bound')
+    await scheduler.close()
 
 
 async def told(admin, reason: str, message: str) -> bool:

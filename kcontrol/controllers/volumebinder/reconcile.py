@@ -10,7 +10,7 @@ from kcontrol.controller import Ctx, Result, Watching, controller
 from kcontrol.controllers.volumebinder import plan as p
 from kcontrol.figures import LATE_CLASS_ERRORS, LATE_CLASSES
 from kcontrol.kinds import STORAGECLASSES
-from kcontrol.volumes import BY_CONTROLLER, COMPLETED, SELECTED_NODE, claim_ref, claims_of, class_of
+from kcontrol.volumes import BY_CONTROLLER, COMPLETED, SELECTED_NODE, claims_of, class_of, reservation
 from kcore.meta.gvk import NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
 from kcore.meta.objects import annotations_of, get_path, is_pod_finished, key_of, name_of, namespace_of
 
@@ -110,16 +110,13 @@ def _node(c: Ctx, users: Iterable[Obj]) -> Obj | None:
 
 async def _bind(c: Ctx, claim: Obj, volume: Obj) -> Obj:
     """First the volume, which decides, then the claim. Raises Conflict when either changed meanwhile."""
-    ref = get_path(volume, 'spec.claimRef') or {}
-    if ref.get('uid') != claim['metadata']['uid']:
-        # A reservation that a person made stays theirs: it is not dropped when the claim chooses otherwise.
-        mark = {} if ref else {'metadata': {'annotations': {BY_CONTROLLER: 'yes'}}}
-        volume = await c.patch(PERSISTENTVOLUMES, volume, {'spec': {'claimRef': claim_ref(claim)}, **mark})
+    if (change := reservation(volume, claim)) is not None:
+        volume = await c.patch(PERSISTENTVOLUMES, volume, change)
     await c.patch_status(PERSISTENTVOLUMES, volume, {**(volume.get('status') or {}), 'phase': 'Bound'})
     notes = annotations_of(claim)
     if get_path(claim, 'spec.volumeName') == name_of(volume) and notes.get(COMPLETED):
         return claim
-    change: Obj = {'metadata': {'annotations': {COMPLETED: 'yes'}}}
+    change = {'metadata': {'annotations': {COMPLETED: 'yes'}}}
     if not get_path(claim, 'spec.volumeName'):
         change['spec'] = {'volumeName': name_of(volume)}
         change['metadata']['annotations'][BY_CONTROLLER] = 'yes'

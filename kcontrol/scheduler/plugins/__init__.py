@@ -12,6 +12,7 @@ from kcontrol.scheduler.plugins import (
     spread,
     taints,
     unschedulable,
+    volumes,
 )
 
 PLUGINS: tuple[Plugin, ...] = (
@@ -22,6 +23,7 @@ PLUGINS: tuple[Plugin, ...] = (
     ports.PLUGIN,
     resources.FIT,
     resources.BALANCED,
+    volumes.PLUGIN,
     spread.PLUGIN,
     podaffinity.PLUGIN,
 )

@@ -11,6 +11,7 @@ import pytest
 from kclient.errors import Conflict, Invalid, NotFound, Unavailable, failure
 from kclient.model import ObjectList, WatchEvent
 from kcontrol.scheduler.cycle import run_scheduler
+from kcontrol.volumes import COMPLETED
 from kcore.env import Env
 from kcore.meta.gvk import PODS
 from kcore.tasks import start_detached, stop
@@ -31,6 +32,8 @@ class Api:
         """What becomes of the next bindings: 'lost' (done, no answer), 'down' (not done, no answer)."""
         self.stolen: dict[str, str] = {}
         """Pods that another scheduler binds an instant earlier."""
+        self.taken: set[str] = set()
+        """Volumes that somebody else changes an instant earlier."""
         self.evicts = True
         """False: what is deleted takes its time."""
         self.changed = asyncio.Event()
@@ -102,7 +105,11 @@ class Api:
 
     async def patch(self, r, name, patch, namespace=None, **_) -> Obj:
         old = await self.get(r, name)
-        return self.put(r.plural, {**old, 'status': {**old.get('status', {}), **patch.get('status', {})}})
+        if name in self.taken:
+            self.taken.remove(name)
+            raise Conflict(failure(409, 'Conflict', f'{name} was changed'))
+        spec, status = ({**old.get(part, {}), **patch.get(part, {})} for part in ('spec', 'status'))
+        return self.put(r.plural, {**old, 'spec': spec, 'status': status})
 
     async def delete(self, r, name, namespace=None, **_) -> Obj:
         await self.get(r, name)
@@ -168,6 +175,34 @@ async def test_a_pod_that_somebody_else_bound_keeps_its_node(api, node, pod):
     await api.until(lambda: api.bindings)
     assert api.bindings == [('q', 'n')]
     assert api.pod('p')['spec']['nodeName'] == 'm'
+
+
+async def test_a_volume_is_reserved_before_the_pod_that_needs_it_is_bound_and_asked_for_again_when_refused(
+    api, node, pod
+):
+    api.taken = {'disk'}
+    local = {'storageClassName': 'local', 'accessModes': ['ReadWriteOnce']}
+    claim = {
+        'metadata': {'name': 'c', 'namespace': 'default', 'uid': 'uid-c'},
+        'spec': {**local, 'resources': {'requests': {'storage': '1Gi'}}},
+    }  # fmt: skip
+    api.put('nodes', node('n'))
+    api.put('storageclasses', {
+        'metadata': {'name': 'local'}, 'provisioner': 'kubernetes.io/no-provisioner',
+        'volumeBindingMode': 'WaitForFirstConsumer',
+    })  # fmt: skip
+    api.put('persistentvolumes', {'metadata': {'name': 'disk'}, 'spec': {**local, 'capacity': {'storage': '1Gi'}}})
+    api.put('persistentvolumeclaims', claim)
+    api.put('pods', pod('p', volumes=[{'name': 'v', 'persistentVolumeClaim': {'claimName': 'c'}}]))
+    await api.until(lambda: 'claimRef' in api.objects['persistentvolumes']['disk']['spec'])
+    assert api.messages('FailedScheduling') == ['binding volumes: disk was changed']
+    assert api.objects['persistentvolumes']['disk']['spec']['claimRef']['uid'] == 'uid-c'
+    assert not api.bindings
+    bound = {**claim, 'spec': {**claim['spec'], 'volumeName': 'disk'}}
+    bound['metadata'] = {**claim['metadata'], 'annotations': {COMPLETED: 'yes'}}
+    api.put('persistentvolumeclaims', bound)
+    await api.until(lambda: api.bindings)
+    assert api.bindings == [('p', 'n')]
 
 
 async def test_preemption_evicts_the_victim_and_then_binds_the_preemptor(api, node, pod):
