@@ -50,6 +50,10 @@ class ControlConfig(Config):
     node_startup_grace_period_s: float = Field(60.0, gt=0, description='The same, for a node that never reported.')
     terminated_pod_gc_threshold: int = Field(12_500, ge=0, description='Finished pods kept; 0 keeps all.')
 
+    legacy_service_account_token_clean_up_period_s: float = Field(
+        365 * 86400.0, gt=0, description='How long a token of a Secret goes unused before it is invalid, then deleted.'
+    )
+
     cluster_signing_cert_file: Path | None = Field(None, description='Authority that signs certificate requests.')
     cluster_signing_key_file: Path | None = Field(None, description='Its private key.')
     cluster_signing_duration_s: float = Field(365 * 86400.0, gt=0, description='How long certificates are valid.')

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -41,14 +42,19 @@ class Authentication:
             await remote.close()
 
 
-def build(config: ApiConfig, env: Env, cache: Cache) -> Authentication:
-    """Raises BadKey, BadTokenFile, BadRemote and OSError, each naming the file."""
+def build(
+    config: ApiConfig, env: Env, cache: Cache, note_use: Callable[[dict[str, Any]], Awaitable[None]]
+) -> Authentication:
+    """note_use: hears of Secrets whose token is shown.
+
+    Raises BadKey, BadTokenFile, BadRemote and OSError, each naming the file.
+    """
     tokens = _tokens(config, env)
     remotes: list[Remote] = []
     known: list[TokenAuthenticator] = []
     if config.token_auth_file is not None:
         known.append(StaticTokens(config.token_auth_file, env))
-    known += [ServiceAccountTokens(tokens, cache, env), BootstrapTokens(cache, env)]
+    known += [ServiceAccountTokens(tokens, cache, env, note_use), BootstrapTokens(cache, env)]
     if config.oidc_issuer_url:
         try:
             tls = ssl.create_default_context(cafile=_text(config.oidc_ca_file))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from kapi.authn.user import AUTHENTICATED, User
 from kapi.storage.cache import Cache
 from kcore.env import Env
 from kcore.meta.times import parse_time
+from kcore.meta.tokensecrets import INVALID_SINCE, TYPE
 
 Obj = dict[str, Any]
 GROUP = 'system:serviceaccounts'
@@ -26,10 +27,18 @@ DELETED_GRACE = timedelta(seconds=60)
 _PREFIXES = {'Pod': '/registry/pods/', 'Secret': '/registry/secrets/', 'Node': '/registry/nodes/'}
 
 
+async def _nothing(_secret: Obj) -> None:
+    return
+
+
 class ServiceAccountTokens:
     name = 'service account'
 
-    def __init__(self, tokens: Tokens, cache: Cache, env: Env) -> None:
+    def __init__(
+        self, tokens: Tokens, cache: Cache, env: Env, note_use: Callable[[Obj], Awaitable[None]] = _nothing
+    ) -> None:
+        """note_use: hears of every Secret whose token is shown."""
+        self._note_use = note_use
         self._tokens = tokens
         self._cache = cache
         self._env = env
@@ -57,6 +66,19 @@ class ServiceAccountTokens:
             kept = (found.get('data') or {}).get('token') or ''
             if not hmac.compare_digest(base64.b64decode(kept), token.encode()):
                 raise BadToken('the token is not the one in its secret')
+        if found.get('type') == TYPE:
+            await self._use(found, claims)
+
+    async def _use(self, secret: Obj, claims: Claims) -> None:
+        await self._note_use(secret)
+        if (secret['metadata'].get('labels') or {}).get(INVALID_SINCE):
+            namespace, name = claims.namespace, secret['metadata']['name']
+            what = f'the token in secret {namespace}/{name} for service account {namespace}/{claims.account}'
+            raise BadToken(
+                f'{what} has been marked invalid. Use tokens from the TokenRequest API or manually created '
+                f"secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use "
+                'of this token'
+            )
 
     async def _find(self, key: str, uid: str) -> Obj | None:
         """The live object under `key` with `uid` (any when empty)."""

@@ -15,6 +15,7 @@ from typing import Any
 from kapi.authz.masters import ALLOW
 from kapi.authz.union import NO_OPINION, Attributes, Decision
 from kapi.storage.cache import Cache
+from kcore.meta.podrefs import named_in
 from kcore.meta.selectors import SelectorError, parse_field_selector
 
 Obj = dict[str, Any]
@@ -107,55 +108,6 @@ def references(pod: Obj) -> Iterator[Ref]:
     yield node, 'pods', namespace, meta['name']
     if account := spec.get('serviceAccountName'):
         yield node, 'serviceaccounts', namespace, account
-
-
-def named_in(spec: Obj, pod: str) -> set[tuple[str, str]]:
-    """(resource, name) of the Secrets, ConfigMaps and claims that a pod's spec names."""
-    return {*_of_volumes(spec, pod), *_of_containers(spec)}
-
-
-_SECRETS = {
-    'cephfs': 'secretRef', 'cinder': 'secretRef', 'flexVolume': 'secretRef', 'iscsi': 'secretRef', 'rbd': 'secretRef',
-    'scaleIO': 'secretRef', 'storageos': 'secretRef', 'csi': 'nodePublishSecretRef',
-}  # fmt: skip
-"""Volumes that name a Secret, and in which field. Source: pkg/api/v1/pod/util.go, `VisitPodSecretNames`."""
-
-
-def _of_volumes(spec: Obj, pod: str) -> Iterator[tuple[str, str]]:
-    for secret in spec.get('imagePullSecrets') or ():
-        yield 'secrets', secret.get('name', '')
-    for volume in spec.get('volumes') or ():
-        sources = [volume, *((volume.get('projected') or {}).get('sources') or ())]
-        for source in sources:
-            if secret := source.get('secret'):
-                yield 'secrets', secret.get('secretName') or secret.get('name') or ''
-            if config := source.get('configMap'):
-                yield 'configmaps', config.get('name') or ''
-        if claim := volume.get('persistentVolumeClaim'):
-            yield 'persistentvolumeclaims', claim.get('claimName') or ''
-        if 'ephemeral' in volume:
-            yield 'persistentvolumeclaims', f'{pod}-{volume.get("name", "")}'
-        if secret := (volume.get('azureFile') or {}).get('secretName'):
-            yield 'secrets', secret
-        for kind, field in _SECRETS.items():
-            if secret := (volume.get(kind) or {}).get(field):
-                yield 'secrets', secret.get('name') or ''
-
-
-def _of_containers(spec: Obj) -> Iterator[tuple[str, str]]:
-    for field in ('initContainers', 'containers', 'ephemeralContainers'):
-        for container in spec.get(field) or ():
-            for source in container.get('envFrom') or ():
-                if ref := source.get('secretRef'):
-                    yield 'secrets', ref.get('name') or ''
-                if ref := source.get('configMapRef'):
-                    yield 'configmaps', ref.get('name') or ''
-            for variable in container.get('env') or ():
-                source = variable.get('valueFrom') or {}
-                if ref := source.get('secretKeyRef'):
-                    yield 'secrets', ref.get('name') or ''
-                if ref := source.get('configMapKeyRef'):
-                    yield 'configmaps', ref.get('name') or ''
 
 
 class NodeAuthorizer:

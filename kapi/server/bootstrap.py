@@ -23,6 +23,7 @@ from kapi.server.repair import AddressRepair
 from kapi.storage.base import KeyExists, KeyMissing, StorageError, Versioned
 from kapi.storage.codec import clone
 from kcore.config import split_address
+from kcore.meta.tokensecrets import SINCE, TRACKING, day
 
 if TYPE_CHECKING:
     from kapi.server.service import ApiServer
@@ -59,6 +60,8 @@ async def bootstrap(server: ApiServer) -> None:
     """Everything but the endpoints. Raises StorageUnavailable."""
     for name in NAMESPACES:
         await ensure(server, '', 'namespaces', '', {'metadata': {'name': name}})
+    since = {'metadata': {'name': TRACKING}, 'data': {SINCE: day(server.env.clock.wall())}}
+    await ensure(server, '', 'configmaps', 'kube-system', since)
     spec = {
         'type': 'ClusterIP',
         'clusterIP': server.addresses.first_ip,

@@ -39,6 +39,7 @@ from kapi.server.context import Context, Reply
 from kapi.server.deadlines import Deadlines
 from kapi.server.discovery import Discovery
 from kapi.server.kubelet import Kubelets
+from kapi.server.legacytokens import note_use
 from kapi.server.metrics import Metrics
 from kapi.server.openapi import OpenApi
 from kapi.server.pipeline import serve
@@ -64,7 +65,7 @@ class ApiServer:
         self._access = from_kubeconfig(access, env) if access is not None else None
         webhook = (WebhookAuthorizer(self._access, env),) if self._access is not None else ()
         self.authz = Authorizers((Masters(), NodeAuthorizer(self.cache), Components(), self.rbac, *webhook))
-        self.authentication = authentication(config, env, self.cache)
+        self.authentication = authentication(config, env, self.cache, partial(note_use, self))
         self.authn = self.authentication.union
         self.tokens = self.authentication.tokens
         self.webhooks = WebhookClient(self.cache, env)

@@ -18,6 +18,7 @@ from kcontrol.controllers.ephemeralvolume import reconcile as ephemeralvolume
 from kcontrol.controllers.gc import reconcile as gc
 from kcontrol.controllers.horizontalpodautoscaler import reconcile as horizontalpodautoscaler
 from kcontrol.controllers.job import reconcile as job
+from kcontrol.controllers.legacytokens import reconcile as legacytokens
 from kcontrol.controllers.namespace import reconcile as namespace
 from kcontrol.controllers.nodeipam import reconcile as nodeipam
 from kcontrol.controllers.nodelifecycle import reconcile as nodelifecycle
@@ -67,6 +68,7 @@ CONTROLLERS: tuple[Controller | Loop, ...] = (
     certificates.clean,
     clusterroleaggregation.reconcile,
     tokens.reconcile,
+    legacytokens.run,
     bootstrap.sign,
     bootstrap.clean,
     nodettl.reconcile,

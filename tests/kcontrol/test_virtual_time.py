@@ -13,13 +13,15 @@ import pytest
 from kcontrol.controllers.cronjob.plan import SCHEDULED_AT
 from kcontrol.controllers.horizontalpodautoscaler import metrics
 from kcontrol.kinds import CRONJOBS, HORIZONTALPODAUTOSCALERS, JOBS
-from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS
-from kcore.meta.objects import condition_is, deleting, get_condition, name_of
+from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS, SECRETS, SERVICEACCOUNTS
+from kcore.meta.objects import condition_is, deleting, get_condition, labels_of, name_of
 from kcore.meta.times import format_time, parse_time
+from kcore.meta.tokensecrets import ACCOUNT, INVALID_SINCE, LAST_USED, TYPE
 from tests.kcontrol.virtual import Nodes, Plane, run_virtually
 
 EVICTS = 'node.kubernetes.io/unreachable'
-YEAR_S = 365 * 86400.0
+DAY_S = 86400.0
+YEAR_S = 365 * DAY_S
 GRACE_S, TOLERATED_S, LOOK_S = 50, 300, 5
 """Defaults: when a silent node is Unknown, how long its pods may stay, how often nodes are looked at."""
 
@@ -306,6 +308,43 @@ def test_an_eviction_that_never_happens_is_taken_back_after_two_minutes(virtuall
 
         await plane.until(taken_back)
         assert 119 <= plane.now_s() - began <= 123
+
+    virtually(scenario)
+
+
+def test_a_token_that_nobody_uses_is_invalid_after_a_year_and_gone_after_two(virtually, monkeypatch):
+    monkeypatch.setattr('kclient.api.WATCH_TIMEOUT_S', 3 * YEAR_S)
+    monkeypatch.setattr('kapi.server.handlers.watch.BOOKMARK_INTERVAL_S', YEAR_S)
+
+    async def scenario(plane: Plane) -> None:
+        secrets = ('unused', 'mounted', 'of-hand', 'used')
+        for name in secrets:
+            meta = {'name': name, 'namespace': 'default', 'annotations': {ACCOUNT: 'app'}}
+            await plane.admin.create(SECRETS, {'metadata': meta, 'type': TYPE})
+        listed = [{'name': name} for name in secrets if name != 'of-hand']
+        await plane.admin.create(
+            SERVICEACCOUNTS, {'metadata': {'name': 'app', 'namespace': 'default'}, 'secrets': listed}
+        )
+        container = {'name': 'c', 'image': 'x', 'envFrom': [{'secretRef': {'name': 'mounted'}}]}
+        pod = {'metadata': {'name': 'p', 'namespace': 'default'}, 'spec': {'containers': [container]}}
+        await plane.admin.create(PODS, pod)
+        await plane.controllers('legacy-serviceaccount-token-cleaner')
+
+        async def invalid() -> dict[str, bool]:
+            return {
+                name_of(s): INVALID_SINCE in labels_of(s) for s in (await plane.admin.list(SECRETS, 'default')).items
+            }
+
+        await asyncio.sleep(YEAR_S - 10 * DAY_S)
+        stamp = {'metadata': {'labels': {LAST_USED: f'{plane.env.clock.wall():%Y-%m-%d}'}}}
+        await plane.admin.patch(SECRETS, 'used', stamp, 'default')
+        assert await invalid() == dict.fromkeys(secrets, False)
+        await asyncio.sleep(13 * DAY_S)
+        assert await invalid() == {**dict.fromkeys(secrets, False), 'unused': True}
+        await asyncio.sleep(YEAR_S - 10 * DAY_S)
+        assert 'unused' in await invalid()
+        await asyncio.sleep(13 * DAY_S)
+        assert await invalid() == {'mounted': False, 'of-hand': False, 'used': True}
 
     virtually(scenario)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from kapi.admission.chain import Attributes, Operation
 from kapi.authz import union
-from kapi.authz.node import named_in, node_of
+from kapi.authz.node import node_of
 from kapi.errors import Forbidden
 from kapi.storage.cache import Cache
 from kcore.meta.gvk import PODS
 from kcore.meta.objects import get_path
+from kcore.meta.podrefs import named_in
 
 Obj = dict[str, Any]
 RESTRICTED = 'node-restriction.kubernetes.io'

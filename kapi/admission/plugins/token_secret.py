@@ -12,9 +12,7 @@ from collections.abc import Callable
 from kapi.admission.chain import Attributes, Operation
 from kapi.authn.tokens import Tokens
 from kapi.storage.cache import Cache
-
-TYPE = 'kubernetes.io/service-account-token'
-ACCOUNT, ACCOUNT_UID = 'kubernetes.io/service-account.name', 'kubernetes.io/service-account.uid'
+from kcore.meta.tokensecrets import ACCOUNT, ACCOUNT_UID, TYPE
 
 
 class TokenSecret:

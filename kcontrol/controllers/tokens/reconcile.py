@@ -1,7 +1,8 @@
 """The token controller. Source: pkg/controller/serviceaccount/tokens_controller.go.
 
-Differs: the token comes from the TokenRequest API, bound to the Secret, since only the API server holds the signing
-key; it lasts ten years instead of for ever.
+Differs: the API server puts the token in when the Secret is written (`kapi/admission/plugins/token_secret.py`), since
+only it holds the signing key. A Secret that was written before its account gets one from the TokenRequest API, bound to
+the Secret, that lasts ten years instead of for ever.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller
 from kcore.meta.gvk import SECRETS, SERVICEACCOUNTS
 from kcore.meta.objects import annotations_of, deleting, key_of, name_of, namespace_of, uid_of
+from kcore.meta.tokensecrets import ACCOUNT, ACCOUNT_UID, TYPE
 
-TYPE = 'kubernetes.io/service-account-token'
-ACCOUNT, ACCOUNT_UID = 'kubernetes.io/service-account.name', 'kubernetes.io/service-account.uid'
 LASTS_S = 10 * 365 * 86400
 WAIT_S = 10.0
 """A Secret whose account does not exist may have come before it; after this it is removed."""

@@ -12,6 +12,7 @@ import pytest
 
 from kapi.authn import keys
 from kclient.certificates import key_pem
+from kcore.meta.tokensecrets import INVALID_SINCE, LAST_USED, TRACKING
 
 CORE = '/api/v1/namespaces/default'
 ACCOUNT = f'{CORE}/serviceaccounts/app'
@@ -188,6 +189,30 @@ async def test_an_old_style_secret_gets_a_token_that_dies_with_it(world: Any, ap
     assert (await whoami(world, data['token'])).json['status']['userInfo']['username'].endswith(':app')
     await api.delete(f'{CORE}/secrets/old')
     assert (await whoami(world, data['token'])).status == 401
+
+
+async def test_the_day_on_which_a_secrets_token_was_used_is_noted_and_an_invalid_one_is_refused(
+    world: Any, api: Any, account: Any
+) -> None:
+    meta = {'name': 'old', 'annotations': {'kubernetes.io/service-account.name': 'app'}}
+    made = await api.post(f'{CORE}/secrets', {'metadata': meta, 'type': 'kubernetes.io/service-account-token'})
+    token = base64.b64decode(made.json['data']['token']).decode()
+    today = f'{world.server.env.clock.wall():%Y-%m-%d}'
+    since = await api.get('/api/v1/namespaces/kube-system/configmaps/' + TRACKING)
+    assert since.json['data'] == {'since': today}
+    assert (await whoami(world, token)).status == 201
+    held = (await api.get(f'{CORE}/secrets/old')).json['metadata']
+    assert held['labels'] == {LAST_USED: today}
+    assert (await whoami(world, token)).status == 201
+    again = (await api.get(f'{CORE}/secrets/old')).json['metadata']
+    assert again['resourceVersion'] == held['resourceVersion'], 'once a day is enough'
+    merge = {'Content-Type': 'application/merge-patch+json'}
+    labels = {INVALID_SINCE: today, LAST_USED: None}
+    await api.patch(f'{CORE}/secrets/old', {'metadata': {'labels': labels}}, headers=merge)
+    assert (await whoami(world, token)).status == 401
+    refused = (await review(api, token))['status']['error']
+    assert 'the token in secret default/old for service account default/app has been marked invalid.' in refused
+    assert (await api.get(f'{CORE}/secrets/old')).json['metadata']['labels'] == {INVALID_SINCE: today, LAST_USED: today}
 
 
 async def test_the_published_keys_verify_our_tokens(world: Any, api: Any, account: Any) -> None:

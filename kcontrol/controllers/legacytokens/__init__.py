@@ -1,0 +1,1 @@
+"""The cleaner of tokens in Secrets that nobody uses."""
