@@ -21,6 +21,11 @@ class AddressPool:
     def cidr(self) -> str:
         return str(self._network) if self._network else ''
 
+    @property
+    def prefix(self) -> int:
+        """Length of the podCIDR; 0 while there is none."""
+        return self._network.prefixlen if self._network else 0
+
     def set_cidr(self, cidr: str) -> None:
         """Raises ValueError. Addresses already given stay."""
         network = ipaddress.IPv4Network(cidr)

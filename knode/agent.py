@@ -27,6 +27,7 @@ from knode.eviction.manager import EvictionManager
 from knode.images.collector import GcPolicy, ImageCollector
 from knode.images.store import ImageStore
 from knode.machine import describe
+from knode.network import ServiceNetwork
 from knode.node import NodeKeeper
 from knode.objects import ApiObjects
 from knode.pods.checkpoint import Checkpoints
@@ -114,6 +115,12 @@ class Agent:
             said=warn, free_images=self._garbage.free,
         )  # fmt: skip
         host.refusal = self._eviction.verdict
+        self._network = None
+        if config.proxy_mode != 'none':
+            self._network = ServiceNetwork(
+                config, env, client, keeper=keeper, pool=pool, services=self._objects.service_informer,
+                registry=host.metrics.registry,
+            )  # fmt: skip
         stats = StatsHandlers(config, env, manager, collector, host)
         self._server = NodeServer(config, env, manager, stats, Access(config, env, client))
 
@@ -165,6 +172,8 @@ class Agent:
             'memory limits': Watchdog(self._env, self._manager.workers.values).run,
             'mirror pods': self._mirrors.run,
         }
+        if self._network is not None:
+            tasks |= self._network.tasks()
         if (path := self._config.pod_manifest_path) is None:
             self._manager.set_static(())
         else:

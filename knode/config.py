@@ -51,6 +51,9 @@ class NodeConfig(Config):
     lease_duration_s: int = Field(40, ge=1, description='seconds after which a silent node is taken for dead')
     status_period_s: float = Field(300.0, gt=0, description='seconds between status reports without news')
     stats_period_s: float = Field(10.0, gt=0, description='seconds between samples of what node and pods use')
+    proxy_mode: Literal['userspace', 'none'] = Field(
+        'userspace', description='whether this node serves the addresses of Services'
+    )
     eviction_hard: str = Field(
         'memory.available<100Mi,nodefs.available<128Mi,nodefs.inodesFree<1%,pid.available<5%',
         description='thresholds at which pods are evicted at once, as the kubelet writes them',

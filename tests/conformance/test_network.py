@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from kcontrol.controllers.endpointslice.reconcile import ENDPOINTSLICES
-from kcore.meta.gvk import CONFIGMAPS, ENDPOINTS, NAMESPACES, SERVICES
+from kcore.meta.gvk import CONFIGMAPS, ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICES
 from tests.kcontrol.conftest import (
     admin,
     background,

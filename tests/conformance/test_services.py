@@ -10,8 +10,7 @@ import asyncio
 
 import pytest
 
-from kcontrol.controllers.endpointslice.reconcile import ENDPOINTSLICES
-from kcore.meta.gvk import ENDPOINTS, NODES, PODS, SERVICES
+from kcore.meta.gvk import ENDPOINTS, ENDPOINTSLICES, NODES, PODS, SERVICES
 from kcore.meta.objects import labels_of, name_of
 from tests.conformance.workloads import (
     admin,

@@ -9,8 +9,17 @@ import pytest
 
 from kclient.discovery import discover
 from kclient.errors import AlreadyExists, NotFound
-from kcontrol.controllers.endpointslice.reconcile import ENDPOINTSLICES
-from kcore.meta.gvk import CONFIGMAPS, ENDPOINTS, LEASES, NAMESPACES, NODES, PODS, SERVICEACCOUNTS, SERVICES
+from kcore.meta.gvk import (
+    CONFIGMAPS,
+    ENDPOINTS,
+    ENDPOINTSLICES,
+    LEASES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICEACCOUNTS,
+    SERVICES,
+)
 from kcore.meta.objects import deleting, get_condition
 from kcore.meta.times import format_micro, format_time
 

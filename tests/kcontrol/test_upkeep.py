@@ -16,12 +16,12 @@ from kclient.api import Client
 from kclient.errors import AlreadyExists
 from kcontrol.controllers.attachdetach.plan import attachment_name
 from kcontrol.controllers.bootstrap.reconcile import detached_signature
-from kcontrol.controllers.endpointslice.reconcile import ENDPOINTSLICES
 from kcontrol.kinds import CERTIFICATESIGNINGREQUESTS, CLUSTERROLES, STORAGECLASSES, VOLUMEATTACHMENTS
 from kcontrol.scheduler.cycle import run_scheduler
 from kcore.meta.gvk import (
     CONFIGMAPS,
     ENDPOINTS,
+    ENDPOINTSLICES,
     EVENTS,
     NAMESPACES,
     NODES,

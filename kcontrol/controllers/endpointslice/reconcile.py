@@ -19,10 +19,9 @@ from kcontrol.figures import (
     SLICES,
     SLICES_WANTED,
 )
-from kcore.meta.gvk import NODES, PODS, SERVICES, Resource
+from kcore.meta.gvk import ENDPOINTSLICES, NODES, PODS, SERVICES
 from kcore.meta.objects import labels_of, name_of, namespace_of
 
-ENDPOINTSLICES = Resource('discovery.k8s.io', 'v1', 'endpointslices', 'EndpointSlice')
 CATCH_UP_S = 5.0
 """Safety net: the event that shows our own write brings us back much earlier."""
 ZONE = 'topology.kubernetes.io/zone'

@@ -8,10 +8,9 @@ from kclient.errors import AlreadyExists, Forbidden, NotFound
 from kclient.model import Obj
 from kcontrol.controller import Ctx, Result, Watching, controller, own_key
 from kcontrol.controllers.endpointslice.plan import MANAGED_LABEL, SERVICE_LABEL
-from kcontrol.controllers.endpointslice.reconcile import ENDPOINTSLICES
 from kcontrol.controllers.endpointslicemirroring.plan import MANAGER, SUBSET_MAX, mirrored, same, skipped, slices
 from kcontrol.figures import MIRROR_CHANGES
-from kcore.meta.gvk import ENDPOINTS, SERVICES
+from kcore.meta.gvk import ENDPOINTS, ENDPOINTSLICES, SERVICES
 from kcore.meta.objects import labels_of, name_of, namespace_of
 
 

@@ -1,0 +1,43 @@
+"""What all frontends of one agent's proxy share: the loop, a scratch buffer, and what they count."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Callable
+from typing import Any
+
+from kcore.env import Clock
+
+CONNECTIONS_MAX = 4_000
+"""Connections through one agent, of two descriptors each; one more is reset."""
+FLOWS_MAX = 2_000
+"""Flows of datagrams through one agent, a descriptor each; the datagrams of one more are dropped."""
+PORTS_MAX = 8_000
+"""Frontends that one agent listens at, a descriptor each; one more is told by an event."""
+CHUNK_BYTES = 256 * 1024
+"""Most that one way of a connection holds back, and reads at once."""
+
+
+class Work:
+    def __init__(self, clock: Clock, prefix: Callable[[], int]) -> None:
+        """prefix: length of a node's podCIDR."""
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        # The pods' part of the agent must never be without descriptors: the proxy uses half of them at most.
+        self.connections_max = min(CONNECTIONS_MAX, descriptors // 8)
+        self.flows_max = min(FLOWS_MAX, descriptors // 16)
+        self.ports_max = min(PORTS_MAX, descriptors // 8)
+        self.loop = asyncio.get_running_loop()
+        self.now, self.prefix = clock.monotonic, prefix
+        self.scratch = memoryview(bytearray(CHUNK_BYTES))
+        self.relays: set[Any] = set()
+        self.connections = 0
+        """Open now, with those that look for a backend."""
+        self.flows = 0
+        """Of datagrams, open now."""
+        self.bytes = 0
+        """Carried so far, both ways."""
+        self.failed = 0
+        """Backends that did not answer so far."""
+        self.refused = 0
+        """Clients turned away so far."""
