@@ -12,8 +12,8 @@ import pytest
 
 from kcontrol.controllers.cronjob.plan import SCHEDULED_AT
 from kcontrol.controllers.horizontalpodautoscaler import metrics
-from kcontrol.kinds import CRONJOBS, HORIZONTALPODAUTOSCALERS, JOBS
-from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS, SECRETS, SERVICEACCOUNTS
+from kcontrol.kinds import CRONJOBS, HORIZONTALPODAUTOSCALERS, JOBS, VOLUMEATTACHMENTS
+from kcore.meta.gvk import DEPLOYMENTS, NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS, SECRETS, SERVICEACCOUNTS
 from kcore.meta.objects import condition_is, deleting, get_condition, labels_of, name_of
 from kcore.meta.times import format_time, parse_time
 from kcore.meta.tokensecrets import ACCOUNT, INVALID_SINCE, LAST_USED, TYPE
@@ -308,6 +308,60 @@ def test_an_eviction_that_never_happens_is_taken_back_after_two_minutes(virtuall
 
         await plane.until(taken_back)
         assert 119 <= plane.now_s() - began <= 123
+
+    virtually(scenario)
+
+
+UNMOUNT_S = 360
+"""How long a node that is not ready may keep a volume mounted that no pod there needs."""
+
+
+def test_a_volume_is_detached_once_it_is_unmounted_or_its_node_has_not_answered_for_long(virtually):
+    async def scenario(plane: Plane) -> None:
+        for number in (1, 2):
+            name, csi = f'v{number}', {'driver': 'd', 'volumeHandle': f'h{number}'}
+            spec = {'capacity': {'storage': '1Gi'}, 'accessModes': ['ReadWriteOnce'], 'csi': csi}
+            await plane.admin.create(PERSISTENTVOLUMES, {'metadata': {'name': name}, 'spec': spec})
+            asked = {
+                'accessModes': ['ReadWriteOnce'], 'resources': {'requests': {'storage': '1Gi'}}, 'volumeName': name,
+            }  # fmt: skip
+            meta = {'name': name, 'namespace': 'default'}
+            await plane.admin.create(PERSISTENTVOLUMECLAIMS, {'metadata': meta, 'spec': asked})
+            used = [{'name': 'v', 'persistentVolumeClaim': {'claimName': name}}]
+            pod = {'nodeName': 'n', 'containers': [{'name': 'c', 'image': 'x'}], 'volumes': used}
+            await plane.admin.create(PODS, {'metadata': meta, 'spec': pod})
+        await plane.admin.create(NODES, {'metadata': {'name': 'n'}})
+        await plane.controllers('attachdetach', 'persistentvolumeclaimbinder', 'persistentvolumebinder')
+
+        async def attached() -> set[str]:
+            held = (await plane.admin.list(VOLUMEATTACHMENTS)).items
+            return {one['spec']['source']['persistentVolumeName'] for one in held}
+
+        async def say(**status: object) -> None:
+            await plane.admin.patch(NODES, 'n', {'status': status}, subresource='status')
+
+        async def both() -> bool:
+            return await attached() == {'v1', 'v2'}
+
+        await plane.until(both)
+        for one in (await plane.admin.list(VOLUMEATTACHMENTS)).items:
+            done = {'status': {'attached': True}}
+            await plane.admin.patch(VOLUMEATTACHMENTS, name_of(one), done, subresource='status')
+        stamp = format_time(plane.env.clock.wall())
+        ready = {'type': 'Ready', 'status': 'True', 'lastHeartbeatTime': stamp, 'lastTransitionTime': stamp}
+        await say(conditions=[ready], volumesInUse=['kubernetes.io/csi/d^h1', 'kubernetes.io/csi/d^h2'])
+        for name in ('v1', 'v2'):
+            await plane.admin.delete(PODS, name, 'default', grace_period_s=0)
+        await asyncio.sleep(2 * UNMOUNT_S)
+        assert await both(), 'the node lives, and has them mounted'
+        await say(volumesInUse=['kubernetes.io/csi/d^h2'])
+        await asyncio.sleep(1)
+        assert await attached() == {'v2'}
+        shown = (await plane.admin.get(NODES, 'n'))['status']['volumesAttached']
+        assert [v['name'] for v in shown] == ['kubernetes.io/csi/d^h2']
+        await say(conditions=[{**ready, 'status': 'Unknown'}])
+        await asyncio.sleep(30)
+        assert not await attached(), 'it was asked long ago, and does not answer'
 
     virtually(scenario)
 

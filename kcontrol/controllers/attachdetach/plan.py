@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kclient.model import Obj
+from kcontrol.controllers.podgc.plan import is_out_of_service
 from kcontrol.kinds import VOLUMEATTACHMENTS
 from kcontrol.volumes import claims_of
 from kcore.meta.objects import deleting, get_path, is_pod_finished, name_of, namespace_of
@@ -55,16 +56,33 @@ class Step:
     wait: tuple[Obj, ...]
     """Wanted, but another node still has what only one may have."""
     detach: tuple[Obj, ...]
+    mounted: tuple[Obj, ...] = ()
+    """Wanted no more, but the node still has them mounted."""
 
 
-def plan(node: str, goal: Mapping[str, Obj], everywhere: Sequence[Obj], volume: Lookup) -> Step:
-    """goal: as `wanted` tells it of the node's pods. everywhere: the attachments of all nodes."""
+def plan(
+    node: str, goal: Mapping[str, Obj], everywhere: Sequence[Obj], volume: Lookup, mounted: Collection[str] = ()
+) -> Step:
+    """goal: as `wanted` tells it of the node's pods. everywhere: the attachments of all nodes.
+
+    mounted: names of the volumes that the node still uses.
+    """
     there = {name_of(a): a for a in everywhere if get_path(a, 'spec.nodeName') == node}
     missing = [goal[name] for name in sorted(goal.keys() - there.keys())]
     wait = [a for a in missing if held_elsewhere(a, everywhere, volume(volume_of(a)))]
     # Attachments of other names are not ours.
     idle = [there[n] for n in sorted(there.keys() - goal.keys()) if n.startswith('csi-') and not deleting(there[n])]
-    return Step(tuple(a for a in missing if a not in wait), tuple(wait), tuple(idle))
+    busy = [a for a in idle if (held := volume(volume_of(a))) is not None and node_name_of(held) in mounted]
+    return Step(
+        tuple(a for a in missing if a not in wait), tuple(wait), tuple(a for a in idle if a not in busy), tuple(busy)
+    )
+
+
+def mounted(node: Obj | None) -> Collection[str]:
+    """What the node says that it has mounted; a node that is gone or out of service is not listened to."""
+    if node is None or is_out_of_service(node):
+        return ()
+    return frozenset(get_path(node, 'status.volumesInUse') or ())
 
 
 def volume_of(attachment: Obj) -> str:
@@ -96,18 +114,18 @@ def users_of(volume: Obj, pods: Iterable[Obj]) -> list[Obj]:
 
 
 def attached(node: str, attachments: Iterable[Obj], volume: Lookup) -> list[Obj]:
-    """`node.status.volumesAttached` as the attachments tell it."""
+    """`node.status.volumesAttached` as the attachments tell it: what is being detached may be mounted no more."""
     found: list[Obj] = []
     for one in attachments:
-        if get_path(one, 'spec.nodeName') != node or not get_path(one, 'status.attached'):
+        if get_path(one, 'spec.nodeName') != node or not get_path(one, 'status.attached') or deleting(one):
             continue
         held = volume(volume_of(one))
-        if held is not None and get_path(held, 'spec.csi'):
-            found.append({'name': unique_name(held), 'devicePath': ''})
+        if held is not None and (name := node_name_of(held)):
+            found.append({'name': name, 'devicePath': ''})
     return sorted(found, key=lambda v: str(v['name']))
 
 
-def unique_name(volume: Obj) -> str:
-    """What nodes call a CSI volume."""
-    source = volume['spec']['csi']
-    return f'kubernetes.io/csi/{source["driver"]}^{source["volumeHandle"]}'
+def node_name_of(volume: Obj) -> str:
+    """What nodes call a CSI volume; empty for others."""
+    source = get_path(volume, 'spec.csi')
+    return f'kubernetes.io/csi/{source["driver"]}^{source["volumeHandle"]}' if source else ''

@@ -12,8 +12,9 @@ from kcontrol.controllers.attachdetach.plan import (
     Lookup,
     attached,
     exclusive,
+    mounted,
+    node_name_of,
     plan,
-    unique_name,
     users_of,
     volume_of,
     wanted,
@@ -21,10 +22,12 @@ from kcontrol.controllers.attachdetach.plan import (
 from kcontrol.controllers.nodelifecycle.reconcile import NODE_INDEX, by_node
 from kcontrol.kinds import CSIDRIVERS, VOLUMEATTACHMENTS
 from kcore.meta.gvk import NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
-from kcore.meta.objects import get_path, name_of
+from kcore.meta.objects import condition_is, get_path, name_of
 
 RETRY_S = 15.0
 """A volume that another node has is asked for again, even if nobody says that it is free."""
+UNMOUNT_S = 360.0
+"""How long a node that is not ready may keep mounted what its pods need no more."""
 
 
 def node_of_pod(_: Ctx, old: Obj | None, new: Obj | None) -> Iterable[str]:
@@ -75,23 +78,36 @@ async def reconcile(c: Ctx, key: str) -> Result | None:
 
     everywhere = c.list(VOLUMEATTACHMENTS)
     there = [a for a in everywhere if get_path(a, 'spec.nodeName') == key]
-    step = plan(key, wanted(pods, lambda k: c.get(PERSISTENTVOLUMECLAIMS, k), volume, drivers), everywhere, volume)
+    node = c.get(NODES, key)
+    goal = wanted(pods, lambda k: c.get(PERSISTENTVOLUMECLAIMS, k), volume, drivers)
+    step = plan(key, goal, everywhere, volume, mounted(node))
+    detach = [*step.detach, *_given_up(c, node, step.mounted)]
     for one in step.wait:
         _tell_multi_attach(c, volume(volume_of(one)), pods)
     unsure = [one for one in step.attach if not await attach(c, one, volume(volume_of(one)))]
-    for one in step.detach:
-        with contextlib.suppress(NotFound):
-            await c.delete(VOLUMEATTACHMENTS, one)
-    node = c.get(NODES, key)
-    if node is not None:
+    if node is not None:  # before anything is detached: the node must not mount it any more
         status = node.get('status') or {}
-        shown, before = attached(key, there, volume), status.get('volumesAttached') or []
+        shown = attached(key, [one for one in there if one not in detach], volume)
+        before = status.get('volumesAttached') or []
         if shown != before:
             await c.patch_status(NODES, node, {**status, 'volumesAttached': shown})
             known = {v['name'] for v in before}
-            _tell_attached(c, pods, [v for v in _volumes(there, volume) if unique_name(v) not in known])
+            _tell_attached(c, pods, [v for v in _volumes(there, volume) if node_name_of(v) not in known])
+    for one in detach:
+        with contextlib.suppress(NotFound):
+            await c.delete(VOLUMEATTACHMENTS, one)
     _tell_failures(c, pods, there, volume)
-    return Result(RETRY_S) if step.wait or unsure else None
+    return Result(RETRY_S) if step.wait or step.mounted or unsure else None
+
+
+def _given_up(c: Ctx, node: Obj | None, still: Iterable[Obj]) -> list[Obj]:
+    """What a node that does not answer is not asked to unmount any longer."""
+    now, known = c.env.clock.monotonic(), c.state.setdefault('unmounting', {})
+    name = name_of(node) if node is not None else ''
+    since = known[name] = {name_of(one): known.get(name, {}).get(name_of(one), now) for one in still}
+    if node is None or condition_is(node, 'Ready'):
+        return []
+    return [one for one in still if now - since[name_of(one)] >= UNMOUNT_S]
 
 
 async def attach(c: Ctx, one: Obj, held: Obj | None) -> bool:
