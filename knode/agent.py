@@ -42,6 +42,7 @@ from knode.static.mirrors import Mirrors
 from knode.static.source import StaticSource
 from knode.stats.collector import Collector
 from knode.stats.handlers import StatsHandlers
+from knode.volumes.memory import Memory
 
 if TYPE_CHECKING:
     from knode.join import Credentials  # takes `cryptography` in, which an agent with credentials has no use for
@@ -99,6 +100,7 @@ class Agent:
             env, config.name, keeper.address, self._drivers, pool, Checkpoints(env, config.data_dir), self._objects,
             self._mirrors, events, self._images, keeper.allocatable(), keeper.known_node,
             sync_frequency_s=config.sync_frequency_s, pod_pids=config.pod_pids_limit,
+            memory=Memory.open(config.memory_dir, config.data_dir),
         )  # fmt: skip
         self._manager = manager = PodManager(host, self._pods, self._statuses, self._mirrors)
 

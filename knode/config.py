@@ -39,6 +39,10 @@ class NodeConfig(Config):
     tls_cert: Path | None = Field(None, description='serving certificate (PEM)')
     tls_key: Path | None = Field(None, description='its key')
     client_ca: Path | None = Field(None, description='authority of the certificates that callers must show')
+    memory_dir: str = Field(
+        '/dev/shm',  # noqa: S108 — looked at before it is used (knode.volumes.memory)
+        description='directory on a tmpfs for volumes of Secrets and tokens; empty: they lie on disk',
+    )
     pod_manifest_path: Path | None = Field(None, description='directory of static pod manifests')
     cpu: str = Field('', description='capacity in cores (default: the machine has)')
     memory: str = Field('', description='capacity of memory (default: the machine has)')

@@ -14,6 +14,7 @@ from knode.pods.checkpoint import Checkpoints
 from knode.runtime.process import kill_marked, kill_shim
 from knode.runtime.shim import host
 from knode.runtime.shim.core import STATE_FILE, TERM_GRACE_S
+from knode.volumes import memory
 
 MARGIN_S = 3.0
 """Beyond the shim's own grace, before it is killed."""
@@ -33,6 +34,7 @@ def stop_pods(layout: Layout, node: str, env: Env) -> int:
         with contextlib.suppress(ProcessLookupError):
             kill_shim(state)
     kill_marked([c['id'] for state in states for c in state['containers']])
+    memory.discard(layout.data / node)
     return len(shims)
 
 

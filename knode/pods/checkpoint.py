@@ -79,7 +79,7 @@ class Checkpoints:
             await self._env.disk.offload(lambda: self._write(directory, checkpoint.to_json(), sync=True))
 
     def _write(self, directory: Path, data: bytes, *, sync: bool) -> None:
-        self._env.disk.mkdir(directory, 0o700)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # unsynced, as what is in it
         self._env.disk.replace(directory / FILE, data, sync=sync)
 
     def load(self) -> list[Checkpoint]:

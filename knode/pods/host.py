@@ -20,6 +20,7 @@ from knode.pods.model import Verdict
 from knode.probes.metrics import ProbeMetrics
 from knode.runtime.driver import RuntimeDriver
 from knode.runtime.registry import DEFAULT
+from knode.volumes.memory import Memory
 from knode.watches import Ref, Tell
 
 Obj = Mapping[str, Any]
@@ -80,6 +81,7 @@ class Host:
     """How long a running pod may see an old token, or an old ConfigMap or Secret that could not be watched."""
     pod_pids: int = 0
     """Most processes of one pod, where the kernel can count them; 0: any number."""
+    memory: Memory = field(default_factory=Memory)
     turns: Turns = field(default_factory=lambda: Turns(STARTS_AT_ONCE, START_PATIENCE_S))
 
     async def driver_for(self, pod: Obj) -> RuntimeDriver:

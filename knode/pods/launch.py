@@ -34,6 +34,10 @@ class Paths:
 
     root: Path
 
+    @property
+    def uid(self) -> str:
+        return self.root.name
+
     def work(self, container: str) -> Path:
         return self.root / 'containers' / container
 

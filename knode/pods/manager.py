@@ -240,6 +240,7 @@ class PodManager:
             killed = await self._host.env.disk.offload(self._kill, directory)
             log.warning('stranger removed', directory=directory.name, killed=killed)
             await self._host.checkpoints.remove(directory.name)
+        self._host.memory.sweep(known)
 
     def _kill(self, directory: Path) -> int:
         try:

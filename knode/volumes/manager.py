@@ -1,6 +1,7 @@
 """A pod's volumes: made before its sandbox opens, refreshed while it runs, removed after its last process.
 
-Every volume is a directory (or a file of the host) at `volumes/<name>` in the pod's directory. Where the driver can
+Every volume is a directory (or a file of the host) at `volumes/<name>` in the pod's directory, or leads from there to a
+directory in memory. Where the driver can
 give containers a mount namespace, `mountPath`s are real; elsewhere `KUBELING_MOUNT_<NAME>` says where a volume is.
 """
 
@@ -53,6 +54,8 @@ HOST_KINDS: Mapping[str, tuple[Callable[[int], bool], str]] = {
 }
 """`hostPath.type` → what the path has to be."""
 CONTENT_KINDS = ('configMap', 'secret', 'downwardAPI', 'projected')
+IN_MEMORY = frozenset(('secret', 'downwardAPI', 'projected'))
+"""Kinds of volumes that upstream puts on a tmpfs."""
 
 
 class Volumes:
@@ -120,7 +123,8 @@ class Volumes:
         if any(k in volume for k in CONTENT_KINDS):
             files = await self.files(pod, volume)
             stamp = self._host.env.new_uid()
-            await self._host.env.disk.sync_soon(lambda: payload.write(path, files, stamp, gid=gid))
+            home = path if IN_MEMORY.isdisjoint(volume) else self._in_memory(path)
+            await self._host.env.disk.sync_soon(lambda: payload.write(home, files, stamp, gid=gid))
         elif 'hostPath' in volume:
             self._host_path(volume['hostPath'], path)
         elif (name := claims.name_of(pod, volume)) is not None:
@@ -130,6 +134,19 @@ class Volumes:
         else:
             kind = next(k for k in volume if k != 'name')
             raise VolumeError(f'volume type {kind} is not supported by this node')
+
+    def _in_memory(self, path: Path) -> Path:
+        """What `path` leads to: a directory in memory, if there is one for it."""
+        memory = self._host.memory.directory(self._paths.uid)
+        home = memory / path.name if memory else path
+        if path.is_dir() and not path.is_symlink():  # an agent without memory has made it, and containers see it
+            return path
+        if not path.is_symlink() or Path(os.readlink(path)) != home:
+            path.unlink(missing_ok=True)
+            if memory:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.symlink_to(home)
+        return home
 
     def _empty_dir(self, source: Obj, path: Path, gid: int | None) -> None:
         if str(source.get('medium') or '').startswith('HugePages'):
@@ -320,6 +337,7 @@ class Volumes:
             if path.is_symlink():
                 path.unlink()
         await self._host.env.disk.offload(shutil.rmtree, self._paths.volumes, True)
+        self._host.memory.remove(self._paths.uid)
 
 
 def sub_path(m: Obj, env: Mapping[str, str]) -> str:

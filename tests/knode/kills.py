@@ -30,6 +30,7 @@ from kcore.env import Env
 from kcore.meta.gvk import PODS
 from knode.runtime.process import kill_marked, kill_shim
 from knode.runtime.shim.container import MARK
+from knode.volumes.memory import LINK, discard
 from tests.knode.agent_world import CIDR, World, connected, pod
 
 PODS_AT_ONCE = 6
@@ -49,7 +50,11 @@ KINDS: tuple[tuple[str, Callable[[str], dict[str, Any]]], ...] = (
     ('daemon', lambda name: pod(name, 'sh', '-c', DAEMON)),
     ('deaf', lambda name: pod(name, 'sh', '-c', f'trap "" TERM HUP; {DAEMON}')),
     ('crash', lambda name: pod(name, 'sh', '-c', 'sleep 1; exit 3')),
-    ('once', lambda name: pod(name, 'sh', '-c', 'sleep 1000', restartPolicy='Never')),
+    ('once', lambda name: _with(
+        pod(name, 'sh', '-c', 'cat /v/name; sleep 1000', restartPolicy='Never', volumes=[{'name': 'v', 'downwardAPI': {
+            'items': [{'path': 'name', 'fieldRef': {'fieldPath': 'metadata.name'}}]}}]),
+        volumeMounts=[{'name': 'v', 'mountPath': '/v'}],
+    )),
     ('server', lambda name: _with(pod(name), image='py://knode.images.hello:main', command=[])),
     ('probed', lambda name: _with(
         pod(name, 'sh', '-c', 'echo ok > /v/ok; sleep 1000', volumes=[{'name': 'v', 'emptyDir': {'medium': 'Memory'}}]),
@@ -116,6 +121,11 @@ class Storm:
             except OSError:
                 continue
         return found
+
+    def in_memory(self) -> set[str]:
+        """Uids of pods with volumes there."""
+        memory = self.world.root / 'n1' / LINK
+        return set(os.listdir(memory)) if memory.exists() else set()
 
     def zygotes(self) -> list[int]:
         agent = self.world.processes['knode']
@@ -212,6 +222,8 @@ class Storm:
         uids = {p.name for p in (root / 'pods').iterdir()}
         if uids != set(shims) and len(uids) > len(self.names):
             return f'directories {sorted(uids)} for shims {sorted(shims)}'
+        if strangers := self.in_memory() - uids:
+            return f'volumes of {sorted(strangers)} in memory'
         for uid in uids:
             files = list((root / 'pods' / uid).rglob('*'))
             if len(files) > FILES_MAX:
@@ -275,7 +287,7 @@ class Storm:
             prefix = CIDR.rpartition('.')[0]
             ports = [c.laddr for c in psutil.net_connections('tcp') if c.laddr and c.laddr.ip.startswith(prefix)
                      and c.status == psutil.CONN_LISTEN]  # fmt: skip
-            files = list((self.world.root / 'n1' / 'pods').iterdir())
+            files = [*(self.world.root / 'n1' / 'pods').iterdir(), *self.in_memory()]
             found = {'ports': ports, 'files': files, 'shims': self.homed(), 'processes': self.marked()}
             return ', '.join(f'{k}: {v}' for k, v in found.items() if v)
 
@@ -341,6 +353,7 @@ def bury(root: Path) -> None:
         state = orjson.loads(path.read_bytes())
         kill_shim(state)
         kill_marked([c['id'] for c in state['containers']])
+    discard(root / 'n1')
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:

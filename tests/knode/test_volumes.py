@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from knode.pods.launch import Paths
 from knode.runtime.driver import Capabilities
 from knode.volumes import payload
 from knode.volumes.manager import Volumes, sub_path
+from knode.volumes.memory import LINK, Memory, discard
 from knode.volumes.payload import File
 
 
@@ -73,9 +75,9 @@ def volumes(env, tmp_path):
     objects = Objects(one={'k': '1'}, two={'k': '1'})
     host = SimpleNamespace(
         env=env, objects=objects, sync_frequency_s=60.0,
-        facts=lambda address: Facts(address, '127.0.0.1', 'n1'),
+        facts=lambda address: Facts(address, '127.0.0.1', 'n1'), memory=Memory(tmp_path / 'memory'),
     )  # fmt: skip
-    made = Volumes(host, Paths(tmp_path), lambda: '127.64.0.2', Capabilities)
+    made = Volumes(host, Paths(tmp_path / 'pods' / 'u1'), lambda: '127.64.0.2', Capabilities)
     made.objects = objects
     return made
 
@@ -184,3 +186,75 @@ def test_a_sub_path_that_cannot_be_is_refused_in_upstreams_words(mount, words):
     with pytest.raises(ContainerConfigError) as refused:
         sub_path(mount, {'X': 'x', 'Z': ''})
     assert str(refused.value) == words
+
+
+def secret_pod(make_pod):
+    projected = {'sources': [{'configMap': {'name': 'one'}}]}
+    return make_pod(volumes=[{'name': 'map', 'configMap': {'name': 'one'}}, {'name': 'v', 'projected': projected}])
+
+
+async def test_what_is_secret_never_reaches_the_disk_and_goes_with_its_pod(volumes, make_pod, tmp_path):
+    pod = secret_pod(make_pod)
+    await volumes.set_up(pod)
+    memory = tmp_path / 'memory'
+    assert [p.name for p in (memory / 'u1').iterdir()] == ['v']
+    assert (memory.stat().st_mode | (memory / 'u1').stat().st_mode) & 0o077 == 0
+    assert volumes.path('v').is_symlink()
+    assert content(volumes.path('v')) == content(volumes.path('map'))
+    await volumes.remove()
+    assert not memory.exists()
+
+
+async def test_a_reboot_empties_the_memory_and_the_volumes_are_made_again(volumes, make_pod, tmp_path):
+    pod = secret_pod(make_pod)
+    await volumes.set_up(pod)
+    shutil.rmtree(tmp_path / 'memory')
+    await volumes.set_up(pod)
+    assert content(volumes.path('v')) == content(tmp_path / 'memory' / 'u1' / 'v') != {}
+
+
+async def test_a_volume_that_containers_see_on_disk_stays_there(volumes, make_pod, tmp_path):
+    """An agent from before, or one that was told to keep nothing in memory, has made it."""
+    volumes._host.memory, memory = Memory(), volumes._host.memory
+    pod = secret_pod(make_pod)
+    await volumes.set_up(pod)
+    volumes._host.memory = memory
+    volumes.objects.maps['one'] = {'k': '2'}
+    await volumes.refresh(pod)
+    assert not volumes.path('v').is_symlink()
+    assert content(volumes.path('v')) == content(volumes.path('map'))
+
+
+async def test_a_directory_that_somebody_else_can_enter_is_not_used(volumes, make_pod, tmp_path):
+    (tmp_path / 'memory').mkdir(mode=0o755)
+    pod = secret_pod(make_pod)
+    await volumes.set_up(pod)
+    assert not list((tmp_path / 'memory').iterdir())
+    assert content(volumes.path('v')) == content(volumes.path('map'))
+
+
+def test_what_an_agent_has_left_in_memory_is_found_by_the_next_one_and_by_who_ends_the_node(tmp_path, monkeypatch):
+    monkeypatch.setattr('knode.volumes.memory._file_system', lambda path: 'tmpfs')
+    (tmp_path / 'shm').mkdir()
+    (tmp_path / 'n1').mkdir()
+
+    def opened():
+        return Memory.open(str(tmp_path / 'shm'), tmp_path / 'n1')
+
+    for uid in ('gone', 'known'):
+        (opened().directory(uid) / 'v').mkdir()
+    again = opened()
+    again.sweep({'known'})
+    (root,) = (tmp_path / 'shm').iterdir()
+    assert [p.name for p in root.iterdir()] == ['known']
+    discard(tmp_path / 'n1')
+    assert not list((tmp_path / 'shm').iterdir())
+    assert not (tmp_path / 'n1' / LINK).is_symlink()
+    discard(tmp_path / 'n1')
+
+
+def test_a_disk_is_no_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr('knode.volumes.memory._file_system', lambda path: 'ext4')
+    assert Memory.open(str(tmp_path), tmp_path).directory('u1') is None
+    assert Memory.open('', tmp_path).directory('u1') is None
+    assert not list(tmp_path.iterdir())
