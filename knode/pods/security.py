@@ -48,7 +48,7 @@ def bounding(security: Obj, can: Capabilities) -> tuple[int, ...] | None:
         if security.get('privileged'):
             raise RunError('privileged: this node agent has no privilege to give')
         if add:
-            raise RunError(f'capabilities {sorted(add)} cannot be added: this node agent is not privileged')
+            raise RunError(f'capabilities {", ".join(sorted(add))} cannot be added: this node agent is not privileged')
         return None  # an unprivileged process has none that could be dropped
     if security.get('privileged'):
         return None
@@ -60,7 +60,7 @@ def bounding(security: Obj, can: Capabilities) -> tuple[int, ...] | None:
 def user(pod: Obj, c: Obj, security: Obj, can: Capabilities) -> tuple[int | None, int | None, tuple[int, ...]]:
     """(uid, gid, supplementary groups); None: as the agent. Raises for what this agent may not do."""
     uid, gid = security.get('runAsUser'), security.get('runAsGroup')
-    groups = [*(security.get('supplementalGroups') or ()), *([security['fsGroup']] if 'fsGroup' in security else [])]
+    groups = _groups(security)
     effective = os.geteuid() if uid is None else uid
     if security.get('runAsNonRoot') and effective == 0:
         what = (
@@ -72,12 +72,17 @@ def user(pod: Obj, c: Obj, security: Obj, can: Capabilities) -> tuple[int | None
         where = f'pod: "{meta["name"]}_{meta["namespace"]}({meta["uid"]})", container: {c["name"]}'
         raise ContainerConfigError(f'{what} ({where})')
     if not can.change_user:
-        if (uid is not None and uid != os.geteuid()) or (gid is not None and gid != os.getegid()):
-            raise RunError(f'runAsUser {uid}, runAsGroup {gid}: this node agent is not privileged to change user')
+        for name, wanted, own in (('runAsUser', uid, os.geteuid()), ('runAsGroup', gid, os.getegid())):
+            if wanted not in {None, own}:
+                raise RunError(f'{name} {wanted}: this node agent runs as {own} and is not privileged to change that')
         return None, None, ()
     if uid is None and gid is None and not groups:
         return None, None, ()
     return effective, gid if gid is not None else 0, tuple(int(g) for g in groups)
+
+
+def _groups(security: Obj) -> list[int]:
+    return [*(security.get('supplementalGroups') or ()), *([security['fsGroup']] if 'fsGroup' in security else [])]
 
 
 def identity(uid: int | None, gid: int | None, groups: Sequence[int]) -> dict[str, Any]:
@@ -104,12 +109,17 @@ def check(security: Obj, can: Capabilities) -> None:
         raise RunError('readOnlyRootFilesystem: this node cannot give containers a mount namespace')
 
 
-def announcements(security: Obj) -> list[str]:
-    """What is not enforced although the spec asks for the usual, for an event."""
+def announcements(security: Obj, can: Capabilities) -> list[str]:
+    """What is not enforced although the spec asks for the usual, or only takes access away, for an event."""
     asked = [
         k for k in ('seccompProfile', 'appArmorProfile') if (security.get(k) or {}).get('type') == 'RuntimeDefault'
     ]
-    return [f'{k} RuntimeDefault is not enforced: containers of this node are host processes' for k in asked]
+    found = [f'{k} RuntimeDefault is not enforced: containers of this node are host processes' for k in asked]
+    strange = set(_groups(security)) - {os.getegid(), *os.getgroups()}
+    if strange and not can.change_user:
+        names = ', '.join(map(str, sorted(strange)))
+        found.append(f'groups {names} are not given to containers: this node agent is not privileged to change groups')
+    return found
 
 
 def forbidden_sysctl(pod: Obj) -> Verdict | None:

@@ -481,7 +481,7 @@ class PodWorker:
         if c.get('volumeMounts') and not spec.mounts:
             text = 'this node cannot give containers mount paths: see KUBELING_MOUNT_<VOLUME> in the environment'
             self._host.emit(self.pod, 'Warning', 'MountPathUnavailable', text, container=name, where=where)
-        for text in announcements(merged(self.pod, c)):
+        for text in announcements(merged(self.pod, c), can):
             self._host.emit(self.pod, 'Warning', 'SecurityNotEnforced', text, container=name, where=where)
         with self._host.metrics.operation('start_container', self._env.clock):
             record = await self.driver.start(self.checkpoint.handle, spec)

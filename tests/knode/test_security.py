@@ -68,7 +68,7 @@ def test_users_and_groups_are_as_asked_where_the_agent_can_change_them(make_pod,
 @pytest.mark.parametrize('wishes', [{'runAsUser': os.geteuid() + 1}, {'runAsGroup': os.getegid() + 1}])
 def test_another_user_is_refused_without_privilege(make_pod, wishes):
     pod = make_pod()
-    with pytest.raises(RunError, match='not privileged to change user'):
+    with pytest.raises(RunError, match=r'^runAs\w+ \d+: this node agent runs as \d+ and is not privileged'):
         security.user(pod, pod['spec']['containers'][0], wishes, USER)
     own = {'runAsUser': os.geteuid(), 'runAsGroup': os.getegid()}
     assert security.user(pod, pod['spec']['containers'][0], own, USER) == (None, None, ())
@@ -99,8 +99,15 @@ def test_what_would_be_a_hole_if_it_were_forgotten_is_refused(wishes, words):
 def test_a_default_profile_is_announced_as_not_enforced():
     wishes = {'seccompProfile': {'type': 'RuntimeDefault'}, 'appArmorProfile': {'type': 'Unconfined'}}
     security.check(wishes, USER)
-    (text,) = security.announcements(wishes)
+    (text,) = security.announcements(wishes, ROOT)
     assert text.startswith('seccompProfile RuntimeDefault is not enforced')
+
+
+def test_groups_that_cannot_be_given_are_announced():
+    wishes = {'fsGroup': 3000, 'supplementalGroups': [4000, os.getegid()]}
+    (text,) = security.announcements(wishes, USER)
+    assert text.startswith('groups 3000, 4000 are not given to containers')
+    assert security.announcements(wishes, ROOT) == []
 
 
 def test_a_status_says_who_a_container_is():
