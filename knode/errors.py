@@ -28,6 +28,10 @@ class ImageError(NodeError):
     """An image that this node cannot provide."""
 
 
+class ImageGcFailed(NodeError):
+    """Images that nobody uses could not be removed, or not enough of them."""
+
+
 class InvalidImageName(ImageError):
     """Not an image reference at all."""
 

@@ -14,6 +14,7 @@ import structlog
 from kcore.env import Env
 from kcore.meta import quantity
 from knode.config import NodeConfig
+from knode.errors import ImageGcFailed
 from knode.eviction import disk
 from knode.eviction.plan import State, Used, message, over_own_limit, ranked, refusal, step
 from knode.eviction.thresholds import CONDITIONS, RESOURCES, Level, Threshold, thresholds
@@ -101,7 +102,7 @@ class EvictionManager:
     async def _reclaim(self, due: Threshold, seen: _Seen, living: Mapping[str, PodWorker]) -> bool:
         resource = RESOURCES[due.signal]
         self._said('EvictionThresholdMet', f'Attempting to reclaim {resource}')
-        if CONDITIONS[due.signal] == 'DiskPressure' and await self._free_images():
+        if CONDITIONS[due.signal] == 'DiskPressure' and await self._images_freed():
             return True
         order = ranked(seen.used.values(), due.signal)
         if not order:
@@ -116,6 +117,14 @@ class EvictionManager:
         except TimeoutError:
             log.warning('evicted pod has not ended', object=victim.key)
         return True
+
+    async def _images_freed(self) -> int:
+        """How many bytes; 0 also when they could not be removed: then a pod has to go."""
+        try:
+            return await self._free_images()
+        except ImageGcFailed as e:
+            log.warning('images not removed', err=str(e))
+            return 0
 
     def _evict(self, worker: PodWorker, text: str, grace_s: float, signal: str) -> None:
         self._metrics.evicted(signal)

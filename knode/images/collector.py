@@ -16,6 +16,7 @@ from typing import NoReturn
 import structlog
 
 from kcore.env import Env
+from knode.errors import ImageGcFailed, os_text
 from knode.images.store import ImageStore
 from knode.pods.metrics import KubeletMetrics
 
@@ -38,7 +39,7 @@ class GcPolicy:
 
 def excess(available: int, capacity: int, policy: GcPolicy) -> int:
     """Bytes to free; 0: the disk is not that full."""
-    if policy.high_percent == 100 or not capacity or 100 - available * 100 // capacity < policy.high_percent:
+    if policy.high_percent == 100 or 100 - available * 100 // capacity < policy.high_percent:
         return 0
     return max(0, capacity * (100 - policy.low_percent) // 100 - available)
 
@@ -61,6 +62,8 @@ class ImageCollector:
     ) -> None:
         self._env, self._store, self._policy = env, store, policy
         self._in_use, self._metrics, self._said = in_use, metrics, said
+        self._failed = False
+        """The last look was in vain."""
         self.disk: Callable[[Path], tuple[int, int]] = _disk
 
     async def run(self) -> NoReturn:
@@ -69,30 +72,61 @@ class ImageCollector:
             await self.look()
 
     async def look(self) -> None:
+        """Tells the node of a failure that is not the first in a row."""
+        try:
+            await self._collect()
+        except ImageGcFailed as e:
+            log.warning('image garbage collection failed', err=str(e), again=self._failed)
+            if self._failed:
+                self._said('ImageGCFailed', str(e))
+            self._failed = True
+        else:
+            self._failed = False
+
+    async def _collect(self) -> None:
         """Where nothing was ever built there is nothing to say: the disk is full of something else."""
         if not self._store.built():
             return
-        wanted = excess(*self.disk(self._store.root), self._policy)
+        available, capacity = self.disk(self._store.root)
+        if not capacity:
+            raise self._complaint('InvalidDiskCapacity', 'invalid capacity 0 on image filesystem')
+        wanted = excess(available, capacity, self._policy)
         if wanted and (freed := await self.free(wanted)) < wanted:
-            self._said(
+            raise self._complaint(
                 'FreeDiskSpaceFailed',
                 f'Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, '
                 f'but only found {freed} bytes eligible to free.',
             )
 
+    def _complaint(self, reason: str, text: str) -> ImageGcFailed:
+        self._said(reason, text)
+        return ImageGcFailed(text)
+
     async def free(self, wanted: int = EVERYTHING) -> int:
-        """Remove unused images until so many bytes are free. Returns how many are."""
-        freed = 0
+        """Remove unused images until so many bytes are free. Returns how many are.
+
+        Raises ImageGcFailed when some could not be removed; the others are.
+        """
+        freed, errors = 0, []
         now = self._env.clock.wall().timestamp()
         in_use = self._in_use()
         for used_at, name in sorted((at, name) for name, at in self._store.built().items()):
             if self._store.id_of(name) in in_use:
                 self._store.touch(name)
             elif freed < wanted and now - used_at >= self._policy.minimum_age_s:
-                size = await self._store.remove(name)
+                try:
+                    size = await self._store.remove(name)
+                except OSError as e:
+                    errors.append(f'{self._store.id_of(name)}: {os_text(e)}')
+                    continue
                 log.info('image removed', image=self._store.id_of(name), bytes=size)
                 self._metrics.image_collected('space')
                 freed += size
+        if errors:
+            why = ', '.join(errors)
+            raise ImageGcFailed(
+                f'wanted to free {wanted} bytes, but freed {freed} bytes space with errors in image deletion: [{why}]'
+            )
         return freed
 
 

@@ -40,6 +40,8 @@ class ImageStore:
         self._env, self.root = env, root
         self._used: dict[str, float] = {}
         """Wall seconds at which environments were last asked for, by directory name."""
+        self._broken: set[str] = set()
+        """Directories that could not be removed whole."""
         self._builds: dict[str, asyncio.Task[None]] = {}
 
     def find(self, reference: str) -> Image | None:
@@ -77,8 +79,11 @@ class ImageStore:
         self._used[name] = self._env.clock.wall().timestamp()
 
     def built(self) -> dict[str, float]:
-        """When each environment was last in use, in wall seconds; one of an earlier agent is new to this one."""
-        found = {}
+        """When each environment was last in use, in wall seconds; one of an earlier agent is new to this one.
+
+        What is left of one that could not be removed has never been in use.
+        """
+        found = dict.fromkeys(self._broken, 0.0)
         for name in self._env.disk.listdir(self.root):
             if self._env.disk.exists(self.root / name / READY):
                 if name not in self._used:
@@ -87,9 +92,12 @@ class ImageStore:
         return found
 
     async def remove(self, name: str) -> int:
-        """An environment that nobody uses. Returns the bytes that it took."""
+        """An environment that nobody uses. Returns the bytes that it took. Raises OSError."""
         self._used.pop(name, None)
-        return await self._env.disk.offload(_remove, self.root / name)
+        self._broken.add(name)
+        size: int = await self._env.disk.offload(_remove, self.root / name)
+        self._broken.discard(name)
+        return size
 
     def pull(self, reference: str) -> asyncio.Task[None]:
         """The build of an image that `find` has not found; it ends with ImageError when that fails."""
@@ -101,6 +109,7 @@ class ImageStore:
 
     async def _build(self, reference: str, home: Path) -> None:
         self._env.disk.mkdir(self.root)
+        self._broken.discard(home.name)
         await self._env.disk.offload(shutil.rmtree, home, True)
         said = self.root / f'{home.name}.log'
         python, wanted = str(home / 'bin' / 'python'), reference.removeprefix(SCHEME)
@@ -157,6 +166,7 @@ def _remove(home: Path) -> int:
     """Blocking. Not ready any more before anything of it is gone."""
     (home / READY).unlink(missing_ok=True)
     size, _ = usage(home)
-    shutil.rmtree(home, ignore_errors=True)
+    if home.exists():
+        shutil.rmtree(home)
     home.with_name(f'{home.name}.log').unlink(missing_ok=True)
     return size

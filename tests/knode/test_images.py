@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import zipfile
@@ -173,6 +175,51 @@ def test_an_image_that_was_in_use_a_moment_ago_stays_and_the_node_says_what_was_
     [(reason, text)] = g.said
     assert reason == 'FreeDiskSpaceFailed'
     assert text.startswith(f'Failed to garbage collect required amount of images. Attempted to free {15 * GIB} bytes,')
+
+
+def test_from_the_second_in_a_row_on_a_failed_collection_is_an_event_of_its_own(tmp_path):
+    g = Garbage(tmp_path, 'a')
+    g.in_use = {'venv://a'}
+    looks = []
+
+    async def script():
+        for disk in ((5, 100), (5, 100), (90, 100), (0, 0), (0, 0)):
+            g.collector.disk = lambda root, disk=disk: tuple(n * GIB for n in disk)
+            await g.collector.look()
+            looks.append([reason for reason, _ in g.said])
+            g.said.clear()
+
+    g.world.run(script())
+    assert looks == [
+        ['FreeDiskSpaceFailed'], ['FreeDiskSpaceFailed', 'ImageGCFailed'], [], ['InvalidDiskCapacity'],
+        ['InvalidDiskCapacity', 'ImageGCFailed'],
+    ]  # fmt: skip
+
+
+def test_an_image_that_cannot_be_removed_is_told_and_tried_again_and_the_others_go(tmp_path, monkeypatch):
+    g = Garbage(tmp_path, 'a', 'b')
+    rmtree = shutil.rmtree
+
+    def fails(path, *rest):
+        if path.name == 'a':
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        rmtree(path, *rest)
+
+    async def script():
+        g.store.built()
+        await asyncio.sleep(200)
+        g.full(15 * GIB)
+        await g.collector.look()
+        await g.collector.look()
+        monkeypatch.setattr('knode.images.store.shutil.rmtree', rmtree)
+        assert await g.collector.free() >= 1 << 20
+
+    monkeypatch.setattr('knode.images.store.shutil.rmtree', fails)
+    g.world.run(script())
+    [(reason, text)] = g.said
+    assert reason == 'ImageGCFailed'
+    assert text.endswith(f'with errors in image deletion: [venv://a: {tmp_path}/a: permission denied]')
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_without_any_environment_is_not_the_fault_of_images(tmp_path):
