@@ -7,7 +7,7 @@ to the API (`pods.statuses`), events, informers, the kubelet API (`server`). End
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -33,6 +33,7 @@ from knode.objects import ApiObjects
 from knode.pods.checkpoint import Checkpoints
 from knode.pods.host import Host
 from knode.pods.manager import PodManager
+from knode.pods.metrics import KubeletMetrics
 from knode.pods.statuses import Statuses
 from knode.pods.watchdog import Watchdog
 from knode.runtime.registry import features, make_drivers
@@ -86,7 +87,8 @@ class Agent:
         pool = AddressPool()
         self._keeper = keeper = NodeKeeper(config, client, env, pool, describe(config, env))
         self._objects = ApiObjects(client)
-        self._statuses = Statuses(client, env)
+        self._metrics = metrics = KubeletMetrics()
+        self._statuses = Statuses(client, env, metrics)
         pace = Pace(config.event_qps, config.event_burst)
         self._events = events = EventRecorder(client, env, 'kubelet', config.name, pace=pace)
         keeper.said = lambda kind, reason, text: events.event(keeper.reference(), kind, reason, text)
@@ -99,7 +101,7 @@ class Agent:
         host = Host(
             env, config.name, keeper.address, self._drivers, pool, Checkpoints(env, config.data_dir), self._objects,
             self._mirrors, events, self._images, keeper.allocatable(), keeper.known_node,
-            sync_frequency_s=config.sync_frequency_s, pod_pids=config.pod_pids_limit,
+            metrics=metrics, sync_frequency_s=config.sync_frequency_s, pod_pids=config.pod_pids_limit,
             memory=Memory.open(config.memory_dir, config.data_dir),
         )  # fmt: skip
         self._manager = manager = PodManager(host, self._pods, self._statuses, self._mirrors)
@@ -109,11 +111,11 @@ class Agent:
 
         policy = GcPolicy(config.image_gc_high_threshold, config.image_gc_low_threshold, config.minimum_image_ttl_s)
         self._garbage = ImageCollector(
-            env, self._images, policy, in_use=manager.images_in_use, metrics=host.metrics, said=warn
+            env, self._images, policy, in_use=manager.images_in_use, metrics=metrics, said=warn
         )
         self._collector = collector = Collector(config, env, manager.workers.values)
         self._eviction = EvictionManager(
-            config, env, manager.workers.values, collector, metrics=host.metrics, tell=keeper.set_pressure,
+            config, env, manager.workers.values, collector, metrics=metrics, tell=keeper.set_pressure,
             said=warn, free_images=self._garbage.free,
         )  # fmt: skip
         host.refusal = self._eviction.verdict
@@ -140,7 +142,7 @@ class Agent:
                 working.result()
             except asyncio.CancelledError:
                 if phases := phases_of(config):
-                    await shut_down(keeper, self._manager, phases)
+                    await self._shut_down(phases)
                 raise
             finally:
                 await stop(working)
@@ -149,6 +151,11 @@ class Agent:
             await server.close()
             for driver in self._drivers.values():
                 await driver.close()
+
+    async def _shut_down(self, phases: Mapping[int, float]) -> None:
+        self._metrics.shutdown_began(self._env.clock.wall().timestamp())
+        await shut_down(self._keeper, self._manager, phases)
+        self._metrics.shutdown_ended(self._env.clock.wall().timestamp())
 
     async def _work(self, ready: Callable[[], None]) -> None:
         async with asyncio.TaskGroup() as group:

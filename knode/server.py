@@ -32,6 +32,7 @@ from knode.pods.worker import PodWorker
 from knode.runtime.driver import Record
 from knode.stats.handlers import StatsHandlers
 from knode.streams.handlers import StreamHandlers
+from knode.traffic import Traffic
 
 log = structlog.get_logger('knode.server')
 
@@ -41,6 +42,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class NodeServer:
     def __init__(self, config: NodeConfig, env: Env, manager: PodManager, stats: StatsHandlers, access: Access) -> None:
         self._config, self._env, self._manager, self._stats, self._access = config, env, manager, stats, access
+        self._traffic = Traffic(env.clock, stats.registry)
         self._runners: list[web.AppRunner] = []
         self.port = 0
 
@@ -52,8 +54,12 @@ class NodeServer:
             self._add_health(health)
             await self._listen(health, config.healthz_listen, None)
         if config.read_only_listen:
-            await self._listen(self._reading(web.Application(middlewares=[_errors])), config.read_only_listen, None)
-        app = self._reading(web.Application(middlewares=[self._guard, _errors]))
+            await self._listen(
+                self._reading(web.Application(middlewares=[self._traffic.counted('readonly'), _errors])),
+                config.read_only_listen,
+                None,
+            )
+        app = self._reading(web.Application(middlewares=[self._traffic.counted('readwrite'), self._guard, _errors]))
         app.router.add_get('/containerLogs/{namespace}/{pod}/{container}', self._logs)
         app.router.add_get('/configz', self._stats.configz)
         app.router.add_get('/runningpods/', self._running_pods)

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -127,7 +128,9 @@ class EvictionManager:
             return 0
 
     def _evict(self, worker: PodWorker, text: str, grace_s: float, signal: str) -> None:
-        self._metrics.evicted(signal)
+        snapshot = self._collector.snapshot
+        age = self._env.clock.wall() - snapshot.agent.at if snapshot is not None else timedelta()
+        self._metrics.evicted(signal, age.total_seconds())
         log.warning('pod evicted', object=worker.key, why=text.strip())
         worker.announce('Warning', EVICTED, text)
         worker.end(Verdict(EVICTED, text, grace_s, DISRUPTION))

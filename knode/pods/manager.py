@@ -161,7 +161,7 @@ class PodManager:
         start(
             self._group,
             f'room for {key_of(pod)}',
-            self._make_room(pod, [holders[v['metadata']['uid']] for v in chosen]),
+            self._make_room(pod, [holders[v['metadata']['uid']] for v in chosen], found.shortages[0].name),
         )
 
     def _judge(self, pod: Obj) -> Judgement:
@@ -189,15 +189,18 @@ class PodManager:
 
     def _take(self, pod: Obj, verdict: Verdict | None) -> None:
         worker = self._begin(Checkpoint(pod=pod))
+        self._host.metrics.pod_seen(len(pod['spec']['containers']))
         if verdict is not None:
+            self._host.metrics.pod_rejected(verdict.reason)
             worker.refuse(verdict)
             self._host.emit(pod, 'Warning', verdict.reason, verdict.message.removeprefix(PREFIX))
 
-    async def _make_room(self, pod: Obj, chosen: Sequence[PodWorker]) -> None:
-        """End these pods, then take the critical one, if it is still wanted."""
+    async def _make_room(self, pod: Obj, chosen: Sequence[PodWorker], lacking: str) -> None:
+        """End these pods, then take the critical one, if it is still wanted. lacking: the resource that was short."""
         uid = pod['metadata']['uid']
         for worker in chosen:
             log.warning('pod preempted', object=worker.key, critical=key_of(pod))
+            self._host.metrics.preempted(lacking)
             worker.announce('Warning', PREEMPTED.reason, PREEMPTED.message)
             worker.end(PREEMPTED)
         for worker in chosen:
@@ -238,6 +241,7 @@ class PodManager:
         """Pod directories without a checkpoint: an earlier agent died while making or removing them."""
         for directory in self._host.checkpoints.strangers(known):
             killed = await self._host.env.disk.offload(self._kill, directory)
+            self._host.metrics.orphan_found()
             log.warning('stranger removed', directory=directory.name, killed=killed)
             await self._host.checkpoints.remove(directory.name)
         self._host.memory.sweep(known)

@@ -38,6 +38,8 @@ class Pulls:
         self._builds: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._took: dict[tuple[str, str], float] = {}
         """Seconds that builds took which nobody has told of yet."""
+        self.seconds = 0.0
+        """What all builds took."""
 
     def image(self, pod: Obj, action: Start, now: float) -> Image | Wait:
         """The image, or why the container waits. now: wall seconds."""
@@ -81,7 +83,9 @@ class Pulls:
             return Wait('ErrImageNeverPull', message, now + PULL_BASE_S)
         self._failed.pop(key, None)
         if build is not None or policy == 'Always':
-            took = duration(self._took.pop(key, 0.0))
+            seconds = self._took.pop(key, 0.0)
+            self._host.metrics.image_pulled(seconds, image.size_bytes)
+            took = duration(seconds)
             text = f'Successfully pulled image "{reference}" in {took} ({took} including waiting). '
             say('Normal', 'Pulled', f'{text}Image size: {image.size_bytes} bytes.')
         else:
@@ -112,6 +116,7 @@ class Pulls:
 
         def finished(_: asyncio.Task[None]) -> None:
             self._took[key] = self._host.env.clock.monotonic() - began
+            self.seconds += self._took[key]
             self._pulled(key[0])
 
         build.add_done_callback(finished)

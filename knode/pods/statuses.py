@@ -20,6 +20,7 @@ from kclient.queue import WorkQueue
 from kcore.env import Env
 from kcore.meta.gvk import PODS
 from kcore.tasks import start_restarting
+from knode.pods.metrics import KubeletMetrics
 from knode.pods.model import Obj
 from knode.pods.status import TERMINAL, obsolete
 
@@ -36,6 +37,8 @@ class _Pending:
     pod: Obj
     status: Mapping[str, Any]
     finished: bool
+    since: float
+    """Monotonic second of the first change that the API has not got."""
     heard: Obj | None = None
     """The latest the API said while this was on its way."""
 
@@ -48,8 +51,8 @@ class _Told:
 
 
 class Statuses:
-    def __init__(self, client: Client, env: Env) -> None:
-        self._client, self._env = client, env
+    def __init__(self, client: Client, env: Env, metrics: KubeletMetrics) -> None:
+        self._client, self._env, self._metrics = client, env, metrics
         self._queue: WorkQueue[str] = WorkQueue(env, cap_s=10.0)
         self._pending: dict[str, _Pending] = {}
         self._told: dict[str, _Told] = {}
@@ -58,7 +61,8 @@ class Statuses:
     def push(self, pod: Obj, status: Mapping[str, Any], *, finished: bool) -> None:
         uid = pod['metadata']['uid']
         before = self._pending.get(uid)
-        self._pending[uid] = _Pending(pod, status, finished or (before is not None and before.finished))
+        since = before.since if before is not None else self._env.clock.monotonic()
+        self._pending[uid] = _Pending(pod, status, finished or (before is not None and before.finished), since)
         if status.get('phase') == 'Pending' and not self._pending[uid].finished:
             self._queue.add_after(uid, SETTLE_S)
         else:
@@ -113,6 +117,7 @@ class Statuses:
                     PODS, meta['name'], patch, meta['namespace'], kind='strategic', subresource='status'
                 )
                 self._told[uid] = _Told(_revision(now), item.status)
+                self._metrics.status_sent(self._env.clock.monotonic() - item.since)
             if item.finished:
                 await self._client.delete(PODS, meta['name'], meta['namespace'], grace_period_s=0, uid=uid)
         except (NotFound, Conflict) as e:  # deleted, or another pod of the same name: nobody to tell

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kcore.meta.times import format_time
+from kcore.meta.times import format_time, parse_time
 from knode.pods.host import Host
 from knode.pods.launch import termination_message
-from knode.pods.model import View, containers_of
+from knode.pods.model import Obj, View, containers_of
 from knode.pods.status import TERMINAL, Place, status
+from knode.static.manifest import is_static
 
 if TYPE_CHECKING:
     from knode.pods.worker import PodWorker
@@ -25,6 +26,8 @@ class Teller:
         """The first status of this worker's life is on its way to the API."""
         self._seen_at = None if worker.checkpoint.handle else self._env.clock.monotonic()
         """When the pod came; None: it runs, or did so before this agent."""
+        self._observed = self._seen_at is None or is_static(worker.pod)
+        """The API has shown that all of the pod runs, or how long that took is not to be counted."""
         self._messages: dict[str, str] = {}
         """Termination messages by container id."""
         self._backoffs: set[tuple[str, int]] = set()
@@ -45,6 +48,17 @@ class Teller:
             if freed:
                 self._host.freed()
         self.begun.set()
+
+    def heard(self, pod: Obj, pulls_s: float) -> None:
+        """What the API shows of the pod. pulls_s: seconds that its images took so far."""
+        if self._observed:
+            return
+        shown = (pod.get('status') or {}).get('containerStatuses') or ()
+        if not shown or not all('running' in (c.get('state') or {}) for c in shown):
+            return
+        self._observed = True
+        created = parse_time(pod['metadata']['creationTimestamp'])
+        self._host.metrics.pod_observed((self._env.clock.wall() - created).total_seconds(), pulls_s)
 
     def _place(self, view: View) -> Place:
         self._collect_messages(view)

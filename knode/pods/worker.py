@@ -92,6 +92,7 @@ class PodWorker:
         self.volumes = Volumes(host, self.paths, lambda: self.checkpoint.address, lambda: self.driver.capabilities)
         self.lifecycle = Lifecycle(host, self)
         self.teller = Teller(host, self)
+        self._seen_at = self._env.clock.monotonic()
         self.prober = Prober(host, self, self.wake)
         self.listeners: set[asyncio.Event] = set()
         """Set after each turn: for those who wait for one of the containers."""
@@ -105,6 +106,7 @@ class PodWorker:
         if any(pod['metadata'].get(k) != self.pod['metadata'].get(k) for k in ('labels', 'annotations')):
             self.volumes.stale.set()
         self.wanted = pod
+        self.teller.heard(pod, self._pulls.seconds)
         self._take(held(pod, self.pod))
         if is_pod_finished(pod) and not self.ended and not is_static(pod):
             said = pod['status']
@@ -217,6 +219,7 @@ class PodWorker:
         with structlog.contextvars.bound_contextvars(object=self.key, uid=self.uid):
             async with asyncio.TaskGroup() as group:
                 self.lifecycle.group = group
+                self._host.metrics.worker_began(self._env.clock.monotonic() - self._seen_at)
                 await self._recover()
                 refresher = start(group, 'refresh volumes', self.volumes.keep_fresh(lambda: self.pod))
                 while not await self._turn():
@@ -431,7 +434,8 @@ class PodWorker:
                 self.uid, meta['namespace'], meta['name'], str(self.paths.root), meta.get('annotations') or {},
                 self.volumes.memory(self.pod),
             )  # fmt: skip
-            with self._host.metrics.operation('run_podsandbox', self._env.clock):
+            handler = self.driver.name if self.pod['spec'].get('runtimeClassName') else ''
+            with self._host.metrics.sandbox(handler, self._env.clock):
                 handle = await self.driver.open(sandbox, self.wake)
         except (ShimError, NoAddress) as e:
             self._host.metrics.pod_started(failed=True)

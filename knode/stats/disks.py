@@ -5,6 +5,7 @@ Pods' parts are found by walking directories, which costs: whoever asks within a
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +17,13 @@ from kcore.env import Env
 from knode.eviction.disk import usage
 from knode.pods.model import containers_of
 from knode.runtime.shim import host
+from knode.volumes import claims
 
 if TYPE_CHECKING:
     from knode.pods.worker import PodWorker
 
 Obj = Mapping[str, Any]
 KEPT_S = 60.0
-UNCOUNTED = frozenset({'hostPath', 'persistentVolumeClaim', 'ephemeral'})
-"""Volumes that are not the pod's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ class PodSpace:
     volumes: Mapping[str, Space] = field(default_factory=dict)
     on_disk: frozenset[str] = frozenset()
     """Volumes that count as the pod's ephemeral storage."""
+    claims: Mapping[str, tuple[str, Space]] = field(default_factory=dict)
+    """By volume: its claim's name, and the file system that it is on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class _Target:
     shim: int
     """Pid of the process that sees the pod's volumes in memory; 0: there are none."""
     memory: frozenset[str]
+    claims: Mapping[str, str]
+    """By volume: its claim's name."""
 
 
 def space(path: Path | str) -> Space:
@@ -98,7 +102,9 @@ def _target(worker: PodWorker) -> _Target:
     memory = frozenset(Path(p).name for p in worker.volumes.memory(worker.pod))
     handle = worker.checkpoint.handle
     shim = handle.pid if handle is not None and memory and worker.driver.alive(handle) else 0
-    return _Target(worker.uid, worker.paths.root, worker.pod['spec'], shim, memory)
+    pod, spec = worker.pod, worker.pod['spec']
+    wanted = {v['name']: claims.name_of(pod, v) for v in spec.get('volumes') or ()}
+    return _Target(worker.uid, worker.paths.root, spec, shim, memory, {v: c for v, c in wanted.items() if c})
 
 
 def _look(at: datetime, data_dir: Path, targets: Iterable[_Target]) -> Found:
@@ -115,21 +121,22 @@ def _device(number: str) -> str:
 
 def _pod(node: Space, t: _Target) -> PodSpace:
     names = [c['name'] for c, _ in containers_of(t.spec)]
-    volumes, on_disk = {}, set()
+    volumes, claimed, on_disk = {}, {}, set()
     for volume in t.spec.get('volumes') or ():
         name, path = volume['name'], t.root / 'volumes' / volume['name']
-        if UNCOUNTED & volume.keys():
+        if name in t.claims:
+            with contextlib.suppress(OSError):  # it is not mounted, or gone from the host
+                claimed[name] = t.claims[name], space(path)
+        elif 'hostPath' in volume:
             continue
-        if name in t.memory:
-            try:
+        elif name in t.memory:
+            with contextlib.suppress(OSError):  # it has just ended, or this agent may not look into it
                 volumes[name] = space(f'/proc/{t.shim}/root{path}')
-            except OSError:  # it has just ended, or this agent may not look into it
-                continue
         else:
             volumes[name] = node.part(*usage(path))
             on_disk.add(name)
     return PodSpace(
         {n: node.part(*usage(t.root / 'containers' / n)) for n in names},
         {n: node.part(*usage(t.root / 'logs' / n)) for n in names},
-        volumes, frozenset(on_disk),
+        volumes, frozenset(on_disk), claimed,
     )  # fmt: skip

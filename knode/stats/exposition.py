@@ -6,7 +6,8 @@ metrics/prometheus.go, pkg/kubelet/metrics/metrics.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -162,16 +163,62 @@ def _disk(snapshot: Snapshot, found: Found) -> Iterator[Family]:
     yield from (usage, limit, total, free)
 
 
+class SpaceMetrics(Exposed):
+    """What claims and logs take. A claim has what its file system has, as a kubelet reports of local volumes."""
+
+    def __init__(self, latest: Latest, disks: Callable[[], Found | None]) -> None:
+        self._latest, self._disks = latest, disks
+
+    def collect(self) -> Iterable[Family]:
+        snapshot, found = self._latest(), self._disks()
+        if snapshot is not None and found is not None:
+            pods = [(pod, found.pods.get(pod.uid, PodSpace())) for pod in snapshot.pods]
+            claims = {(pod.namespace, claim): part for pod, parts in pods for claim, part in parts.claims.values()}
+            yield from _claims(claims)
+            logs = _gauge(
+                'kubelet_container_log_filesystem_used_bytes', "Bytes used by the container's logs on the filesystem.",
+                ('uid', 'namespace', 'pod', 'container'),
+            )  # fmt: skip
+            for pod, parts in pods:
+                for name, part in parts.logs.items():
+                    logs.add_metric((pod.uid, pod.namespace, pod.name, name), part.used)
+            yield logs
+
+
+_OF_CLAIMS: tuple[tuple[str, str, Callable[[Space], int]], ...] = (
+    ('capacity_bytes', 'Capacity in bytes of the volume', lambda s: s.capacity),
+    ('available_bytes', 'Number of available bytes in the volume', lambda s: s.available),
+    ('used_bytes', 'Number of used bytes in the volume', lambda s: s.used),
+    ('inodes', 'Maximum number of inodes in the volume', lambda s: s.inodes),
+    ('inodes_free', 'Number of free inodes in the volume', lambda s: s.inodes_free),
+    ('inodes_used', 'Number of used inodes in the volume', lambda s: s.inodes_used),
+)
+
+
+def _claims(claims: Mapping[tuple[str, str], Space]) -> Iterator[Family]:
+    for name, text, value in _OF_CLAIMS:
+        family = _gauge(f'kubelet_volume_stats_{name}', text, ('namespace', 'persistentvolumeclaim'))
+        for key, part in claims.items():
+            family.add_metric(key, value(part))
+        yield family
+
+
+LIFECYCLES, ORIGINS, STATIC = ('sync', 'terminating', 'terminated'), ('desired', 'orphan'), ('', 'true')
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     sandboxes: int
     running: int
     exited: int
     """Containers."""
-    desired: int
-    desired_static: int
-    active: int
-    """Pods that have not ended."""
+    ephemeral: int
+    """Containers that are asked for."""
+    working: Mapping[tuple[str, str, str], int]
+    """Pods by lifecycle, origin and whether they are static."""
+
+    def pods(self, static: str, *lifecycles: str) -> int:
+        return sum(self.working.get((cycle, 'desired', static), 0) for cycle in lifecycles)
 
 
 class AgentMetrics(Exposed):
@@ -192,10 +239,22 @@ class AgentMetrics(Exposed):
         desired = _gauge(
             'kubelet_desired_pods', 'The number of pods the kubelet is being instructed to run.', ('static',)
         )
-        desired.add_metric([''], now.desired)
-        desired.add_metric(['true'], now.desired_static)
-        active = _gauge('kubelet_active_pods', 'The number of pods that have not ended.')
-        active.add_metric([], now.active)
+        active = _gauge('kubelet_active_pods', 'The number of pods that have not ended.', ('static',))
+        for static in STATIC:
+            desired.add_metric([static], now.pods(static, *LIFECYCLES))
+            active.add_metric([static], now.pods(static, 'sync', 'terminating'))
         mirrors = _gauge('kubelet_mirror_pods', 'The number of mirror pods the kubelet will try to create')
-        mirrors.add_metric([], now.desired_static)
-        yield from (name, sandboxes, containers, desired, active, mirrors)
+        mirrors.add_metric([], now.pods('true', *LIFECYCLES))
+        working = _gauge(
+            'kubelet_working_pods', 'Number of pods the kubelet is actually running, by lifecycle phase, whether the '
+            'pod is desired or was removed from the API meanwhile, and whether it is static.',
+            ('lifecycle', 'config', 'static'),
+        )  # fmt: skip
+        for key in itertools.product(LIFECYCLES, ORIGINS, STATIC):
+            working.add_metric(key, now.working.get(key, 0))
+        ephemeral = _gauge(
+            'kubelet_managed_ephemeral_containers',
+            'Current number of ephemeral containers in pods managed by this kubelet.',
+        )
+        ephemeral.add_metric([], now.ephemeral)
+        yield from (name, sandboxes, containers, desired, active, mirrors, working, ephemeral)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
 from aiohttp import web
@@ -15,14 +16,15 @@ from kcore.metrics import CONTENT_TYPE, CollectorRegistry, render
 from knode.config import NodeConfig, shutdown_phases
 from knode.pods.host import Host
 from knode.pods.manager import PodManager
+from knode.pods.worker import PodWorker
 from knode.static.manifest import is_static
 from knode.stats.collector import Collector
 from knode.stats.disks import Disks
-from knode.stats.exposition import AgentMetrics, CadvisorMetrics, Counts, ResourceMetrics
+from knode.stats.exposition import AgentMetrics, CadvisorMetrics, Counts, ResourceMetrics, SpaceMetrics
 from knode.stats.summary import summary, with_disks
 
 Obj = dict[str, Any]
-CADVISOR = '/metrics/cadvisor'
+AGENT, CADVISOR = '/metrics', '/metrics/cadvisor'
 
 
 class StatsHandlers:
@@ -37,10 +39,11 @@ class StatsHandlers:
         agent = AgentMetrics(config.name, self._counts)
         self.registry = host.metrics.registry
         self.registry.register(agent)
+        self.registry.register(SpaceMetrics(latest, lambda: self._disks.latest))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._registries = {
-            '/metrics': self.registry,
+            AGENT: self.registry,
             '/metrics/resource': _registry(ResourceMetrics(latest)),
             CADVISOR: _registry(
                 CadvisorMetrics(latest, cores, collector.capacity_bytes, disks=lambda: self._disks.latest)
@@ -55,7 +58,7 @@ class StatsHandlers:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         await self._collector.sampled.wait()
-        if request.path == CADVISOR:
+        if request.path in {AGENT, CADVISOR}:
             await self._disks.look()
         return web.Response(body=render(self._registries[request.path]), headers={'Content-Type': CONTENT_TYPE})
 
@@ -70,18 +73,24 @@ class StatsHandlers:
 
     def _counts(self) -> Counts:
         workers = list(self._manager.workers.values())
-        static = [w for w in workers if is_static(w.pod)]
         handles = [(w.driver, w.checkpoint.handle) for w in workers]
         records = [r for driver, h in handles if h is not None for r in driver.observe(h)]
         alive = sum(1 for driver, h in handles if h is not None and driver.alive(h))
         running = sum(1 for r in records if r.running)
         return Counts(
-            alive, running, sum(1 for r in records if r.finished_ns), desired=len(workers) - len(static),
-            desired_static=len(static), active=sum(1 for w in workers if not w.ended),
+            alive, running, sum(1 for r in records if r.finished_ns),
+            ephemeral=sum(len(w.pod['spec'].get('ephemeralContainers') or ()) for w in workers),
+            working=Counter(map(_sort, workers)),
         )  # fmt: skip
 
     async def configz(self, request: web.Request) -> web.Response:
         return web.json_response({'kubeletconfig': configz(self._config)})
+
+
+def _sort(worker: PodWorker) -> tuple[str, str, str]:
+    """Lifecycle, origin, and whether it is static."""
+    cycle = 'terminated' if worker.ended else 'terminating' if worker.ending else 'sync'
+    return cycle, 'orphan' if worker.removed else 'desired', 'true' if is_static(worker.pod) else ''
 
 
 def configz(config: NodeConfig) -> Obj:

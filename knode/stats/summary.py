@@ -55,7 +55,11 @@ def _on_disk(pod: Obj, found: Found) -> Obj:
     for c in pod['containers']:
         kinds = {'rootfs': parts.rootfs.get(c['name']), 'logs': parts.logs.get(c['name'])}
         containers.append({**c, **{k: _space(part, found.at) for k, part in kinds.items() if part is not None}})
-    volumes = [{**_space(part, found.at), 'name': name} for name, part in sorted(parts.volumes.items())]
+    volumes = [{**_space(part, found.at), 'name': name} for name, part in parts.volumes.items()]
+    for name, (claim, part) in parts.claims.items():
+        ref = {'name': claim, 'namespace': pod['podRef']['namespace']}
+        volumes.append({**_space(part, found.at), 'name': name, 'pvcRef': ref})
+    volumes.sort(key=lambda v: v['name'])
     own = [*parts.rootfs.values(), *parts.logs.values(), *(parts.volumes[name] for name in parts.on_disk)]
     total = found.node.part(sum(part.used for part in own), sum(part.inodes_used for part in own))
     more: Obj = {'volume': volumes} if volumes else {}

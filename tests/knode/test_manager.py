@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from kcore.meta.times import format_time
 from kcore.metrics import render
 from knode.pods.model import Verdict
 from knode.pods.pulls import duration
@@ -27,6 +28,11 @@ def asks(cpu):
     return [{'name': 'c', 'image': 'busybox', 'resources': {'requests': {'cpu': cpu}}}]
 
 
+def figures(node):
+    lines = (line.rsplit(' ', 1) for line in render(node.host.metrics.registry).decode().splitlines())
+    return {name: float(value) for name, value in lines if not name.startswith('#')}
+
+
 def test_a_critical_pod_waits_until_others_have_made_room(node):
     async def script():
         node.create('small', {'stop-for': '4'}, containers=asks('1'))
@@ -42,6 +48,7 @@ def test_a_critical_pod_waits_until_others_have_made_room(node):
     assert (gone['phase'], gone['reason'], gone['message']) == (
         'Failed', 'Preempting', 'Preempted in order to admit critical pod',
     )  # fmt: skip
+    assert figures(node)['kubelet_preemptions{preemption_signal="cpu"}'] == 1
     told = next(c for c in gone['conditions'] if c['type'] == 'DisruptionTarget')
     assert (told['reason'], told['message']) == (
         'TerminationByKubelet', 'Pod was preempted by Kubelet to accommodate a critical pod.',
@@ -73,6 +80,7 @@ def test_a_critical_pod_that_no_room_can_be_made_for_is_refused(node):
     node.run(script)
     refused = node.status('critical')
     assert (refused['phase'], refused['reason']) == ('Failed', 'UnexpectedAdmissionError')
+    assert figures(node)['kubelet_admission_rejections_total{reason="UnexpectedAdmissionError"}'] == 1
     assert 'no set of running pods found to reclaim resources: [(res: cpu, q: 2000), ]' in refused['message']
     assert node.status('small')['phase'] == 'Running'
 
@@ -349,25 +357,33 @@ def test_a_pod_that_somebody_else_has_declared_failed_ends(node):
 
 def test_what_the_pods_of_a_node_went_through_is_counted_under_the_names_of_the_kubelet(node):
     async def script():
-        node.create('p', {'start-delay': '3'})
+        p = node.create('p', {'start-delay': '3'})
+        born = {**p['metadata'], 'creationTimestamp': format_time(node.env.clock.wall())}
         node.create('q', {'start-error': 'no such program'}, restartPolicy='Never')
         node.create('r', containers=[{'name': 'c', 'image': 'busybox', 'env': [unknown]}])
-        await asyncio.sleep(10)
+        await asyncio.sleep(5)
+        for _ in range(2):
+            node.write({**p, 'metadata': born, 'status': node.status('p')})
+        await asyncio.sleep(5)
         node.delete('p')
         await asyncio.sleep(60)
 
     unknown = {'name': 'X', 'valueFrom': {'configMapKeyRef': {'name': 'none', 'key': 'k'}}}
     node.run(script)
-    text = render(node.host.metrics.registry).decode()
-    figures = dict(line.rsplit(' ', 1) for line in text.splitlines() if not line.startswith('#'))
+    found = figures(node)
     assert {
-        name: float(figures[name])
+        name: found[name]
         for name in (
             'kubelet_started_pods_total', 'kubelet_started_pods_errors_total',
             'kubelet_started_containers_errors_total{code="RunContainerError",container_type="container"}',
             'kubelet_pod_start_duration_seconds_count', 'kubelet_pod_start_duration_seconds_bucket{le="2.0"}',
             'kubelet_runtime_operations_total{operation_type="run_podsandbox"}',
             'kubelet_runtime_operations_total{operation_type="stop_container"}',
+            'kubelet_run_podsandbox_duration_seconds_count{runtime_handler=""}',
+            'kubelet_pod_start_total_duration_seconds_count',
+            'kubelet_pod_start_sli_duration_seconds_bucket{le="4.0"}',
+            'kubelet_pod_start_sli_duration_seconds_bucket{le="6.0"}',
+            'kubelet_pod_worker_start_duration_seconds_count', 'kubelet_containers_per_pod_count_sum',
         )
     } == {
         'kubelet_started_pods_total': 3, 'kubelet_started_pods_errors_total': 0,
@@ -375,10 +391,15 @@ def test_what_the_pods_of_a_node_went_through_is_counted_under_the_names_of_the_
         'kubelet_pod_start_duration_seconds_count': 2, 'kubelet_pod_start_duration_seconds_bucket{le="2.0"}': 1,
         'kubelet_runtime_operations_total{operation_type="run_podsandbox"}': 3,
         'kubelet_runtime_operations_total{operation_type="stop_container"}': 1,
+        'kubelet_run_podsandbox_duration_seconds_count{runtime_handler=""}': 3,
+        'kubelet_pod_start_total_duration_seconds_count': 1,
+        'kubelet_pod_start_sli_duration_seconds_bucket{le="4.0"}': 0,
+        'kubelet_pod_start_sli_duration_seconds_bucket{le="6.0"}': 1,
+        'kubelet_pod_worker_start_duration_seconds_count': 3, 'kubelet_containers_per_pod_count_sum': 3,
     }  # fmt: skip
     errors = 'kubelet_started_containers_errors_total{code="CreateContainerConfigError",container_type="container"}'
-    assert float(figures['kubelet_started_containers_total{container_type="container"}']) == 2 + float(figures[errors])
-    assert float(figures[errors]) >= 1
+    assert found['kubelet_started_containers_total{container_type="container"}'] == 2 + found[errors]
+    assert found[errors] >= 1
 
 
 def test_an_image_that_was_pulled_says_how_long_it_took_and_how_large_it_is(node):

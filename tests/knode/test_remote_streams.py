@@ -15,6 +15,7 @@ import aiohttp
 import orjson
 import pytest
 
+from kcore.metrics import CollectorRegistry
 from kcore.upgrade import Address, Answer, dial
 from knode.access import Access
 from knode.config import NodeConfig
@@ -92,7 +93,8 @@ async def node(rig: Any) -> AsyncIterator[SimpleNamespace]:
     )  # fmt: skip
     manager = SimpleNamespace(find=lambda namespace, name: worker if name == 'p' else None)
     config = NodeConfig(name='n', kubeconfig='/dev/null', data_dir='/', listen='127.0.0.1:0')
-    stats = SimpleNamespace(add_routes=lambda router: None, configz=mock.AsyncMock())
+    routes = {'add_routes': lambda router: None, 'configz': mock.AsyncMock()}
+    stats = SimpleNamespace(**routes, registry=CollectorRegistry())
     access = Access(config, rig.env, SimpleNamespace())  # type: ignore[arg-type]
     server = NodeServer(config, rig.env, manager, stats, access)  # type: ignore[arg-type]
     await server.start()

@@ -47,7 +47,8 @@ async def doors(env, make_pod, make_record, tmp_path):
     worker = SimpleNamespace(
         key='default/p', uid='u1', pod=make_pod(containers=[{'name': 'c', 'image': 'x'}, {'name': 'd', 'image': 'x'}]),
         records=lambda: {'c': [record], 'd': [alive]}, driver=SimulatedDriver(env), listeners=set(),
-        checkpoint=SimpleNamespace(handle=None, start_time=''), ended=False, status={'phase': 'Running'},
+        checkpoint=SimpleNamespace(handle=None, start_time=''), ended=False,
+        ending=False, removed=False, status={'phase': 'Running'},
     )  # fmt: skip
     manager: Any = SimpleNamespace(
         workers={'u1': worker}, find=lambda namespace, name: worker if (namespace, name) == ('default', 'p') else None
@@ -74,6 +75,23 @@ async def test_each_door_opens_to_what_it_is_for(doors):
             found.append({path for path, code in codes.items() if code == 200})
             assert set(codes.values()) <= {200, 404}
     assert found == [{*OPEN, *GUARDED}, {'/healthz', '/healthz/ping'}, set(OPEN)]
+
+
+async def test_requests_are_counted_by_what_was_asked_for(doors):
+    async with aiohttp.ClientSession() as session:
+        for path in ('/containerLogs/default/p/c', '/containerLogs/default/p/none', '/no/such', '/metrics/cadvisor'):
+            async with session.get(doors[0] + path) as answer:
+                await answer.read()
+        async with session.get(f'{doors[2]}/metrics') as answer:
+            text = await answer.text()
+    figures = dict(line.rsplit(' ', 1) for line in text.splitlines() if line.startswith('kubelet_http_'))
+    for path, kind, number in (
+        ('containerLogs', 'readwrite', 2), ('other', 'readwrite', 1), ('metrics/cadvisor', 'readwrite', 1),
+        ('metrics', 'readonly', 1),
+    ):  # fmt: skip
+        labels = f'{{long_running="false",method="GET",path="{path}",server_type="{kind}"}}'
+        assert float(figures[f'kubelet_http_requests_total{labels}']) == number
+        assert float(figures[f'kubelet_http_inflight_requests{labels}']) == (path == 'metrics')
 
 
 async def test_pods_are_shown_as_the_agent_knows_them_and_running_ones_as_the_runtime_does(doors):

@@ -21,7 +21,7 @@ from knode.runtime.simulated import PREFIX, SimulatedDriver
 from knode.stats import network
 from knode.stats.collector import Collector
 from knode.stats.disks import Disks
-from knode.stats.exposition import CadvisorMetrics, ResourceMetrics
+from knode.stats.exposition import AgentMetrics, CadvisorMetrics, Counts, ResourceMetrics, SpaceMetrics
 from knode.stats.model import NS, ContainerUse, Meter, PodUse, Reading, Snapshot, Use
 from knode.stats.summary import summary, with_disks
 
@@ -165,9 +165,12 @@ async def test_the_summary_tells_what_pods_have_written_where(rig: Any, tmp_path
         (root / place / 'file').write_bytes(b'x' * size)
     (root / 'volumes' / 'host').symlink_to('/usr')
     seen = worker(rig, handle)
+    (root / 'volumes' / 'claimed').symlink_to(tmp_path)
+    (root / 'volumes' / 'lost').symlink_to('/no/such')
     seen.paths, seen.volumes = SimpleNamespace(root=root), SimpleNamespace(memory=lambda pod: {})
-    kinds = {'scratch': 'emptyDir', 'config': 'configMap', 'host': 'hostPath'}
+    kinds = {'scratch': 'emptyDir', 'config': 'configMap', 'host': 'hostPath', 'lost': 'ephemeral'}
     volumes = [{'name': n, kind: {}} for n, kind in kinds.items()]
+    volumes.append({'name': 'claimed', 'persistentVolumeClaim': {'claimName': 'mine'}})
     seen.pod['spec'] = {'containers': [{'name': 'c'}], 'volumes': volumes}
     disks = Disks(rig.env, tmp_path, lambda: [seen])
     found = await disks.look()
@@ -177,9 +180,10 @@ async def test_the_summary_tells_what_pods_have_written_where(rig: Any, tmp_path
     pod = document['pods'][0]
     assert pod['containers'][0]['rootfs']['usedBytes'] >= 50_000
     assert 20_000 <= pod['containers'][0]['logs']['usedBytes'] < 50_000
-    assert {v['name']: v['usedBytes'] >= sizes[f'volumes/{v["name"]}'] for v in pod['volume']} == {
-        'config': True, 'scratch': True,
-    }  # fmt: skip
+    assert [v['name'] for v in pod['volume']] == ['claimed', 'config', 'scratch']
+    claimed, *own = pod['volume']
+    assert all(v['usedBytes'] >= sizes[f'volumes/{v["name"]}'] for v in own)
+    assert claimed['pvcRef'] == {'name': 'mine', 'namespace': pod['podRef']['namespace']}
     assert 160_010 <= pod['ephemeral-storage']['usedBytes'] < 300_000
     assert document['node']['fs']['capacityBytes'] == pod['ephemeral-storage']['capacityBytes'] > 0
     assert document['node']['rlimit']['maxpid'] >= document['node']['rlimit']['curproc'] > 0
@@ -188,6 +192,17 @@ async def test_the_summary_tells_what_pods_have_written_where(rig: Any, tmp_path
     text = exposed(CadvisorMetrics(lambda: use, 2, 8192, disks=lambda: found))
     lines = [x for x in text.splitlines() if x.startswith('container_fs_usage_bytes{') and 'container="c"' in x]
     assert len(lines) == 1, text
+    figures = exposed_figures(SpaceMetrics(lambda: use, lambda: found))
+    claim = '{namespace="ns",persistentvolumeclaim="mine"}'
+    assert {name.partition('{')[0]: value for name, value in figures.items() if claim in name} == {
+        f'kubelet_volume_stats_{name}': claimed[field]
+        for name, field in (
+            ('capacity_bytes', 'capacityBytes'), ('available_bytes', 'availableBytes'), ('used_bytes', 'usedBytes'),
+            ('inodes', 'inodes'), ('inodes_free', 'inodesFree'), ('inodes_used', 'inodesUsed'),
+        )
+    }  # fmt: skip
+    where = f'container="c",namespace="ns",pod="p",uid="{handle.uid}"'
+    assert figures[f'kubelet_container_log_filesystem_used_bytes{{{where}}}'] >= 20_000
 
 
 DEV = """Inter-|   Receive                                                |  Transmit
@@ -218,6 +233,22 @@ def exposed(collector: Any) -> str:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     return render(registry).decode()
+
+
+def exposed_figures(collector: Any) -> dict[str, float]:
+    lines = (line.rsplit(' ', 1) for line in exposed(collector).splitlines() if not line.startswith('#'))
+    return {name: float(value) for name, value in lines}
+
+
+def test_pods_are_counted_by_where_they_are_in_their_life() -> None:
+    working = {('sync', 'desired', ''): 4, ('terminating', 'orphan', ''): 2, ('terminated', 'desired', ''): 1,
+               ('sync', 'desired', 'true'): 3}  # fmt: skip
+    found = exposed_figures(AgentMetrics('n', lambda: Counts(9, 8, 7, 6, working)))
+    assert found['kubelet_working_pods{config="orphan",lifecycle="terminating",static=""}'] == 2
+    assert found['kubelet_working_pods{config="orphan",lifecycle="sync",static="true"}'] == 0
+    names = ('kubelet_desired_pods{static=""}', 'kubelet_desired_pods{static="true"}', 'kubelet_mirror_pods',
+             'kubelet_active_pods{static=""}', 'kubelet_managed_ephemeral_containers')  # fmt: skip
+    assert [found[name] for name in names] == [5, 3, 3, 4, 6]
 
 
 def test_resource_metrics_have_upstreams_names_and_moments() -> None:

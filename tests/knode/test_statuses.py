@@ -9,6 +9,7 @@ import pytest
 
 from kcore.env import Env
 from kcore.tasks import start_detached, stop
+from knode.pods.metrics import KubeletMetrics
 from knode.pods.statuses import Statuses
 
 READY = {'type': 'Ready', 'status': 'True', 'lastProbeTime': None}
@@ -52,7 +53,7 @@ async def tell(statuses: Statuses) -> None:
 async def written(*heard: dict[str, Any]) -> list[dict[str, Any]]:
     """What is sent after STATUS was sent as revision 10 and then these pods are heard."""
     api = Api()
-    statuses = Statuses(api, Env.real(seed=1))  # type: ignore[arg-type]
+    statuses = Statuses(api, Env.real(seed=1), KubeletMetrics())  # type: ignore[arg-type]
     await tell(statuses)
     running = start_detached('statuses', statuses.run())
     try:
@@ -89,7 +90,7 @@ async def test_a_condition_that_holds_no_more_is_taken_away_once_it_is_seen():
 
 async def test_what_is_heard_while_a_status_is_on_its_way_is_not_forgotten():
     api = Api()
-    statuses = Statuses(api, Env.real(seed=1))  # type: ignore[arg-type]
+    statuses = Statuses(api, Env.real(seed=1), KubeletMetrics())  # type: ignore[arg-type]
     await tell(statuses)
     statuses.push(pod(10), STATUS, finished=False)
     statuses.heard(None, pod(12, **shown(phase='Pending')))
