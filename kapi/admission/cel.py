@@ -6,10 +6,10 @@ Functions of Kubernetes' own (lists, strings, quantities) are shared with the ru
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from kapi.admission.celauthz import VARIABLE, Decisions, Undecided
+from kapi.crd.celengine import compiled, engine
 
 if TYPE_CHECKING:
     from cel import Program
@@ -22,15 +22,6 @@ PROGRAMS_MAX = 2_048
 
 class CelError(Exception):
     """An expression that does not compile, or does not evaluate; the text is for the client."""
-
-
-@cache
-def _library() -> tuple[Any, dict[str, Any]]:
-    import cel  # noqa: PLC0415 — takes a third of a second, and most servers never see an expression
-
-    from kapi.crd.celfuncs import FUNCTIONS  # noqa: PLC0415
-
-    return cel, dict(FUNCTIONS)
 
 
 class Expressions:
@@ -47,7 +38,7 @@ class Expressions:
         if len(text.encode()) > EXPRESSION_BYTES_MAX:
             raise CelError(f'compilation failed: the expression exceeds {EXPRESSION_BYTES_MAX} bytes')
         try:
-            program: Program = _library()[0].compile(text)
+            program = compiled(text)
         except Exception as e:
             raise CelError(f'compilation failed: {e}') from None
         if len(self._programs) >= PROGRAMS_MAX:
@@ -58,7 +49,7 @@ class Expressions:
     def evaluate(self, text: str, variables: Mapping[str, Any], decisions: Decisions | None = None) -> Any:
         """`decisions` answers what the expression asks of `authorizer`. Raises CelError, Undecided."""
         program = self.compile(text)
-        library, functions = _library()
+        library, functions = engine()
         names = dict(variables)
         asks = decisions is not None and VARIABLE in program.variables()
         if asks:

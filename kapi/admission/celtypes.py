@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kapi.crd.celengine import engine
 from kapi.crd.celparse import Expr, NotParsed, parse
-from kapi.crd.rules import NATIVE, engine, escape
+from kapi.crd.rules import NATIVE, escape
 from kcore.meta.schema import Node
 
 

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from cel import stdlib
 
+from kapi.crd.celtext import CONVERSIONS, text
 from kcore.meta.quantity import QuantityError, parse
 
 Obj = dict[str, Any]
@@ -29,13 +30,6 @@ def _quantity(text: str) -> Obj:
         return {_QUANTITY: str(parse(text))}
     except QuantityError as e:
         raise ValueError(f'quantity is not valid: {e}') from None
-
-
-def _bool_text(value: Any) -> str:
-    """The one conversion to text that the evaluator lacks: it asks here when its own have no such overload."""
-    if not isinstance(value, bool):
-        raise TypeError('no such overload')
-    return 'true' if value else 'false'
 
 
 def _is(make: Callable[[str], Any]) -> Callable[[Any], bool]:
@@ -141,33 +135,11 @@ def _last_index_of(where: Any, what: Any, *rest: int) -> int:
     return len(where) - 1 - where[::-1].index(what) if what in where else -1
 
 
-_FORMAT = re.compile(r'%(?:\.(\d+))?([sdfexXob%])')
-
-
-def _format(template: str, values: list[Any]) -> str:
-    left = list(values)
-
-    def one(found: re.Match[str]) -> str:
-        digits, verb = found.groups()
-        if verb == '%':
-            return '%'
-        if not left:
-            raise ValueError('index out of range of format arguments')
-        value = left.pop(0)
-        if verb == 's':
-            return str(value).lower() if isinstance(value, bool) else str(value)
-        if verb in 'fe':
-            return format(float(value), f'.{digits or 6}{verb}')
-        return format(int(value), '' if verb == 'd' else verb)
-
-    return _FORMAT.sub(one, template)
-
-
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     'escapeKey': lambda _jsonpatch, key: str(key).replace('~', '~0').replace('/', '~1'),
     **stdlib.STDLIB_FUNCTIONS,
-    'string': _bool_text,
-    'indexOf': _index_of, 'lastIndexOf': _last_index_of, 'isSorted': _is_sorted, 'format': _format,
+    **CONVERSIONS, '_string': text,
+    'indexOf': _index_of, 'lastIndexOf': _last_index_of, 'isSorted': _is_sorted,
     'find': _find, 'findAll': _find_all,
     'quantity': _quantity, 'isQuantity': _is(_quantity), 'isInteger': _is(_as_integer), 'asInteger': _as_integer,
     'asApproximateFloat': lambda a: float(_amount(a)), 'sign': _sign, 'compareTo': _compare,

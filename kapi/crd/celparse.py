@@ -8,6 +8,7 @@ Source: the CEL language definition (grammar).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,6 +107,17 @@ def parse(text: str) -> Expr:
     if tokens.next[0] != 'end':
         raise NotParsed(f'column {tokens.next[2] + 1}')
     return found
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """With calls of these functions, though not methods, under other names. Raises NotParsed."""
+    found = _Tokens(text).found
+    parts, at = [], 0
+    for before, (kind, word, column), after in zip([('', '', 0), *found], found, found[1:], strict=False):
+        if kind == 'name' and word in names and after[1] == '(' and before[1] != '.':
+            parts += [text[at:column], names[word]]
+            at = column + len(word)
+    return ''.join([*parts, text[at:]])
 
 
 def _choice(t: _Tokens) -> Expr:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from kapi.crd.celengine import compiled, engine
 from kapi.crd.formats import FORMATS
 from kapi.crd.values import MISSING, correlated, element_key
 from kapi.registry.strategy import Cause, Invalid
@@ -39,16 +39,6 @@ _RESERVED = frozenset(
 )  # fmt: skip
 _GO_DURATION = re.compile(r'([\d.]+)(ns|us|µs|ms|s|m|h)')
 _SECONDS = {'ns': 1e-9, 'us': 1e-6, 'µs': 1e-6, 'ms': 1e-3, 's': 1.0, 'm': 60.0, 'h': 3600.0}
-
-
-@cache
-def engine() -> tuple[Any, dict[str, Any]]:
-    """The evaluator's module and the functions that expressions may call; loaded by the first rule."""
-    import cel  # noqa: PLC0415 — takes a third of a second, and most servers never see a rule
-
-    from kapi.crd.celfuncs import FUNCTIONS  # noqa: PLC0415
-
-    return cel, dict(FUNCTIONS)
 
 
 class RuleError(ValueError):
@@ -94,11 +84,10 @@ def compile_expression(source: str) -> Program:
     if len(source) > EXPRESSION_CHARS_MAX:
         raise RuleError(f'compilation failed: the expression is longer than {EXPRESSION_CHARS_MAX} characters')
     try:
-        program: Program = engine()[0].compile(source)
+        return compiled(source)
     except ValueError as e:
         text = str(e).partition("': ")[2] or str(e)
         raise RuleError(f'compilation failed: {text.strip()}') from None
-    return program
 
 
 def compile_rule(raw: dict[str, Any], props: Props) -> Rule:
