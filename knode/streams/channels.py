@@ -23,7 +23,8 @@ PROTOCOLS = (
     'v5.channel.k8s.io', 'v4.channel.k8s.io', 'v4.base64.channel.k8s.io', 'v3.channel.k8s.io', 'v2.channel.k8s.io',
     'channel.k8s.io', 'base64.channel.k8s.io',
 )  # fmt: skip
-MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+MESSAGE_BYTES_MAX = 32 * 1024 * 1024
+"""As upstream. Some clients send all of a command's input in one message."""
 HEARTBEAT_S = 30.0
 
 

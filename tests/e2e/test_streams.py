@@ -46,6 +46,7 @@ asyncio.run(main())
 """
 TALK = 'echo one; echo two; echo err >&2; exec sleep 100000'
 HEARD = 'while read -r line; do echo "heard $line"; done'
+AGAIN = 'echo one life; [ -e once ] && exec sleep 100000; touch once; echo last words; exit 3'
 NAMESPACE = 'streams'
 
 
@@ -55,9 +56,12 @@ def manifest() -> dict[str, Any]:
         {'name': 'main', 'image': 'busybox', 'command': ['sh', '-c', TALK]},
         {'name': 'echo', 'image': 'python', 'command': ['python3', '-c', ECHO], 'env': [address]},
         {'name': 'heard', 'image': 'busybox', 'command': ['sh', '-c', HEARD], 'stdin': True},
+        {'name': 'again', 'image': 'busybox', 'command': ['sh', '-c', AGAIN]},
+        {'name': 'term', 'image': 'busybox', 'command': ['sh', '-c', HEARD], 'stdin': True, 'tty': True},
     ]
     spec = {'containers': containers, 'terminationGracePeriodSeconds': 1, 'restartPolicy': 'Always'}
-    return {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'p'}, 'spec': spec}
+    meta = {'name': 'p', 'labels': {'app': 'streams'}}
+    return {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': meta, 'spec': spec}
 
 
 @pytest.fixture(scope='module')
@@ -151,6 +155,22 @@ def test_attach_reaches_a_running_container(kubectl: Kubectl) -> None:
     child.communicate()
 
 
+def test_attach_joins_a_terminal_and_leaves_it_running(kubectl: Kubectl) -> None:
+    word, near, far = os.urandom(4).hex(), *pty.openpty()
+    argv = kubectl.argv('attach', '-it', 'p', '-c', 'term')
+    child = subprocess.Popen(argv, env={**kubectl.env, 'TERM': 'xterm'}, stdin=far, stdout=far, stderr=far)
+    os.close(far)
+    os.write(near, f'{word}\n'.encode())
+    said = b''
+    while f'heard {word}'.encode() not in said:
+        said += os.read(near, 1000)
+    child.kill()
+    child.wait()
+    os.close(near)
+    after = kubectl.run('get', 'pod', 'p', '-o', 'jsonpath={.status.containerStatuses[?(@.name=="term")].restartCount}')
+    assert after.stdout == b'0'
+
+
 def test_cp_carries_files_and_directories_both_ways(kubectl: Kubectl, tmp_path: Path) -> None:
     there = tmp_path / 'there'
     (tmp_path / 'from' / 'sub').mkdir(parents=True)
@@ -175,6 +195,14 @@ def test_logs_come_in_every_form(kubectl: Kubectl) -> None:
     assert logs('--since-time=2100-01-01T00:00:00Z') == ''
     every = kubectl.run('logs', 'p', '--all-containers', '--prefix').stdout.decode()
     assert '[pod/p/echo] ready' in every
+    assert logs('--since=1h', '--tail=2', '--limit-bytes=4') in {'two\n', 'err\n'}
+    assert kubectl.run('logs', 'p', '-c', 'again', '--previous').stdout == b'one life\nlast words\n'
+    assert kubectl.run('logs', 'p', '-c', 'again', '-p', '--tail=1').stdout == b'last words\n'
+    assert kubectl.run('logs', 'p', '-c', 'again').stdout == b'one life\n'
+    labelled = kubectl.run('logs', '-l', 'app=streams', '--all-containers', '--prefix', '--tail=1').stdout.decode()
+    assert {'[pod/p/echo] ready', '[pod/p/again] one life'} <= set(labelled.splitlines())
+    over = kubectl.run('logs', '-f', 'p', '-c', 'again', '--previous')  # ends by itself: nobody writes there any more
+    assert over.stdout == b'one life\nlast words\n'
     refused = kubectl.run('logs', 'p', '-c', 'main', '--previous', check=False)
     assert b'previous terminated container "main" in pod "p" not found' in refused.stderr
     follow = subprocess.Popen(kubectl.argv('logs', '-f', 'p', '-c', 'main'), env=kubectl.env, stdout=subprocess.PIPE)
@@ -241,8 +269,11 @@ def test_debug_adds_a_container_that_can_be_entered(kubectl: Kubectl, cluster: L
 
 # — Python's clients, each in a process of its own, as its users have it —
 
+TERMINAL = 'until [ "$(stty size)" = "33 77" ]; do sleep .05; done; stty size; exit 5'
 OFFICIAL = f"""
-from kubernetes import client, config, stream
+import io, os, tarfile
+from concurrent.futures import ThreadPoolExecutor
+from kubernetes import client, config, stream, watch
 config.load_kube_config()
 api = client.CoreV1Api()
 def run(*argv, **more):
@@ -254,28 +285,120 @@ talk = run('cat', stdin=True, _preload_content=False)
 talk.write_stdin('héllo\\n')
 assert talk.readline_stdout(timeout=20) == 'héllo'
 talk.close()
-failing = run('sh', '-c', 'exit 7', _preload_content=False)
+failing = run('sh', '-c', 'echo err >&2; exit 7', _preload_content=False)
 failing.run_forever(timeout=20)
-assert failing.returncode == 7
-assert len(run('head', '-c', '{10 * MIB}', '/dev/zero', binary=True)) == {10 * MIB}
-forward = stream.portforward(api.connect_get_namespaced_pod_portforward, 'p', '{NAMESPACE}', ports='{PORT}')
-connection = forward.socket({PORT})
-connection.settimeout(20)
-connection.sendall(b'ping')
-assert connection.recv(100) == b'ping'
+assert (failing.returncode, failing.read_stderr()) == (7, 'err\\n')
+terminal = run('sh', '-c', {TERMINAL!r}, stdin=True, tty=True, _preload_content=False)
+terminal.write_channel(4, '{{"Height":33,"Width":77}}')
+terminal.run_forever(timeout=20)
+assert (terminal.returncode, terminal.read_stdout()) == (5, '33 77\\r\\n')
+
+def through(payload, *argv):
+    # Its protocol cannot end the input: the command has to know how much there is.
+    both, got, left = run(*argv, stdin=True, binary=True, _preload_content=False), b'', payload
+    while both.is_open():
+        if left:
+            both.write_stdin(left[:1 << 16])
+            left = left[1 << 16:]
+        both.update(timeout=0 if left else 5)
+        got += both.read_stdout(timeout=0) if both.peek_stdout(timeout=0) else b''
+    assert both.returncode == 0, both.read_stderr()
+    return got
+payload = os.urandom({10 * MIB})
+assert through(payload, 'head', '-c', '{10 * MIB}') == payload
+packed = io.BytesIO()
+with tarfile.open(fileobj=packed, mode='w') as tar:
+    entry = tarfile.TarInfo('copied')
+    entry.size = {2 * MIB}
+    tar.addfile(entry, io.BytesIO(payload))
+size = str(len(packed.getvalue()))
+back = through(packed.getvalue(), 'sh', '-c', f'head -c {{size}} | tar xf - && tar cf - copied && rm copied')
+with tarfile.open(fileobj=io.BytesIO(back)) as tar:
+    assert tar.extractfile('copied').read() == payload[:{2 * MIB}]
+
+attached = stream.stream(api.connect_get_namespaced_pod_attach, 'p', '{NAMESPACE}', container='heard', stdin=True,
+                         stdout=True, stderr=True, _preload_content=False)
+word = os.urandom(4).hex()
+attached.write_stdin(word + '\\n')
+assert attached.readline_stdout(timeout=20) == 'heard ' + word
+attached.close()
+
+def log(container, **more):
+    return api.read_namespaced_pod_log('p', '{NAMESPACE}', container=container, **more)
+assert sorted(log('main').split()) == ['err', 'one', 'two']
+assert log('again', previous=True, tail_lines=1) == 'last words\\n'
+assert log('main', limit_bytes=3, since_seconds=3600) == 'one'
+assert log('echo', timestamps=True).split()[1] == 'ready'
+for line in watch.Watch().stream(api.read_namespaced_pod_log, 'p', '{NAMESPACE}', container='echo'):
+    assert line == 'ready'
+    break
+
+def echoed(payload):
+    forward = stream.portforward(api.connect_get_namespaced_pod_portforward, 'p', '{NAMESPACE}', ports='{PORT}')
+    connection, got, left = forward.socket({PORT}), b'', payload
+    connection.settimeout(30)
+    while len(got) < len(payload):
+        connection.sendall(left[:1 << 16])
+        left = left[1 << 16:]
+        got += connection.recv(1 << 16)
+    return got
+payloads = [os.urandom({MIB}) for _ in range(20)]
+with ThreadPoolExecutor(20) as pool:
+    assert list(pool.map(echoed, payloads)) == payloads
 """
 ASYNCHRONOUS = f"""
-import asyncio
+import asyncio, json, os
 from kubernetes_asyncio import client, config, stream
+NAME = 'p', '{NAMESPACE}'
 async def main():
     await config.load_kube_config()
-    async with stream.WsApiClient() as connection:
-        api = client.CoreV1Api(connection)
+    async with stream.WsApiClient() as connection, client.ApiClient() as plain:
+        api, logs = client.CoreV1Api(connection), client.CoreV1Api(plain)
         said = await api.connect_get_namespaced_pod_exec(
-            'p', '{NAMESPACE}', container='main', stdout=True, stderr=True,
-            command=['sh', '-c', 'echo out; echo err >&2'],
+            *NAME, container='main', stdout=True, stderr=True, command=['sh', '-c', 'echo out; echo err >&2'],
         )
         assert set(said.split()) == {{'out', 'err'}}, said
+
+        async def session(call, send, **wants):
+            got = {{1: b'', 2: b'', 3: b''}}
+            async with await call(*NAME, stdout=True, stdin=True, _preload_content=False, **wants) as socket:
+                sending = asyncio.ensure_future(send(socket))
+                async for message in socket:
+                    got[message.data[0]] += message.data[1:]
+                    if got[3] or (call == api.connect_get_namespaced_pod_attach and got[1].endswith(b'\\n')):
+                        break
+                await sending
+            return got[1], got[2], stream.WsApiClient.parse_error_data(got[3]) if got[3] else None
+        run = api.connect_get_namespaced_pod_exec
+
+        payload = os.urandom({10 * MIB})
+        async def whole(socket):
+            await socket.send_bytes(b'\\0' + payload)
+        through = await session(run, whole, container='main', command=['head', '-c', str(len(payload))])
+        assert through == (payload, b'', 0)
+
+        async def nothing(socket):
+            pass
+        failing = ['sh', '-c', 'echo err >&2; exit 7']
+        assert await session(run, nothing, container='main', stderr=True, command=failing) == (b'', b'err\\n', 7)
+
+        async def resize(socket):
+            await socket.send_bytes(b'\\4' + json.dumps({{'Height': 33, 'Width': 77}}).encode())
+        sized = await session(run, resize, container='main', tty=True, command=['sh', '-c', {TERMINAL!r}])
+        assert sized == (b'33 77\\r\\n', b'', 5), sized
+
+        word = os.urandom(4).hex().encode()
+        async def say(socket):
+            await socket.send_bytes(b'\\0' + word + b'\\n')
+        attached = await session(api.connect_get_namespaced_pod_attach, say, container='heard')
+        assert attached[0] == b'heard ' + word + b'\\n', attached
+
+        log = logs.read_namespaced_pod_log
+        assert await log(*NAME, container='again', previous=True, tail_lines=1) == 'last words\\n'
+        assert await log(*NAME, container='main', limit_bytes=3, since_seconds=3600) == 'one'
+        following = await log(*NAME, container='echo', follow=True, _preload_content=False)
+        assert await following.content.readline() == b'ready\\n'
+        following.close()
 asyncio.run(main())
 """
 KR8S = f"""
@@ -285,13 +408,24 @@ async def main():
     pod = await Pod.get('p', namespace='{NAMESPACE}')
     done = await pod.exec(['sh', '-c', 'printf hello; echo err >&2'], container='main')
     assert (done.stdout, done.stderr, done.returncode) == (b'hello', b'err\\n', 0), done
+    failed = await pod.exec(['sh', '-c', 'exit 7'], container='main', check=False)
+    assert failed.returncode == 7, failed
+    much = await pod.exec(['head', '-c', '{10 * MIB}', '/dev/zero'], container='main')  # its protocol ends no input
+    assert much.stdout == bytes({10 * MIB})
     assert [line async for line in pod.logs(container='echo')] == ['ready']
+    assert [line async for line in pod.logs(container='again', previous=True, tail_lines=1)] == ['last words']
+    async for line in pod.logs(container='main', follow=True, timestamps=True):
+        assert line.endswith('Z one'), line
+        break
     async with pod.portforward({PORT}) as port:
-        payload = os.urandom(1 << 20)
-        reader, writer = await asyncio.open_connection('127.0.0.1', port)
-        writer.write(payload)
-        assert await reader.readexactly(len(payload)) == payload
-        writer.close()
+        async def echoed(payload):
+            reader, writer = await asyncio.open_connection('127.0.0.1', port)
+            writer.write(payload)
+            got = await reader.readexactly(len(payload))
+            writer.close()
+            return got
+        payloads = [os.urandom({MIB}) for _ in range(20)]
+        assert await asyncio.gather(*map(echoed, payloads)) == payloads
 asyncio.run(main())
 """
 
