@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 
 from kcore.env import Env
+from kctl.local import claims
 from kctl.local.components import Component, Plan
-from kctl.local.layout import APIS_MAX, NODES_MAX, STORES_MAX, ClusterError, Layout, join
+from kctl.local.layout import APIS_MAX, NODES_MAX, PORT_BASE_MAX, STORES_MAX, ClusterError, Layout, join
 from kctl.local.supervisor import STOP_GRACE_S, Report, Supervisor, running
 
 SUPERVISOR = 'supervisor'
@@ -37,7 +38,7 @@ def shape(
     for flag, value, low, high in (
         ('--stores', stores, 1, STORES_MAX),
         ('--nodes', nodes, 0, NODES_MAX),
-        ('--port-base', port_base, 1024, 65535 - 100),
+        ('--port-base', port_base, 1024, PORT_BASE_MAX),
     ):
         if value is not None and not low <= value <= high:
             raise ClusterError(f'{flag} must be between {low} and {high}, not {value}.')
@@ -115,6 +116,7 @@ def prepare(layout: Layout, env: Env, machine: int | None = None) -> list[Compon
         plan.prepare()
         components = plan.components(machine)
         stop_leftovers(layout, components, env)
+        claims.check(layout, env)
         check_ports(layout, components)
         layout.save(env)
     return components
@@ -149,10 +151,11 @@ def supervise(layout: Layout, components: list[Component], name: str, env: Env, 
     identity = f'{{"pid": {me.pid}, "created": {me.create_time()}}}'.encode()
     env.disk.replace(layout.pid_file(name), identity)
     try:
-        Supervisor(
-            layout, components, env, report,
-            cleanup=lambda c: stop_pods(layout, c.name, env), replan=partial(replan, layout, env),
-        ).run()  # fmt: skip
+        with claims.held(layout, env):
+            Supervisor(
+                layout, components, env, report,
+                cleanup=lambda c: stop_pods(layout, c.name, env), replan=partial(replan, layout, env),
+            ).run()  # fmt: skip
     finally:
         env.disk.remove(layout.pid_file(name))
 

@@ -9,7 +9,8 @@
     <data>/run/<component>.pid     who runs
 
 Two clusters on one machine differ in their port base, and their addresses follow from it: pods, Services and nodes each
-have a /16 whose second octet moves with the base's hundreds, so that neither ports nor addresses meet.
+have a /16 whose second octet moves with the base's hundreds, so that neither ports nor addresses meet. After 32
+hundreds it is the same again: `claims.py` sees to it that two such clusters do not run at once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from kcore.env import Env
 
 PORT_BASE = 6440
 """API server 1 then listens on 6443, where everybody looks for it."""
+PORT_BASE_MAX = 65535 - 100
 KUBELET_PORT = 10250
 HEALTHZ_PORT = 10248
 ADDRESS_BLOCKS = 32
@@ -49,23 +51,28 @@ class Layout:
     """Raft ids of the store's members in order; empty while each founder is there and has its number as id."""
 
     @property
-    def _block(self) -> int:
+    def block(self) -> int:
+        """Which of the blocks of addresses is this cluster's."""
         return self.port_base // 100 % ADDRESS_BLOCKS
 
     @property
     def cluster_cidr(self) -> str:
-        return f'127.{64 + self._block}.0.0/16'
+        return f'127.{64 + self.block}.0.0/16'
 
     @property
     def service_cidr(self) -> str:
-        return f'127.{96 + self._block}.0.0/16'
+        return f'127.{96 + self.block}.0.0/16'
 
     @property
     def kubernetes_service_ip(self) -> str:
-        return f'127.{96 + self._block}.0.1'
+        return f'127.{96 + self.block}.0.1'
+
+    @property
+    def node_cidr(self) -> str:
+        return f'127.{128 + self.block}.0.0/16'
 
     def node_address(self, n: int) -> str:
-        return f'127.{128 + self._block}.0.{n}'
+        return f'127.{128 + self.block}.0.{n}'
 
     def address(self, role: Role, n: int) -> tuple[str, int]:
         """Where member `n` (from 1) of a role serves its clients."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kcore.env import Env
-from kctl.local.cluster import check_ports, shape
+from kctl.local import claims
+from kctl.local.cluster import check_ports, prepare, shape
 from kctl.local.components import Component, Plan
 from kctl.local.layout import ClusterError, Layout
 
@@ -66,6 +68,30 @@ def test_a_damaged_cluster_file_is_named(tmp_path: Path) -> None:
     (tmp_path / 'cluster.json').write_text('{"stores":')
     with pytest.raises(ClusterError, match=r'cluster\.json is damaged'):
         start(tmp_path)
+
+
+@pytest.mark.parametrize('base', [29640, 26450])
+def test_a_cluster_with_the_addresses_of_one_that_runs_is_refused_by_both_names(tmp_path: Path, base: int) -> None:
+    one, two = Layout(tmp_path / 'one', port_base=26440), Layout(tmp_path / 'two', port_base=base)
+    assert one.node_address(1) == two.node_address(1)
+    with claims.held(one, ENV):
+        with pytest.raises(ClusterError) as refused:
+            prepare(two, ENV)
+        for text in (f'{two.data} (--port-base {base})', f'{str(one.data)[-30:]} (--port-base 26440', two.cluster_cidr):
+            assert text in str(refused.value)
+        claims.check(replace(two, port_base=int(str(refused.value).rpartition('--port-base ')[2][:-1])), ENV)
+        claims.check(replace(two, nodes=0), ENV)
+        claims.check(one, ENV)  # another machine of the same cluster
+        with pytest.raises(ClusterError), claims.held(two, ENV):
+            raise AssertionError('unreachable')
+    claims.check(two, ENV)
+
+
+def test_a_data_directory_with_a_long_name_claims_its_addresses_too(tmp_path: Path) -> None:
+    deep = tmp_path / ('x y' * 60) / 'end'
+    refused = pytest.raises(ClusterError, match=r'x y/end \(--port-base 26740')
+    with claims.held(Layout(deep, port_base=26740), ENV), refused:
+        claims.check(Layout(tmp_path, port_base=29940), ENV)
 
 
 def test_a_taken_port_is_named_together_with_the_way_out(tmp_path: Path) -> None:
