@@ -109,7 +109,10 @@ class Agent:
         def warn(reason: str, text: str) -> None:
             keeper.said('Warning', reason, text)
 
-        policy = GcPolicy(config.image_gc_high_threshold, config.image_gc_low_threshold, config.minimum_image_ttl_s)
+        policy = GcPolicy(
+            config.image_gc_high_threshold, config.image_gc_low_threshold, config.minimum_image_ttl_s,
+            config.maximum_image_ttl_s,
+        )  # fmt: skip
         self._garbage = ImageCollector(
             env, self._images, policy, in_use=manager.images_in_use, metrics=metrics, said=warn
         )

@@ -74,6 +74,9 @@ class NodeConfig(Config):
     )
     image_gc_low_threshold: int = Field(80, ge=0, le=100, description='use of the disk at which enough are removed')
     minimum_image_ttl_s: float = Field(120.0, ge=0, description='seconds that an image stays after its last use')
+    maximum_image_ttl_s: float = Field(
+        0.0, ge=0, description='seconds after its last use in which an image goes although there is room; 0: it stays'
+    )
     sync_frequency_s: float = Field(
         60.0, gt=0, description='seconds in which running pods see changes of their ConfigMaps, Secrets and tokens'
     )
@@ -113,6 +116,8 @@ class NodeConfig(Config):
             raise ValueError('shutdown_grace_period_by_pod_priority stands instead of shutdown_grace_period_s')
         if self.image_gc_low_threshold >= self.image_gc_high_threshold:
             raise ValueError('image_gc_low_threshold must be less than image_gc_high_threshold')
+        if self.maximum_image_ttl_s and self.maximum_image_ttl_s <= self.minimum_image_ttl_s:
+            raise ValueError('maximum_image_ttl_s must be greater than minimum_image_ttl_s')
         if self.lease_duration_s <= self.heartbeat_s:
             raise ValueError('lease_duration_s must be greater than heartbeat_s')
         given = [self.tls_cert, self.tls_key, self.client_ca]

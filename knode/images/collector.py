@@ -35,6 +35,8 @@ class GcPolicy:
     """Until its use is down to this."""
     minimum_age_s: float
     """An image that was in use more recently stays."""
+    maximum_age_s: float = 0.0
+    """One that was last in use longer ago goes, however much room there is; 0: it stays."""
 
 
 def excess(available: int, capacity: int, policy: GcPolicy) -> int:
@@ -91,7 +93,9 @@ class ImageCollector:
         if not capacity:
             raise self._complaint('InvalidDiskCapacity', 'invalid capacity 0 on image filesystem')
         wanted = excess(available, capacity, self._policy)
-        if wanted and (freed := await self.free(wanted)) < wanted:
+        if not wanted and not self._policy.maximum_age_s:
+            return
+        if (freed := await self.free(wanted)) < wanted:
             raise self._complaint(
                 'FreeDiskSpaceFailed',
                 f'Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, '
@@ -103,7 +107,7 @@ class ImageCollector:
         return ImageGcFailed(text)
 
     async def free(self, wanted: int = EVERYTHING) -> int:
-        """Remove unused images until so many bytes are free. Returns how many are.
+        """Remove unused images until so many bytes are free, and those that are too old. Returns how many are.
 
         Raises ImageGcFailed when some could not be removed; the others are.
         """
@@ -113,14 +117,17 @@ class ImageCollector:
         for used_at, name in sorted((at, name) for name, at in self._store.built().items()):
             if self._store.id_of(name) in in_use:
                 self._store.touch(name)
-            elif freed < wanted and now - used_at >= self._policy.minimum_age_s:
+                continue
+            age, most = now - used_at, self._policy.maximum_age_s
+            too_old = bool(most) and age > most
+            if too_old or (freed < wanted and age >= self._policy.minimum_age_s):
                 try:
                     size = await self._store.remove(name)
                 except OSError as e:
                     errors.append(f'{self._store.id_of(name)}: {os_text(e)}')
                     continue
                 log.info('image removed', image=self._store.id_of(name), bytes=size)
-                self._metrics.image_collected('space')
+                self._metrics.image_collected('age' if too_old else 'space')
                 freed += size
         if errors:
             why = ', '.join(errors)

@@ -118,6 +118,7 @@ def configz(config: NodeConfig) -> Obj:
         'imageGCHighThresholdPercent': config.image_gc_high_threshold,
         'imageGCLowThresholdPercent': config.image_gc_low_threshold,
         'imageMinimumGCAge': f'{config.minimum_image_ttl_s:g}s',
+        'imageMaximumGCAge': f'{config.maximum_image_ttl_s:g}s',
         'podPidsLimit': config.pod_pids_limit or -1,
         'evictionHard': _pairs(config.eviction_hard, '<'), 'evictionSoft': _pairs(config.eviction_soft, '<'),
         'evictionSoftGracePeriod': _pairs(config.eviction_soft_grace_period, '='),

@@ -123,7 +123,7 @@ def test_images_are_removed_from_the_high_threshold_down_to_the_low_one(availabl
 class Garbage:
     """Environments of 1 MiB each, in virtual time; `disk` is (available, capacity)."""
 
-    def __init__(self, root, *names):
+    def __init__(self, root, *names, maximum_age_s=0.0):
         self.world = SimWorld(1)
         self.env = dataclasses.replace(self.world.host('n').env, disk=InlineDisk())
         self.store = ImageStore(self.env, root)
@@ -133,8 +133,8 @@ class Garbage:
             (root / name / 'data').write_bytes(b'x' * (1 << 20))
         self.in_use, self.said, self.metrics = set(), [], KubeletMetrics()
         self.collector = ImageCollector(
-            self.env, self.store, GcPolicy(85, 80, 120), in_use=lambda: self.in_use, metrics=self.metrics,
-            said=lambda reason, text: self.said.append((reason, text)),
+            self.env, self.store, GcPolicy(85, 80, 120, maximum_age_s), in_use=lambda: self.in_use,
+            metrics=self.metrics, said=lambda reason, text: self.said.append((reason, text)),
         )  # fmt: skip
 
     def full(self, missing):
@@ -175,6 +175,25 @@ def test_an_image_that_was_in_use_a_moment_ago_stays_and_the_node_says_what_was_
     [(reason, text)] = g.said
     assert reason == 'FreeDiskSpaceFailed'
     assert text.startswith(f'Failed to garbage collect required amount of images. Attempted to free {15 * GIB} bytes,')
+
+
+def test_an_image_that_nobody_has_used_for_too_long_goes_although_there_is_room(tmp_path):
+    g = Garbage(tmp_path, 'a', 'b', maximum_age_s=1000)
+    g.full(-50 * GIB)
+    left = []
+
+    async def script():
+        g.in_use = {'venv://b'}
+        for pause in (999, 1, 1):
+            await g.collector.look()
+            left.append(set(g.store.built()))
+            await asyncio.sleep(pause)
+        await g.collector.look()
+
+    g.world.run(script())
+    assert left == [{'a', 'b'}] * 3
+    assert set(g.store.built()) == {'b'}
+    assert 'kubelet_image_garbage_collected_total{reason="age"} 1.0' in render(g.metrics.registry).decode()
 
 
 def test_from_the_second_in_a_row_on_a_failed_collection_is_an_event_of_its_own(tmp_path):
