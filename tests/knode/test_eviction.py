@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 
+from kcore.metrics import render
+from knode.config import NodeConfig
+from knode.errors import ImageGcFailed
 from knode.eviction import disk
+from knode.eviction.manager import EvictionManager
 from knode.eviction.plan import State, Used, message, over_own_limit, ranked, refusal, step
 from knode.eviction.thresholds import Amount, Level, Threshold, duration, thresholds
+from knode.stats.model import Snapshot, Use
+from tests.knode.virtual_node import VirtualNode
 
 MI = 1 << 20
 HARD = thresholds('memory.available<100Mi', '', '', '')
@@ -175,3 +184,34 @@ def test_what_a_pod_wrote_is_counted_once(tmp_path):
     assert 100_000 <= written['c'] < 120_000
     assert 50_000 <= kept['v'] < 70_000
     assert inodes == 4
+
+
+def test_a_pod_goes_when_images_cannot_be_removed_and_how_old_the_figures_were_is_counted(tmp_path):
+    node = VirtualNode(tmp_path)
+    said = []
+
+    async def stuck():
+        raise ImageGcFailed('wanted to free much')
+
+    async def script():
+        sampled = asyncio.Event()
+        sampled.set()
+        use = Use(node.env.clock.wall(), 0, 0, 0)
+        figures = {'sampled': sampled, 'snapshot': Snapshot(use, use), 'available_bytes': 1, 'capacity_bytes': 1}
+        config = NodeConfig(
+            name='n', kubeconfig='/dev/null', data_dir=tmp_path, eviction_hard='nodefs.available<1000Pi'
+        )
+        manager = EvictionManager(
+            config, node.env, node.manager.workers.values, SimpleNamespace(**figures), metrics=node.host.metrics,
+            tell=lambda conditions: None, said=lambda *words: said.append(words), free_images=stuck,
+        )  # fmt: skip
+        node.create('p')
+        await asyncio.sleep(7)
+        assert await manager.look()
+
+    node.run(script)
+    assert node.status('p')['reason'] == 'Evicted'
+    assert said == [('EvictionThresholdMet', 'Attempting to reclaim ephemeral-storage')]
+    text = render(node.host.metrics.registry).decode()
+    assert 'kubelet_evictions{eviction_signal="nodefs.available"} 1.0' in text
+    assert 'kubelet_eviction_stats_age_seconds_sum{eviction_signal="nodefs.available"} 7.' in text

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kcore.env import Env
+from kcore.metrics import render
 from kcore.tasks import start_detached, stop
 from knode.pods.metrics import KubeletMetrics
 from knode.pods.statuses import Statuses
@@ -41,6 +42,12 @@ class Api:
     async def patch(self, resource: Any, name: str, patch: dict[str, Any], namespace: str, **more: Any) -> Any:
         self.patches.append(patch['status'])
         return pod(9 + len(self.patches))
+
+
+async def test_how_long_the_api_did_not_have_a_status_is_counted():
+    metrics = KubeletMetrics()
+    await tell(Statuses(Api(), Env.real(seed=1), metrics))  # type: ignore[arg-type]
+    assert 'kubelet_pod_status_sync_duration_seconds_count 1.0' in render(metrics.registry).decode()
 
 
 async def tell(statuses: Statuses) -> None:
