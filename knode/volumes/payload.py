@@ -54,8 +54,12 @@ def write(directory: Path, payload: Payload, stamp: str, *, gid: int | None = No
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     fresh = f'..{stamp}'
     os.mkdir(directory / fresh, 0o755)
-    for name, file in wanted.items():
-        _write(f'{directory}/{fresh}/{check_path(name)}', file, gid)
+    try:
+        for name, file in wanted.items():
+            _write(f'{directory}/{fresh}/{check_path(name)}', file, gid)
+    except (OSError, VolumeError):  # the disk is full: the next try must find no less room than this one
+        shutil.rmtree(directory / fresh, ignore_errors=True)
+        raise
     draft = directory / '..data_tmp'
     draft.unlink(missing_ok=True)
     os.symlink(fresh, draft)

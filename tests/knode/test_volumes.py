@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from types import SimpleNamespace
@@ -39,6 +40,19 @@ def test_what_has_not_changed_is_not_written(tmp_path):
     assert payload.write(tmp_path, files, 's1', gid=group)
     assert not payload.write(tmp_path, files, 's2', gid=group)
     assert (tmp_path / 'a').stat().st_mode & 0o777 == 0o640
+
+
+def test_a_write_that_fails_leaves_the_old_files_and_takes_no_room(tmp_path, monkeypatch):
+    payload.write(tmp_path, {'a': File(b'1', 0o644)}, 's1')
+
+    def full(fd, data):
+        raise OSError(errno.ENOSPC, 'no space')
+
+    monkeypatch.setattr('knode.runtime.shim.host.write_all', full)
+    with pytest.raises(OSError, match='no space'):
+        payload.write(tmp_path, {'a': File(b'2', 0o644)}, 's2')
+    assert content(tmp_path) == {'a': '1'}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['..data', '..s1', 'a']
 
 
 @pytest.mark.parametrize('path', ['', '/a', '../a', 'a/../b', '..a'])
