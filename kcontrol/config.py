@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from kclient.election import Timing
-from kcore.config import Address, Config
+from kcore.config import Address, Config, IpAddress
 
 
 def _identity(value: str) -> str:
@@ -40,6 +40,7 @@ class ControlConfig(Config):
     identity: Annotated[str, AfterValidator(_identity)] = Field(description='Unique name in leader election.')
     http: Address | None = Field(None, description='Serve /healthz, /metrics and /debug here.')
     cluster_cidr: Annotated[str, AfterValidator(_cidr)] = Field('127.64.0.0/16', description='Pod addresses.')
+    cluster_dns: IpAddress = Field('', description='Address of the Service kube-system/kube-dns; empty: there is none.')
     controllers: tuple[str, ...] = Field(('*',), description='Names to run; * for all, -name to leave one out.')
     scheduler: bool = Field(True, description='Run the scheduler too.')
     lease_duration_s: float = Field(15.0, gt=0)

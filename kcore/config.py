@@ -7,6 +7,7 @@ help. Precedence: flag, environment variable (`<PREFIX>_FIELD`), default.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Self, TypeVar
@@ -28,6 +29,17 @@ def _address(value: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 """`HOST:PORT`; port 0 picks a free one where the process listens."""
+
+
+def _ip(value: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(value)) if value else ''
+    except ValueError:
+        raise ValueError(f'must be an IPv4 address, not {value!r}') from None
+
+
+IpAddress = Annotated[str, AfterValidator(_ip)]
+"""An IPv4 address, or nothing."""
 
 
 def split_address(value: str) -> tuple[str, int]:

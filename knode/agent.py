@@ -128,6 +128,7 @@ class Agent:
                 config, env, client, keeper=keeper, pool=pool, services=self._objects.service_informer,
                 registry=host.metrics.registry,
             )  # fmt: skip
+            host.cluster_dns, host.name_server = self._network.name_server()
         stats = StatsHandlers(config, env, manager, collector, host)
         self._server = NodeServer(config, env, manager, stats, Access(config, env, client))
 

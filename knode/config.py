@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from kcore.config import Address, Config
+from kcore.config import Address, Config, IpAddress
 from kcore.meta import quantity
 from knode.eviction.thresholds import thresholds
 
@@ -57,6 +57,12 @@ class NodeConfig(Config):
     stats_period_s: float = Field(10.0, gt=0, description='seconds between samples of what node and pods use')
     proxy_mode: Literal['userspace', 'none'] = Field(
         'userspace', description='whether this node serves the addresses of Services'
+    )
+    cluster_dns: IpAddress = Field(
+        '', description='address of the Service kube-system/kube-dns, where pods ask for names'
+    )
+    dns_listen: Address | None = Field(
+        None, description='HOST:PORT where this node answers questions that come by that Service; not given: nowhere'
     )
     eviction_hard: str = Field(
         'memory.available<100Mi,nodefs.available<128Mi,nodefs.inodesFree<1%,pid.available<5%',
@@ -120,6 +126,10 @@ class NodeConfig(Config):
             raise ValueError('maximum_image_ttl_s must be greater than minimum_image_ttl_s')
         if self.lease_duration_s <= self.heartbeat_s:
             raise ValueError('lease_duration_s must be greater than heartbeat_s')
+        if self.proxy_mode == 'none' and (self.cluster_dns or self.dns_listen):
+            raise ValueError('cluster_dns and dns_listen need proxy_mode userspace')
+        if self.dns_listen and self.dns_listen.endswith(':0'):
+            raise ValueError('dns_listen must name a port: others are told of it')
         given = [self.tls_cert, self.tls_key, self.client_ca]
         if any(given) and not all(given):
             raise ValueError('tls_cert, tls_key and client_ca go together')

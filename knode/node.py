@@ -51,6 +51,8 @@ class NodeKeeper:
         """What the node can run, as its status lists it."""
         self.said: Callable[[EventType, str, str], None] = lambda kind, reason, text: None
         """Takes an event about the node."""
+        self.annotations: dict[str, str | None] = {'volumes.kubernetes.io/controller-managed-attach-detach': 'true'}
+        """The Node's own; None: to be taken off."""
         self.features: Callable[[], dict[str, Any]] = dict
         """What its runtimes can do: fields of its status."""
         self.informer = Informer(client, NODES, field_selector=f'metadata.name={config.name}')
@@ -139,7 +141,7 @@ class NodeKeeper:
             'metadata': {
                 'name': name,
                 'labels': self.labels(),
-                'annotations': {'volumes.kubernetes.io/controller-managed-attach-detach': 'true'},
+                'annotations': {k: v for k, v in self.annotations.items() if v is not None},
             },
             'spec': {},
             'status': self._status([]),
@@ -150,10 +152,12 @@ class NodeKeeper:
             self._announce({}, wanted['status'])
         except AlreadyExists:
             self._node = await self._client.get(NODES, name)
-            missing = {k: v for k, v in self.labels().items()
-                       if ((self._node['metadata'].get('labels') or {}).get(k)) != v}  # fmt: skip
-            if missing:
-                self._node = await self._client.patch(NODES, name, {'metadata': {'labels': missing}})
+            missing = {
+                kind: {k: v for k, v in wanted_here.items() if (self._node['metadata'].get(kind) or {}).get(k) != v}
+                for kind, wanted_here in (('labels', self.labels()), ('annotations', self.annotations))
+            }
+            if any(missing.values()):
+                self._node = await self._client.patch(NODES, name, {'metadata': missing})
         self._sent = None
         self._on_node(None, self._node)
 

@@ -6,6 +6,7 @@ from kcontrol.controller import Controller, Loop
 from kcontrol.controllers.attachdetach import reconcile as attachdetach
 from kcontrol.controllers.bootstrap import reconcile as bootstrap
 from kcontrol.controllers.certificates import reconcile as certificates
+from kcontrol.controllers.clusterdns import reconcile as clusterdns
 from kcontrol.controllers.clusterroleaggregation import reconcile as clusterroleaggregation
 from kcontrol.controllers.cronjob import reconcile as cronjob
 from kcontrol.controllers.daemonset import reconcile as daemonset
@@ -56,6 +57,7 @@ CONTROLLERS: tuple[Controller | Loop, ...] = (
     endpoints.reconcile,
     endpointslice.reconcile,
     endpointslicemirroring.reconcile,
+    clusterdns.reconcile,
     volumebinder.bind_claims,
     volumebinder.keep_volumes,
     volumebinder.expand,

@@ -15,7 +15,7 @@ from kcore import process
 from kcore.config import Config
 from kcore.env import Env
 from kcore.tls import Identity
-from kctl.local.layout import HEALTHZ_PORT, LOCALHOST, Layout, Role, join
+from kctl.local.layout import DNS_PORT, HEALTHZ_PORT, LOCALHOST, Layout, Role, join
 from kctl.local.pki import Authority, Leaf, kubeconfig
 
 SYSTEM_MASTERS = 'system:masters'
@@ -211,6 +211,7 @@ class Plan:
             'identity': name_of('manager', n),
             'http': join(lay.address('manager', n)),
             'cluster-cidr': lay.cluster_cidr,
+            'cluster-dns': lay.cluster_dns,
             'cluster-signing-cert-file': self._ca,
             'cluster-signing-key-file': str(lay.pki / 'ca.key'),
         }
@@ -229,6 +230,8 @@ class Plan:
             'authorization-mode': 'Webhook',
             'healthz-listen': f'{lay.node_address(n)}:{HEALTHZ_PORT}',
             'pod-manifest-path': str(lay.manifests(n)),
+            'cluster-dns': lay.cluster_dns,
+            'dns-listen': f'{lay.node_address(n)}:{DNS_PORT}',
         }
 
     def _api(self, n: int) -> Leaf:

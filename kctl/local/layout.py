@@ -28,6 +28,8 @@ PORT_BASE = 6440
 PORT_BASE_MAX = 65535 - 100
 KUBELET_PORT = 10250
 HEALTHZ_PORT = 10248
+DNS_PORT = 10053
+"""Of each node's name server, which pods reach at port 53 of the Service."""
 ADDRESS_BLOCKS = 32
 STORES_MAX, NODES_MAX, APIS_MAX = 9, 200, 9
 LOCALHOST = '127.0.0.1'
@@ -70,6 +72,11 @@ class Layout:
     @property
     def node_cidr(self) -> str:
         return f'127.{128 + self.block}.0.0/16'
+
+    @property
+    def cluster_dns(self) -> str:
+        """Of the Service kube-system/kube-dns: the tenth, as everywhere."""
+        return f'127.{96 + self.block}.0.10'
 
     def node_address(self, n: int) -> str:
         return f'127.{128 + self.block}.0.{n}'

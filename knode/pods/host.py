@@ -82,6 +82,10 @@ class Host:
     pod_pids: int = 0
     """Most processes of one pod, where the kernel can count them; 0: any number."""
     memory: Memory = field(default_factory=Memory)
+    cluster_dns: str = ''
+    """Where pods ask for names, at port 53; empty: they ask the machine's name servers."""
+    name_server: str = ''
+    """HOST:PORT of a name server of the cluster, for pods whose resolv.conf cannot name it; empty: there is none."""
     turns: Turns = field(default_factory=lambda: Turns(STARTS_AT_ONCE, START_PATIENCE_S))
 
     async def driver_for(self, pod: Obj) -> RuntimeDriver:

@@ -58,7 +58,7 @@ from knode.pods.telling import Teller
 from knode.probes.manager import Prober
 from knode.runtime.driver import Record, Sandbox
 from knode.static.manifest import is_static
-from knode.volumes.manager import Volumes
+from knode.volumes.manager import NAME_SERVER, Volumes
 
 log = structlog.get_logger('knode.worker')
 
@@ -485,6 +485,9 @@ class PodWorker:
         if c.get('volumeMounts') and not spec.mounts:
             text = 'this node cannot give containers mount paths: see KUBELING_MOUNT_<VOLUME> in the environment'
             self._host.emit(self.pod, 'Warning', 'MountPathUnavailable', text, container=name, where=where)
+        if NAME_SERVER in spec.env:
+            text = f"this node cannot write the cluster's name server into resolv.conf: see {NAME_SERVER}"
+            self._host.emit(self.pod, 'Warning', 'MissingClusterDNS', text, container=name, where=where)
         for text in announcements(merged(self.pod, c), can):
             self._host.emit(self.pod, 'Warning', 'SecurityNotEnforced', text, container=name, where=where)
         with self._host.metrics.operation('start_container', self._env.clock):

@@ -92,3 +92,8 @@ def abort(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ON_ABORT)
     sock.close()
+
+
+def may_listen(address: Address) -> None:
+    """Raises the OSError that listening there would. Of what others get there nothing is taken."""
+    _bound(socket.SOCK_STREAM, address).close()

@@ -1,6 +1,6 @@
 """UDP through the proxy: a flow for each client of a frontend, with a socket of its own toward its backend.
 
-A flow ends with its backend, and after a minute of silence; the client's next datagram begins another one. A backend
+A flow ends with its backend, and after half a minute of silence; its client's next datagram begins another. A backend
 that refuses a flow's first datagram is given up for the next one, which gets that datagram.
 """
 
@@ -16,7 +16,7 @@ from knode.proxy.plan import near
 from knode.proxy.sockets import listen_udp, toward
 from knode.proxy.work import Work
 
-IDLE_S = 60.0
+IDLE_S = 30.0
 """A flow ends when neither side has said anything for that long."""
 SWEEP_S = 10.0
 DATAGRAMS_MAX = 64
@@ -66,8 +66,11 @@ class UdpPort:
                 return
             except OSError:  # what became of an earlier reply
                 continue
-            flow = self._flows.get(client) or self._begin(client)
+            flow = self._flows.pop(client, None)
+            if flow is None:
+                flow = self._begin(client)
             if flow is not None:
+                self._flows[client] = flow  # who spoke last is last
                 self._work.bytes += read
                 flow.send(view[:read])
 
@@ -76,7 +79,7 @@ class UdpPort:
         backends: Sequence[Backend] = (
             near(target.backends, client[0], work.prefix()) if target.near else target.backends
         )
-        if not backends or work.flows >= work.flows_max or not target.allows(client[0]):
+        if not backends or not target.allows(client[0]) or not self._room():
             work.refused += 1
             return None
         order = self._choice.order(backends, client[0], target.affinity_s, work.now())
@@ -89,9 +92,14 @@ class UdpPort:
             self._choice.keep(client[0], flow.backend, work.now())
         if not self._flows:
             self._sweep = work.loop.call_later(SWEEP_S, self._end_silent)
-        self._flows[client] = flow
         work.flows += 1
         return flow
+
+    def _room(self) -> bool:
+        """At the limit the flow whose client has been silent longest ends: most are of one question and its answer."""
+        if self._work.flows >= self._work.flows_max and self._flows:
+            self.drop(next(iter(self._flows.values())))
+        return self._work.flows < self._work.flows_max
 
     def _end_silent(self) -> None:
         before = self._work.now() - IDLE_S

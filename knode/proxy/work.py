@@ -12,7 +12,7 @@ from kcore.env import Clock
 CONNECTIONS_MAX = 4_000
 """Connections through one agent, of two descriptors each; one more is reset."""
 FLOWS_MAX = 2_000
-"""Flows of datagrams through one agent, a descriptor each; the datagrams of one more are dropped."""
+"""Flows of datagrams through one agent, a descriptor each; for one more the one silent longest ends."""
 PORTS_MAX = 8_000
 """Frontends that one agent listens at, a descriptor each; one more is told by an event."""
 CHUNK_BYTES = 256 * 1024

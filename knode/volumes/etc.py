@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kcore.meta.clusterdns import DOMAIN
 from knode.pods.model import Obj
 
 HOSTNAME_CHARS_MAX = 63
-CLUSTER_DOMAIN = 'cluster.local'
+SERVERS_MAX, SEARCHES_MAX = 3, 32
+"""What resolvers read; the rest is left out."""
+NDOTS = {'ndots': '5'}
 MANAGED = '# Kubernetes-managed hosts file'
 LOCAL = (
     '127.0.0.1\tlocalhost', '::1\tlocalhost ip6-localhost ip6-loopback', 'fe00::\tip6-localnet',
@@ -32,7 +35,7 @@ def domain_name(pod: Obj) -> str:
     if not spec.get('subdomain'):
         return ''
     name = str(spec.get('hostname') or pod['metadata']['name'])[:HOSTNAME_CHARS_MAX]
-    return f'{name}.{spec["subdomain"]}.{pod["metadata"]["namespace"]}.svc.{CLUSTER_DOMAIN}'
+    return f'{name}.{spec["subdomain"]}.{pod["metadata"]["namespace"]}.svc.{DOMAIN}'
 
 
 def hosts(pod: Obj, address: str, of_machine: str) -> str:
@@ -49,21 +52,30 @@ def hosts(pod: Obj, address: str, of_machine: str) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def resolver(pod: Obj, of_machine: str) -> str:
-    """resolv.conf of a pod that configures its DNS; empty: the machine's serves.
+def asks_cluster(pod: Obj) -> bool:
+    """Whether its DNS policy brings the cluster's name server."""
+    policy = pod['spec'].get('dnsPolicy') or 'ClusterFirst'
+    return policy == 'ClusterFirstWithHostNet' or (policy == 'ClusterFirst' and not pod['spec'].get('hostNetwork'))
 
-    No policy brings a cluster's name server: this cluster has none.
+
+def resolver(pod: Obj, of_machine: str, cluster: str = '') -> str:
+    """resolv.conf of a pod; empty: the machine's serves.
+
+    cluster:  address of the cluster's name server; empty: there is none, and its policies mean Default.
     """
     spec = pod['spec']
-    wanted = spec.get('dnsConfig') or {}
-    alone = spec.get('dnsPolicy') == 'None'
-    if not wanted and not alone:
+    wanted, alone = spec.get('dnsConfig') or {}, spec.get('dnsPolicy') == 'None'
+    first = bool(cluster) and asks_cluster(pod)
+    if not (wanted or alone or first):
         return ''
-    servers, searches, options = _parse('' if alone else of_machine)
+    servers, searches, options = parse('' if alone else of_machine)
+    if first:
+        domains = [f'{pod["metadata"]["namespace"]}.svc.{DOMAIN}', f'svc.{DOMAIN}', DOMAIN]
+        servers, searches, options = [cluster], [*domains, *(s for s in searches if s not in domains)], dict(NDOTS)
     servers += [s for s in wanted.get('nameservers') or () if s not in servers]
     searches += [s for s in wanted.get('searches') or () if s not in searches]
     options |= {o['name']: o.get('value') for o in wanted.get('options') or ()}
-    return ''.join(f'{line}\n' for line in _written(servers, searches, options))
+    return ''.join(f'{line}\n' for line in _written(servers[:SERVERS_MAX], searches[:SEARCHES_MAX], options))
 
 
 def _written(servers: list[str], searches: list[str], options: dict[str, str | None]) -> Iterator[str]:
@@ -74,7 +86,8 @@ def _written(servers: list[str], searches: list[str], options: dict[str, str | N
         yield 'options ' + ' '.join(k if v is None else f'{k}:{v}' for k, v in options.items())
 
 
-def _parse(text: str) -> tuple[list[str], list[str], dict[str, str | None]]:
+def parse(text: str) -> tuple[list[str], list[str], dict[str, str | None]]:
+    """(name servers, search domains, options) of a resolv.conf."""
     servers: list[str] = []
     searches: list[str] = []
     options: dict[str, str | None] = {}

@@ -53,6 +53,7 @@ HOST_KINDS: Mapping[str, tuple[Callable[[int], bool], str]] = {
     'BlockDevice': (stat.S_ISBLK, 'a block device'),
 }
 """`hostPath.type` → what the path has to be."""
+NAME_SERVER = 'KUBELING_NAMESERVER'
 CONTENT_KINDS = ('configMap', 'secret', 'downwardAPI', 'projected')
 IN_MEMORY = frozenset(('secret', 'downwardAPI', 'projected'))
 """Kinds of volumes that upstream puts on a tmpfs."""
@@ -243,6 +244,8 @@ class Volumes:
         env: dict[str, str] = {}
         mounts = []
         isolates = self._can().isolates_fs
+        if not (isolates and self._host.cluster_dns) and self._host.name_server and etc.asks_cluster(pod):
+            env[NAME_SERVER] = self._host.name_server
         for m in c.get('volumeMounts') or ():
             if m['name'] not in known:
                 raise ContainerConfigError(f"volumeMount {m['name']} not found among the pod's volumes")
@@ -274,8 +277,8 @@ class Volumes:
     def _etc(self, pod: Obj) -> Iterator[Mount]:
         """Files of /etc that tell of the pod. Written anew for each container, as upstream does."""
         contents = {'hosts': etc.hosts(pod, self._address(), self._of_machine('hosts'))}
-        if pod['spec'].get('dnsConfig') or pod['spec'].get('dnsPolicy') == 'None':
-            contents['resolv.conf'] = etc.resolver(pod, self._of_machine('resolv.conf'))
+        if resolver := etc.resolver(pod, self._of_machine('resolv.conf'), self._host.cluster_dns):
+            contents['resolv.conf'] = resolver
         for name, content in contents.items():
             file = self._paths.root / f'etc-{name}'
             replace_file(str(file), content.encode(), mode=0o644, sync=False)

@@ -43,6 +43,8 @@ class World:
         self.write_kubeconfig(authority, pki.Leaf('admin', 'kubernetes-admin', admin))
         self.write_kubeconfig(authority, pki.Leaf('node', f'system:node:{NODE}', ('system:nodes',), ('127.0.0.1',)))
         self.processes: dict[str, asyncio.subprocess.Process] = {}
+        self.prefix: tuple[str, ...] = ()
+        """A command that each process is started by."""
 
     def write_kubeconfig(self, authority: pki.Authority, leaf: pki.Leaf) -> None:
         cert, key = authority.ensure(leaf)
@@ -53,7 +55,7 @@ class World:
     async def spawn(self, name: str, *argv: str) -> None:
         with (self.root / f'{name}.log').open('ab') as log:
             self.processes[name] = await asyncio.create_subprocess_exec(
-                sys.executable, '-m', *argv, stdout=log, stderr=log, cwd=ROOT
+                *self.prefix, sys.executable, '-m', *argv, stdout=log, stderr=log, cwd=ROOT
             )
 
     async def start_api(self) -> None:

@@ -53,3 +53,24 @@ OF_MACHINE = '# comment\nnameserver 9.9.9.9\nsearch home\noptions ndots:1 rotate
 )  # fmt: skip
 def test_a_pod_configures_its_resolver(make_pod, spec, text):
     assert etc.resolver(make_pod(**spec), OF_MACHINE) == text
+
+
+CLUSTER = 'nameserver 127.96.0.10\n'
+DOMAINS = 'search default.svc.cluster.local svc.cluster.local cluster.local'
+
+
+@pytest.mark.parametrize(
+    ('spec', 'text'),
+    [
+        ({}, f'{CLUSTER}{DOMAINS} home\noptions ndots:5\n'),
+        ({'dnsPolicy': 'ClusterFirst', 'hostNetwork': True}, ''),
+        ({'dnsPolicy': 'ClusterFirstWithHostNet', 'hostNetwork': True}, f'{CLUSTER}{DOMAINS} home\noptions ndots:5\n'),
+        ({'dnsPolicy': 'Default'}, ''),
+        ({'dnsPolicy': 'None', 'dnsConfig': {'nameservers': ['1.1.1.1']}}, 'nameserver 1.1.1.1\n'),
+        ({'dnsConfig': {'nameservers': ['1.1.1.1', '2.2.2.2', '3.3.3.3'], 'searches': ['work', 'cluster.local'],
+                        'options': [{'name': 'ndots', 'value': '2'}, {'name': 'edns0'}]}},
+         f'{CLUSTER}nameserver 1.1.1.1\nnameserver 2.2.2.2\n{DOMAINS} home work\noptions ndots:2 edns0\n'),
+    ],
+)  # fmt: skip
+def test_where_the_cluster_has_a_name_server_policies_bring_it_with_its_domains(make_pod, spec, text):
+    assert etc.resolver(make_pod(**spec), OF_MACHINE, '127.96.0.10') == text

@@ -13,7 +13,7 @@ from kcore.tasks import start_detached, stop
 from knode.errors import ContainerConfigError, VolumeError
 from knode.pods.environment import Facts
 from knode.pods.launch import Paths
-from knode.runtime.driver import Capabilities
+from knode.runtime.driver import Capabilities, ContainerSpec
 from knode.volumes import payload
 from knode.volumes.manager import Volumes, sub_path
 from knode.volumes.memory import LINK, Memory, discard
@@ -90,6 +90,7 @@ def volumes(env, tmp_path):
     host = SimpleNamespace(
         env=env, objects=objects, sync_frequency_s=60.0,
         facts=lambda address: Facts(address, '127.0.0.1', 'n1'), memory=Memory(tmp_path / 'memory'),
+        cluster_dns='', name_server='',
     )  # fmt: skip
     made = Volumes(host, Paths(tmp_path / 'pods' / 'u1'), lambda: '127.64.0.2', Capabilities)
     made.objects = objects
@@ -272,3 +273,28 @@ def test_a_disk_is_no_memory(tmp_path, monkeypatch):
     assert Memory.open(str(tmp_path), tmp_path).directory('u1') is None
     assert Memory.open('', tmp_path).directory('u1') is None
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('isolates', 'cluster_dns', 'spec', 'told'),
+    [
+        (True, '127.96.0.10', {}, ''),
+        (True, '', {}, '127.128.0.1:10053'),
+        (False, '127.96.0.10', {}, '127.128.0.1:10053'),
+        (False, '', {'dnsPolicy': 'Default'}, ''),
+        (False, '', {'hostNetwork': True}, ''),
+        (False, '', {'hostNetwork': True, 'dnsPolicy': 'ClusterFirstWithHostNet'}, '127.128.0.1:10053'),
+    ],
+)
+def test_the_name_server_is_in_the_environment_where_resolv_conf_cannot_name_it(
+    volumes, make_pod, tmp_path, *, isolates, cluster_dns, spec, told
+):
+    volumes._host.cluster_dns, volumes._host.name_server = cluster_dns, '127.128.0.1:10053'
+    volumes._can = lambda: Capabilities(isolates_fs=isolates)
+    (tmp_path / 'pods' / 'u1').mkdir(parents=True)
+    started = ContainerSpec(
+        id='c', name='c', attempt=0, argv=('x',), env={}, cwd=str(tmp_path), log=str(tmp_path / 'l')
+    )
+    made = volumes.mount(make_pod(**spec), {'name': 'c'}, started)
+    assert made.env.get('KUBELING_NAMESERVER', '') == told
+    assert any(m.target == '/etc/resolv.conf' for m in made.mounts) == (isolates and bool(cluster_dns))

@@ -40,6 +40,9 @@ def test_a_client_keeps_its_backend_until_it_is_silent_too_long_or_the_backend_g
     picks.keep('c', BACKENDS[4], 109.9)
     assert first(picks.order(BACKENDS[::-1], 'c', 10, 119.8)) == BACKENDS[4]
     assert first(picks.order(BACKENDS[:4], 'c', 10, 111.0)) in BACKENDS[:4]
+    strange = next(b for b in BACKENDS if b != first(Choice().order(BACKENDS, 'c', 10, 0.0)))
+    picks.keep('c', strange, 100.0)
+    assert first(picks.order(BACKENDS, 'c', 10, 110.0)) != strange
     picks.forget()
     assert first(picks.order(BACKENDS, 'c', 10, 110.0)) == first(Choice().order(BACKENDS, 'c', 10, 0.0))
 

@@ -130,6 +130,14 @@ async def test_a_backend_that_is_gone_is_given_up_for_the_next_one(proxy, serve)
         await who()
 
 
+async def test_a_backend_that_no_route_leads_to_is_given_up_for_the_next_one(proxy, serve):
+    await serve(11)
+    target = Target('d/s', 'd/s:x', (Backend('255.255.255.255', PORT), backend(11)))
+    proxy.set(Plan({TCP: target}, {}))
+    assert [await who() for _ in range(2)] == ['11'] * 2
+    assert proxy.work.failed == 1
+
+
 async def test_without_endpoints_nobody_listens(proxy, serve):
     await serve(10)
     proxy.set(to(10))
@@ -274,7 +282,7 @@ async def test_a_first_datagram_that_is_refused_goes_to_the_next_backend(proxy, 
         assert (await ask(client, b'b'))[2] == 'b'
 
 
-async def test_flows_end_in_silence_and_beyond_the_limit_none_begins(proxy, serve, monkeypatch):
+async def test_flows_end_in_silence_and_beyond_the_limit_the_one_silent_longest(proxy, serve, monkeypatch):
     from knode.proxy import udp
 
     await serve(10)
@@ -287,8 +295,14 @@ async def test_flows_end_in_silence_and_beyond_the_limit_none_begins(proxy, serv
         await settled(lambda: proxy.work.flows == 0)
         monkeypatch.setattr(udp, 'IDLE_S', 100.0)
         assert (await ask(one, b'a'))[0] == '10'
-        two.send(b'lost')
-        await settled(lambda: proxy.work.refused == 1)
+        proxy.work.flows_max = 2
+        assert (await ask(two, b'b'))[0] == '10'
+        assert (await ask(one, b'a'))[0] == '10'
+        with datagrams() as three:
+            assert (await ask(three, b'c'))[0] == '10'
+            [port] = proxy.ports._open.values()
+            assert [*port._flows] == [one.getsockname(), three.getsockname()]
+        assert proxy.work.refused == 0
 
 
 async def test_where_nobody_can_listen_it_is_said_once_and_tried_again(proxy, serve):
@@ -348,4 +362,27 @@ async def test_those_who_listen_together_share_new_connections_and_take_over_fro
     assert await count() == [1, 0]
     proxy.set(NOTHING)
     assert await count() == [0, 1]
+    other.set('d/s', NOTHING)
+    for ports in (proxy.ports, other):
+        ports.set('d/s', to(10, affinity_s=9))
+    assert await count() == [1, 0]
+    other.close()
+
+
+async def test_of_those_who_listen_together_the_first_has_all_flows_until_it_goes(proxy, serve):
+    await serve(10)
+    other = Ports(Work(Env.real().clock, lambda: 24), lambda *_: None)
+    for ports in (proxy.ports, other):
+        ports.set('d/s', to(10, frontends=(UDP,)))
+
+    async def ask_often() -> None:
+        for n in range(20):
+            with datagrams(f'{NET}.{60 + n}') as client:
+                assert (await ask(client, b'a'))[0] == '10'
+
+    await ask_often()
+    assert (proxy.work.flows, other._work.flows) == (20, 0)
+    proxy.set(NOTHING)
+    await ask_often()
+    assert other._work.flows == 20
     other.close()
