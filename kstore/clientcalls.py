@@ -48,6 +48,7 @@ PING_S = 0.25
 DIAL_TIMEOUT_S = 0.5
 LEADER_CHECK_ROUNDS = 12
 """Pings between two looks at who leads, so that a client comes back to the leader after a failure."""
+_NO_WATCH = 0
 RETRY_S = 0.02
 """Pause before a request that a member could not serve is sent again."""
 
@@ -429,7 +430,7 @@ class Calls:
                 link.close()
             elif loop.time() - link.heard > PING_S:
                 self._number += 1
-                link.send(frame(pack((self._number, int(Op.STATUS)))))
+                link.send(frame(pack((self._number, int(Op.PROGRESS), _NO_WATCH))))  # the cheapest question there is
             rounds += 1
             if rounds % LEADER_CHECK_ROUNDS == 0:
                 self._shunned = None

@@ -20,9 +20,9 @@ from kstore.proposals import Proposals, Ticket
 from kstore.wire import Op, pack, success
 
 LEASE_TICK_S = 0.1
-"""How often expiry is looked at: a lease ends this much late at most, plus a commit."""
-CHECKPOINT_TICKS = 10
-"""Expiry rounds between two looks at checkpoints."""
+"""Expiry is looked at no more often: a lease ends this much late at most, plus a commit."""
+CHECKPOINT_S = 1.0
+"""Between two looks at checkpoints. No lease is shorter, so that none can come up and end between two looks."""
 
 
 class LeaseKeeper:
@@ -110,16 +110,21 @@ class LeaseKeeper:
 
     async def run(self) -> NoReturn:
         """Expire and checkpoint, for ever; does nothing while another member leads."""
-        ticks = 0
+        checkpoint_at = 0.0
         while True:
-            await asyncio.sleep(LEASE_TICK_S)
+            due = self._leases.next_deadline()
+            until = checkpoint_at if due is None else min(due, checkpoint_at)
+            await asyncio.sleep(max(LEASE_TICK_S, until - self._clock.monotonic()))
+            now = self._clock.monotonic()
+            look = now >= checkpoint_at
+            if look:
+                checkpoint_at = now + CHECKPOINT_S
             if not self._term or self._proposed:
                 continue
-            ticks += 1
-            if self._leases.expired(self._clock.monotonic()):
+            if self._leases.expired(now):
                 self._proposed = True
                 self._proposals.read(self._expire)
-            elif ticks % CHECKPOINT_TICKS == 0:
+            elif look:
                 self._checkpoint()
 
     def _expire(self, error: StoreError | None) -> None:

@@ -33,7 +33,7 @@ from kstore.mvcc.store import Change
 from kstore.mvcc.watch import Hub, Scope
 from kstore.node import DISK_BUCKETS_S, Node, NodeConfig
 from kstore.peers import Peers
-from kstore.proposals import SWEEP_S, Proposals, Ticket
+from kstore.proposals import Proposals, Ticket
 from kstore.raft.messages import Message
 from kstore.space import RETRY_S, Space
 from kstore.trace import Tracer
@@ -108,7 +108,7 @@ class Member:
             async with asyncio.TaskGroup() as group:
                 start_essential(group, 'raft', self.node.run())
                 start_essential(group, 'flush', self._flush())
-                start_essential(group, 'deadlines', self._sweep())
+                start_essential(group, 'deadlines', self.proposals.run())
                 start_essential(group, 'leases', self.leases.run())
                 start_essential(group, 'progress', self._progress())
                 start_essential(group, 'compaction', self._compact())
@@ -398,11 +398,6 @@ class Member:
             result = failure(Refused(f'not defragmented: {e}'))
         for respond in waiting:
             respond(result)
-
-    async def _sweep(self) -> NoReturn:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            self.proposals.sweep()
 
     async def _progress(self) -> NoReturn:
         while True:

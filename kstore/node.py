@@ -175,7 +175,8 @@ class Node:
                     core.tick()
                 self._reads.tick()
                 self._hand_over_if_slow(core)
-                self._schedule()
+                if self._reads.waiting or not core.settled:
+                    self._schedule()
 
     def _hand_over_if_slow(self, core: RaftCore) -> None:
         """A leader whose disk takes longer than an election would, while another member's keeps up, should not lead."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from kcore.env import Env
 from kstore.errors import NoLeader, NoSpace, NotLeader, Overloaded, StoreError, Timeout
@@ -24,7 +24,7 @@ INFLIGHT_MAX = 20_000
 ORDINARY_INFLIGHT_MAX = 18_000
 """The same for ordinary requests: the rest is the lane of whatever keeps leases alive and of operators."""
 SWEEP_S = 0.05
-"""How often deadlines are looked at, and waiting requests tried again."""
+"""How often deadlines are looked at, and waiting requests tried again, while there are any."""
 
 Respond = Callable[[bytes], None]
 """Takes a packed result, once."""
@@ -64,6 +64,8 @@ class Proposals:
         self._forwarded: dict[int, tuple[int, Ticket]] = {}
         self._next_id = 1
         self._readers: list[Reader] = []
+        self._unfinished = asyncio.Event()
+        """Something waits here or at the leader."""
         self._read_scheduled = False
         self._reading = False
         self.inflight = 0
@@ -90,7 +92,7 @@ class Proposals:
         if uncertain and ticket.op == Op.WRITE and not ticket.uncertain:
             ticket.uncertain = True
             ticket.body = as_retry(ticket.body)
-        self._waiting.append(ticket)
+        self._wait(ticket)
 
     def _route(self, ticket: Ticket) -> None:
         node = self._node
@@ -103,8 +105,13 @@ class Proposals:
             self._next_id += 1
             if self._peers.forward(leader, [number, ticket.op, ticket.body, ticket.guard]):
                 self._forwarded[number] = (leader, ticket)
+                self._unfinished.set()
                 return
+        self._wait(ticket)
+
+    def _wait(self, ticket: Ticket) -> None:
         self._waiting.append(ticket)
+        self._unfinished.set()
 
     def propose(self, ticket: Ticket, after: Callable[[], None] = lambda: None) -> None:
         """Replicate the ticket's command; `after` is called when its fate here is known."""
@@ -155,6 +162,7 @@ class Proposals:
     def read(self, ready: Callable[[StoreError | None], None]) -> None:
         """Call `ready(None)` once the local state has everything acknowledged before now, or `ready(error)`."""
         self._readers.append(Reader(ready, self._clock.monotonic() + self._timeout_s))
+        self._unfinished.set()
         if not self._read_scheduled and not self._reading:
             self._read_scheduled = True
             self._loop.call_soon(self._start_round)
@@ -180,6 +188,15 @@ class Proposals:
         self._node.read_index(done)
 
     # -- time ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> NoReturn:
+        """Sweep, for ever; at rest while nothing waits."""
+        while True:
+            await self._unfinished.wait()
+            await asyncio.sleep(SWEEP_S)
+            if not (self._waiting or self._forwarded or self._readers):
+                self._unfinished.clear()
+            self.sweep()
 
     def sweep(self) -> None:
         """Try waiting requests again and fail the overdue; every SWEEP_S and at each change of leader."""

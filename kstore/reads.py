@@ -41,6 +41,11 @@ class Reads:
         """Rounds waiting for the state machine, by index."""
         self._count = 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are readers without a round."""
+        return bool(self._waiting)
+
     def add(self, done: Done) -> bool:
         """Returns whether a turn is needed; False when `done` was refused at once."""
         if self._count >= READS_MAX:

@@ -158,15 +158,21 @@ class RaftCore:
         """The membership as of `log.applied`."""
         return self._confs[-1][1]
 
+    @property
+    def settled(self) -> bool:
+        """Whether `ready` has nothing to give until something comes in."""
+        return self._settled
+
     # --- in ---------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One unit of time passed."""
-        self._settled = False
         self.elapsed += 1
         if self.leading is not None:
-            self.leading.tick()
+            if self.leading.tick():
+                self._settled = False
         elif self.elapsed >= self.patience and self.promotable:
+            self._settled = False
             roles.campaign(self)
 
     def step(self, m: Message) -> None:

@@ -58,19 +58,22 @@ class Leading:
 
     # --- time -------------------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
+    def tick(self) -> bool:
+        """Whether there is something to do now: most ticks of a leader without followers pass unnoticed."""
         core = self._core
-        if core.elapsed >= core.config.election_ticks:
+        election_over = core.elapsed >= core.config.election_ticks
+        if election_over:
             core.elapsed = 0
             self.transferee = NO_ONE  # it had its chance; take proposals again
             if core.config.check_quorum and not self._check_quorum():
                 core.become_follower(core.term, NO_ONE)
-                return
+                return True
             self._retire_if_removed()
         self._since_heartbeat += 1
         if self._since_heartbeat >= core.config.heartbeat_ticks:
             self._since_heartbeat = 0
-            self._heartbeat_due = True
+            self._heartbeat_due = bool(self.progress)
+        return election_over or self._heartbeat_due
 
     def _check_quorum(self) -> bool:
         alive = quorum.has_quorum(self._core.conf, lambda i: i == self._core.id or self.progress[i].active)

@@ -10,7 +10,7 @@ from kcore.sim import World
 from kstore.engine.layers import Engine
 from kstore.engine.memory import MemoryBackend
 from kstore.fsm import Command, StoreFsm, encode
-from kstore.leasekeeper import LeaseKeeper
+from kstore.leasekeeper import CHECKPOINT_S, LEASE_TICK_S, LeaseKeeper
 from kstore.proposals import Ticket
 from kstore.raft.messages import Entry, EntryKind
 from kstore.wire import Op, split_result, unpack
@@ -161,5 +161,45 @@ def test_a_leader_that_is_deposed_before_it_may_read_starts_no_clock():
         stage.lead(6)
         log.confirm()
         assert stage.remaining() == TTL_S
+
+    stage.run(main)
+
+
+def test_nobody_looks_for_leases_to_end_before_one_is_due():
+    stage, ttl_s = Stage(), 4  # too short for a checkpoint
+    looks: list[float] = []
+    expired = stage.keeper._leases.expired
+
+    def look(now: float) -> list[int]:
+        looks.append(now)
+        return expired(now)
+
+    stage.keeper._leases.expired = look  # type: ignore[method-assign]
+
+    async def main() -> None:
+        stage.lead(3)
+        stage.log.confirm()
+        stage.log.commit(encode(0, 0, 0, False, Command.GRANT, LEASE, ttl_s))
+        await asyncio.sleep(ttl_s - 0.1)
+        assert len(looks) <= ttl_s / CHECKPOINT_S + 1, 'no oftener than at checkpoints'
+        assert not stage.log.reads
+        await asyncio.sleep(0.1 + LEASE_TICK_S)
+        assert stage.log.reads, 'the leader asks whether it still leads, and then ends the lease'
+
+    stage.run(main)
+
+
+def test_a_lease_that_is_granted_between_two_looks_does_not_end_late():
+    stage = Stage()
+
+    async def main() -> None:
+        stage.lead(3)
+        stage.log.confirm()
+        await asyncio.sleep(3.5)
+        stage.log.commit(encode(0, 0, 0, False, Command.GRANT, LEASE, 1))
+        await asyncio.sleep(0.9)
+        assert not stage.log.reads
+        await asyncio.sleep(0.1 + LEASE_TICK_S)
+        assert stage.log.reads
 
     stage.run(main)

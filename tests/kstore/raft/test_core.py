@@ -94,3 +94,22 @@ def test_odd_numbers_in_a_sound_message_never_crash_a_follower(
     c.step(Message(kind, 1, 2, term, index, term, 0, reject, hint))
     while c.ready() is not None:
         c.advance()
+
+
+@pytest.mark.parametrize(('conf', 'busy'), [(ConfState((1,)), 10), (ConfState((1,), (), (2,)), 60)])
+def test_a_leader_without_followers_lets_time_pass(conf: ConfState, busy: int) -> None:
+    c = RaftCore(RaftConfig(1), Stored(HardState(1, 0, 0), SnapshotMeta(0, 0, conf), []), random.Random(1))
+    c.tick()
+    settle(c)
+    assert c.leading is not None
+    seen = 0
+    for _ in range(120):
+        c.tick()
+        seen += not c.settled
+        settle(c)
+    assert seen == busy, 'once an election, and at each heartbeat where there is somebody to hear it'
+
+
+def settle(c: RaftCore) -> None:
+    while c.ready() is not None:
+        c.advance()

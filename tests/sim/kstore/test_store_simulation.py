@@ -47,7 +47,7 @@ def test_each_fault_strikes_and_is_survived(fault: str) -> None:
 
 
 def test_a_store_history_replays_bit_for_bit_and_does_something() -> None:
-    first, second = simulate(3), simulate(3)
+    first, second = simulate(4), simulate(4)
     assert [str(op) for op in first.history.operations] == [str(op) for op in second.history.operations]
     assert first.world.clock.monotonic() == second.world.clock.monotonic()
     assert sum(op.end != NEVER for op in first.history.operations) > 100
