@@ -57,6 +57,17 @@ class Outbox:
         for connection in waiting:
             connection.flush()
 
+    def flush_answers(self) -> list[Connection]:
+        """Let answers go before events are made. Returns the connections that watch as well, to be flushed after that:
+        both leave in one write.
+        """
+        waiting, self._waiting = self._waiting, []
+        watching = [connection for connection in waiting if connection.watches]
+        for connection in waiting:
+            if not connection.watches:
+                connection.flush()
+        return watching
+
 
 class Handler(Protocol):
     """The member, as connections see it."""

@@ -346,8 +346,10 @@ class Member:
         self.node.peer_lost(peer)
 
     def _changed(self, changes: Sequence[Change], revision: int) -> None:
-        self.outbox.flush()  # answers first: one waits for each of them
+        watching = self.outbox.flush_answers()  # first: one waits for each of them
         self.hub.publish(changes, revision)
+        for connection in watching:
+            connection.flush()
 
     def _restored(self) -> None:
         self._members_changed()
