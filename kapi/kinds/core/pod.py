@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kapi.kinds.base import BuiltinStrategy
 from kapi.kinds.core.pod_columns import POD_COLUMNS, row_conditions
-from kapi.kinds.core.pod_defaults import GRACE_PERIOD_S, containers_of, default_pod
+from kapi.kinds.core.pod_defaults import GRACE_PERIOD_S, default_pod
 from kapi.kinds.core.pod_qos import qos_class
 from kapi.kinds.core.pod_resize import pod_resize
 from kapi.kinds.core.pod_rules import pod_ephemeral, pod_spec, pod_update
@@ -82,18 +82,14 @@ class PodStrategy(BuiltinStrategy):
 
 def pod_warnings(at: str, spec: Obj) -> Iterator[str]:
     """Accepted, but hardly what the author meant."""
-    for container in containers_of(spec):
-        where = f'{at}.containers[?]'
-        for field in ('containers', 'initContainers'):
-            for i, c in enumerate(spec.get(field) or ()):
-                if c is container:
-                    where = f'{at}.{field}[{i}]'
-        seen: set[str] = set()
-        for i, env in enumerate(container.get('env') or ()):
-            name = env.get('name')
-            if name in seen:
-                yield f'{where}.env[{i}]: hides previous definition of "{name}", which may be dropped when using apply'
-            seen.add(name)
+    for field in ('initContainers', 'containers'):
+        for number, container in enumerate(spec.get(field) or ()):
+            seen: set[str] = set()
+            for i, env in enumerate(container.get('env') or ()):
+                name, where = env.get('name'), f'{at}.{field}[{number}].env[{i}]'
+                if name in seen:
+                    yield f'{where}: hides previous definition of "{name}", which may be dropped when using apply'
+                seen.add(name)
 
 
 KIND = Kind(

@@ -112,13 +112,14 @@ def _containers(at: str, spec: Obj, volumes: dict[Any, Obj]) -> Iterator[Invalid
                 yield duplicate(f'{where}.name', name)
             seen.add(name)
     yield from container_rules.host_ports(f'{at}.containers', containers, set())
+    targets = {c.get('name') for c in (*containers, *init)}
     for i, c in enumerate(spec.get('ephemeralContainers') or ()):
         where = f'{at}.ephemeralContainers[{i}]'
         yield from ephemeral_container(where, c, volumes)
         name, target = c.get('name') or '', c.get('targetContainerName')
         if name and name in seen:
             yield duplicate(f'{where}.name', name)
-        if target and target not in {c.get('name') for c in (*containers, *init)}:
+        if target and target not in targets:
             yield Invalid(f'{where}.targetContainerName', f'Not found: "{target}"', 'FieldValueNotFound')
         seen.add(name)
 
@@ -280,8 +281,8 @@ def pod_update(new: Obj, old: Obj) -> Iterator[Invalid]:
     spec, before = new.get('spec') or {}, old.get('spec') or {}
     yield from _same_number(spec, before)
     yield from _deadline(spec.get('activeDeadlineSeconds'), before.get('activeDeadlineSeconds'))
-    kept = spec.get('tolerations') or []
-    if any(t not in kept and not _prolonged(t, kept) for t in before.get('tolerations') or ()):
+    kept = set(map(_but_for_seconds, spec.get('tolerations') or ()))
+    if not kept.issuperset(map(_but_for_seconds, before.get('tolerations') or ())):
         yield forbidden('spec.tolerations', 'existing toleration can not be modified except its tolerationSeconds')
     gates = {g.get('name') for g in before.get('schedulingGates') or ()}
     for gate in spec.get('schedulingGates') or ():
@@ -308,11 +309,8 @@ def _deadline(new: int | None, old: int | None) -> Iterator[Invalid]:
         yield invalid('spec.activeDeadlineSeconds', new, f'must be less than or equal to previous value {old}')
 
 
-def _prolonged(toleration: Obj, kept: Sequence[Obj]) -> bool:
-    def identity(t: Obj) -> Obj:
-        return {k: v for k, v in t.items() if k != 'tolerationSeconds'}
-
-    return any(identity(toleration) == identity(t) for t in kept)
+def _but_for_seconds(toleration: Obj) -> frozenset[tuple[str, str]]:
+    return frozenset((k, v) for k, v in toleration.items() if k != 'tolerationSeconds')
 
 
 def _comparable(spec: Obj, *, gated: bool) -> Obj:

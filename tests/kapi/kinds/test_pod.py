@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kapi.kinds.core.pod import KIND
+from kapi.kinds.core.pod import KIND, pod_warnings
 from kapi.kinds.core.pod_defaults import pull_policy
 from kapi.kinds.core.pod_qos import qos_class
+from kapi.kinds.core.pod_rules import pod_spec, pod_update
 
 NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
 STRATEGY = KIND.strategy
@@ -407,3 +408,46 @@ def test_ephemeral_containers_are_added_and_stay_as_they_are():
     assert changed == {'Forbidden: existing ephemeral containers "d" may not be changed'}
     assert refused(debugged('c'), pod()) == {'Duplicate value: "c"'}
     assert refused(debugged('d', image=''), pod()) == {'Required value'}
+
+
+class Items(list):
+    """Counts how many items were looked at, in loops and in searches."""
+
+    looks = 0
+
+    def __iter__(self):
+        for item in super().__iter__():
+            Items.looks += 1
+            yield item
+
+    def __contains__(self, what: object) -> bool:
+        Items.looks += len(self)
+        return super().__contains__(what)
+
+
+def looks_of(count: int) -> int:
+    """How many items are looked at to judge a pod with `count` items in each list, and a change of it."""
+    Items.looks = 0
+    volumes = Items({'name': f'v{i}', 'emptyDir': {}} for i in range(count))
+    main = Items({'name': f'c{i}', 'image': 'x', 'env': Items([{'name': 'A'}]), 'ports': Items()} for i in range(count))
+    more = Items({'name': f'e{i}', 'image': 'x', 'targetContainerName': 'c0'} for i in range(count))
+    tolerations = Items({'key': f'k{i}', 'operator': 'Exists'} for i in range(count))
+    spec = {'containers': main, 'ephemeralContainers': more, 'volumes': volumes, 'tolerations': tolerations}
+    pod = {'metadata': {'name': 'p'}, 'spec': spec}
+    list(pod_warnings('spec', spec))
+    list(pod_spec('spec', spec))
+    list(pod_update({**pod, 'spec': {**spec, 'tolerations': Items(reversed(tolerations))}}, pod))
+    return Items.looks
+
+
+def test_a_pod_with_twice_as_many_containers_takes_no_more_than_twice_the_looks():
+    assert looks_of(200) <= 2 * looks_of(100) + 10
+
+
+def test_a_variable_that_hides_another_is_warned_of_where_it_is():
+    twice = [{'name': 'A'}, {'name': 'B'}, {'name': 'A'}]
+    spec = {'initContainers': [{'env': twice}], 'containers': [{}, {'env': twice}]}
+    hides = 'hides previous definition of "A", which may be dropped when using apply'
+    assert list(pod_warnings('spec', spec)) == [
+        f'spec.initContainers[0].env[2]: {hides}', f'spec.containers[1].env[2]: {hides}',
+    ]  # fmt: skip
