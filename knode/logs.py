@@ -16,6 +16,7 @@ from pathlib import Path
 from kcore.meta.times import parse_time
 from kcore.tasks import start_detached, stop
 from knode.inotify import DirectoryWatch
+from knode.runtime.shim.logs import FILES_MAX
 
 READ_BYTES = 1 << 16
 
@@ -136,9 +137,9 @@ async def read_log(
                         yield text
                     if formatter.full:
                         return
-                if options.follow and _rotated(path, reader):
+                if options.follow and (newer := _successor(path, reader.inode)) is not None:
                     reader.close()
-                    reader = _Reader(path, 0)
+                    reader = _Reader(newer, 0)
                     continue
                 if over:
                     return
@@ -147,11 +148,21 @@ async def read_log(
         reader.close()
 
 
-def _rotated(path: Path, reader: _Reader) -> bool:
-    try:
-        return path.stat().st_ino != reader.inode
-    except FileNotFoundError:
-        return False
+def _successor(path: Path, inode: int) -> Path | None:
+    """The file that was begun when the one with this inode was full, or the oldest there is; None: nothing is newer.
+
+    A slow reader may find that its file has been followed by several.
+    """
+    names = (path, *(path.with_name(f'{path.name}.{n}') for n in range(1, FILES_MAX)))
+    newer = None
+    for name in names:
+        try:
+            if name.stat().st_ino == inode:
+                return newer
+        except FileNotFoundError:  # there are no older ones; or the newest is just being made
+            continue
+        newer = name
+    return newer
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -77,6 +77,17 @@ async def test_options_choose_what_is_read_of_the_file_that_is_written(log, opti
     assert await text_of(log, **options) == expected
 
 
+async def test_who_follows_slowly_misses_no_file_that_is_still_there(log):
+    pieces = read_log(log, LogOptions(follow=True), lambda: True, asyncio.Event())
+    assert await anext(pieces) == b'a\nb\nc'
+    writer = LogFile(str(log), file_bytes_max=40)
+    for n in range(4):
+        writer.write(b'%s stdout F n%d\n' % (stamp(20 + n), n))
+    writer.close()
+    assert len(list(log.parent.iterdir())) > 3
+    assert b''.join([piece async for piece in pieces]) == b'n0\nn1\nn2\nn3\n'
+
+
 async def test_following_ends_with_the_container_and_survives_rotation(log):
     over = asyncio.Event()
     changed = asyncio.Event()
