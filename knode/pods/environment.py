@@ -159,10 +159,16 @@ def _quoted(text: str) -> str:
 
 
 def resource_value(pod: Obj, container: Obj, ref: Obj, facts: Facts) -> str:
-    """Requests and limits divided by the divisor, rounded up; a missing limit is the node's allocatable."""
+    """Requests and limits divided by the divisor, rounded up; a missing limit is the node's allocatable.
+
+    Raises ContainerConfigError when there is no such container.
+    """
     if name := ref.get('containerName'):
         every = [*(pod['spec'].get('containers') or ()), *(pod['spec'].get('initContainers') or ())]
-        container = next((c for c in every if c['name'] == name), container)
+        found = next((c for c in every if c['name'] == name), None)
+        if found is None:
+            raise ContainerConfigError(f'container {name} not found')
+        container = found
     kind, _, resource = ref['resource'].partition('.')
     resources = container.get('resources') or {}
     amount = (resources.get(kind) or {}).get(resource)

@@ -52,7 +52,7 @@ def mount_all(mounts: Sequence[Mapping[str, Any]], staging: str, *, hostname: st
     order = sorted(range(len(mounts)), key=lambda n: len(str(mounts[n]['target'])))
     covers: set[int] = set()
     for n in order:
-        source, target = f'/proc/self/fd/{sources[n]}', os.path.realpath(mounts[n]['target'])
+        source, target = f'/proc/self/fd/{sources[n]}', _place(str(mounts[n]['target']))
         _make_room(target, os.path.isdir(source), staging, covers)
         _mount(source, target, MS_BIND | MS_REC)
         if mounts[n].get('read_only'):
@@ -63,6 +63,16 @@ def mount_all(mounts: Sequence[Mapping[str, Any]], staging: str, *, hostname: st
         kept = [os.path.realpath(m['target']) for m in mounts if not m.get('read_only')]
         for target in ('/dev', '/proc', *kept):
             _set_read_only(target, value=False, recursive=True)
+
+
+def _place(target: str) -> str:
+    """Where it is, without links. Raises MountError, as runc, where a mount would not be seen or break /proc."""
+    place = os.path.realpath(target)
+    if place == '/':
+        raise MountError(f'mount path "{target}" is the root of the container')
+    if place == '/proc' or (place.startswith('/proc/') and not os.path.isfile(place)):
+        raise MountError(f'"{target}" cannot be mounted because it is inside /proc')
+    return place
 
 
 class _OpenHow(ctypes.Structure):
