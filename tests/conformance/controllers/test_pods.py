@@ -2,7 +2,7 @@
 
 Bodies are our own: what a test of upstream demands, said shorter. `scripts/conformance.py` counts the markers.
 """
-# ruff: noqa: E501, F401, F811 — fixtures are imported and are parameters; upstream's names are kept whole
+# ruff: noqa: E501 — upstream's names are kept whole
 
 from __future__ import annotations
 
@@ -11,27 +11,8 @@ import pytest
 from kclient.errors import Forbidden
 from kcore.meta.gvk import PODS, RUNTIMECLASSES
 from kcore.meta.objects import get_condition, name_of
-from tests.conformance.workloads import (
-    admin,
-    agent,
-    background,
-    bare_pod,
-    clock,
-    config_of,
-    controllers,
-    count,
-    env,
-    exists,
-    field,
-    kapi,
-    pki,
-    pods,
-    settings,
-    until,
-    unversioned,
-)
+from tests.conformance.controllers.workloads import bare_pod, unversioned
 
-pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
 
 

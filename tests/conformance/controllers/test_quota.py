@@ -1,5 +1,5 @@
 """ResourceQuota: what an object's life does to the figures that the quota shows, and which pods a scope counts."""
-# ruff: noqa: F401, F811, PLR0917 — fixtures are imported and are parameters
+# ruff: noqa: PLR0917 — fixtures are parameters
 
 from __future__ import annotations
 
@@ -8,20 +8,7 @@ import pytest
 from kclient.errors import Forbidden
 from kcontrol.kinds import RESOURCEQUOTAS
 from kcore.meta.gvk import CONFIGMAPS, NAMESPACES, PODS, SECRETS, SERVICES
-from tests.kcontrol.conftest import (
-    admin,
-    background,
-    config_of,
-    controllers,
-    env,
-    exists,
-    kapi,
-    pki,
-    settings,
-    until,
-)
 
-pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
 
 

@@ -2,7 +2,7 @@
 
 Bodies are our own: what a test of upstream demands, said shorter. `scripts/conformance.py` counts the markers.
 """
-# ruff: noqa: E501, F401, F811 — fixtures are imported and are parameters; upstream's names are kept whole
+# ruff: noqa: E501 — upstream's names are kept whole
 
 from __future__ import annotations
 
@@ -10,26 +10,10 @@ import asyncio
 
 import pytest
 
-from kcore.meta.gvk import ENDPOINTS, ENDPOINTSLICES, NODES, PODS, SERVICES
+from kcore.meta.gvk import ENDPOINTS, ENDPOINTSLICES, PODS, SERVICES
 from kcore.meta.objects import labels_of, name_of
-from tests.conformance.workloads import (
-    admin,
-    agent,
-    background,
-    bare_pod,
-    clock,
-    config_of,
-    controllers,
-    count,
-    env,
-    exists,
-    kapi,
-    pki,
-    settings,
-    until,
-)
+from tests.conformance.controllers.workloads import bare_pod
 
-pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
 BOTH = ('endpoints', 'endpointslice')
 OF_SERVICE = 'kubernetes.io/service-name'

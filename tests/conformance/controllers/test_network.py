@@ -1,25 +1,11 @@
 """Upstream's conformance tests of services and their endpoints that need controllers, but no data plane."""
-# ruff: noqa: F401, F811 — fixtures are imported and are parameters
 
 from __future__ import annotations
 
 import pytest
 
 from kcore.meta.gvk import CONFIGMAPS, ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICES
-from tests.kcontrol.conftest import (
-    admin,
-    background,
-    config_of,
-    controllers,
-    env,
-    exists,
-    kapi,
-    pki,
-    settings,
-    until,
-)
 
-pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
 
 

@@ -2,7 +2,7 @@
 
 Bodies are our own: what a test of upstream demands, said shorter. `scripts/conformance.py` counts the markers.
 """
-# ruff: noqa: E501, F401, F811, PLR0917 — fixtures are imported and are parameters; upstream's names are kept whole
+# ruff: noqa: E501, PLR0917 — upstream's names are kept whole; fixtures are parameters
 
 from __future__ import annotations
 
@@ -11,28 +11,8 @@ import pytest
 from kcontrol.kinds import REPLICATIONCONTROLLERS
 from kcore.meta.gvk import EVENTS, NODES, PODS
 from kcore.meta.objects import controller_of, deleting, get_condition, name_of
-from tests.conformance.workloads import (
-    WORKLOADS,
-    admin,
-    agent,
-    background,
-    bare_pod,
-    clock,
-    config_of,
-    controller,
-    controllers,
-    count,
-    env,
-    exists,
-    field,
-    kapi,
-    pki,
-    pods,
-    settings,
-    until,
-)
+from tests.conformance.controllers.workloads import WORKLOADS, bare_pod, controller
 
-pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
 
 

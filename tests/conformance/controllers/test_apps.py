@@ -2,7 +2,7 @@
 
 Bodies are our own: what a test of upstream demands, said shorter. `scripts/conformance.py` counts the markers.
 """
-# ruff: noqa: E501, F401, F811, PLR0917 — fixtures are imported and are parameters; upstream's names are kept whole
+# ruff: noqa: E501, PLR0917 — upstream's names are kept whole; fixtures are parameters
 
 from __future__ import annotations
 
@@ -10,44 +10,24 @@ import pytest
 
 from kcontrol.kinds import (
     CONTROLLERREVISIONS,
-    CRONJOBS,
     DAEMONSETS,
-    JOBS,
-    PODDISRUPTIONBUDGETS,
     REPLICATIONCONTROLLERS,
     RESOURCEQUOTAS,
     STATEFULSETS,
 )
 from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS, REPLICASETS
 from kcore.meta.objects import condition_is, controller_of, get_condition, labels_of, name_of
-from tests.conformance.workloads import (
+from tests.conformance.controllers.workloads import (
     WORKLOADS,
-    admin,
-    agent,
-    background,
-    bare_pod,
-    clock,
-    config_of,
     controller,
-    controllers,
-    count,
-    env,
-    exists,
-    field,
     image_of,
-    kapi,
-    pki,
-    pods,
     scale,
-    settings,
     template,
     through_status,
-    until,
     unversioned,
     workload,
 )
 
-pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
 REVISION = 'deployment.kubernetes.io/revision'
 

@@ -2,7 +2,7 @@
 
 Bodies are our own: what a test of upstream demands, said shorter. `scripts/conformance.py` counts the markers.
 """
-# ruff: noqa: E501, F401, F811, PLR0917 — fixtures are imported and are parameters; upstream's names are kept whole
+# ruff: noqa: E501, PLR0917 — upstream's names are kept whole; fixtures are parameters
 
 from __future__ import annotations
 
@@ -12,26 +12,8 @@ from kclient.api import Client
 from kcontrol.scheduler.cycle import run_scheduler
 from kcore.meta.gvk import EVENTS, NODES, PODS, REPLICASETS, Resource
 from kcore.meta.objects import condition_is, deleting, get_condition, name_of
-from tests.conformance.workloads import (
-    admin,
-    agent,
-    background,
-    bare_pod,
-    clock,
-    config_of,
-    controllers,
-    count,
-    env,
-    exists,
-    field,
-    kapi,
-    pki,
-    settings,
-    until,
-    workload,
-)
+from tests.conformance.controllers.workloads import bare_pod, workload
 
-pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
 PRIORITYCLASSES = Resource('scheduling.k8s.io', 'v1', 'priorityclasses', 'PriorityClass', namespaced=False)
 THING = 'example.com/thing'

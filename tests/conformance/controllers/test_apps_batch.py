@@ -2,7 +2,7 @@
 
 Bodies are our own: what a test of upstream demands, said shorter. `scripts/conformance.py` counts the markers.
 """
-# ruff: noqa: E501, F401, F811, PLR0917 — fixtures are imported and are parameters; upstream's names are kept whole
+# ruff: noqa: E501, PLR0917 — upstream's names are kept whole; fixtures are parameters
 
 from __future__ import annotations
 
@@ -11,28 +11,8 @@ import pytest
 from kcontrol.kinds import CRONJOBS, JOBS, PODDISRUPTIONBUDGETS
 from kcore.meta.gvk import PODS
 from kcore.meta.objects import controller_of, deleting, name_of
-from tests.conformance.workloads import (
-    admin,
-    agent,
-    background,
-    bare_pod,
-    clock,
-    config_of,
-    controllers,
-    count,
-    env,
-    exists,
-    field,
-    kapi,
-    pki,
-    settings,
-    template,
-    through_status,
-    until,
-    unversioned,
-)
+from tests.conformance.controllers.workloads import bare_pod, template, through_status, unversioned
 
-pytestmark = pytest.mark.parametrize('config_of', ['kapi'], indirect=True)
 conformance = pytest.mark.conformance
 
 
