@@ -114,6 +114,7 @@ ROWS = [
            {'configMap': {'name': 'm', 'items': [{'key': 'none', 'path': 'x'}]}}),
     mounts('missing host directory', 'hostPath type check failed: /no/such is not a directory',
            {'hostPath': {'path': '/no/such', 'type': 'Directory'}}),
+    mounts('host path below a file', '/etc/passwd/x: not a directory', {'hostPath': {'path': '/etc/passwd/x'}}),
     mounts('host file that is a directory', 'hostPath type check failed: /tmp is not a file',
            {'hostPath': {'path': '/tmp', 'type': 'File'}}),
     mounts('host socket that is none', 'hostPath type check failed: /etc/passwd is not a socket file',
