@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from kctl.local.layout import ADDRESS_BLOCKS, PORT_BASE_MAX, ClusterError, Layou
 
 SOCKETS = Path('/proc/net/unix')
 PREFIX = 'kubeling-addresses-'
+_NAME = re.compile(rf'@{PREFIX}(?P<block>\d+)-(?P<base>\d+)-(?P<cluster>\w+)-(?P<pid>\d+):(?P<data>.*)')
 NAME_BYTES_MAX = 107
 """What the kernel allows a name; a longer data directory is told by its end."""
 
@@ -50,14 +52,8 @@ def claims(env: Env) -> list[Claim]:
         lines = env.disk.read(SOCKETS).decode(errors='replace').splitlines()
     except FileNotFoundError:
         return []
-    names = (line.split(maxsplit=7)[-1] for line in lines)
-    return [_parsed(name.removeprefix('@')) for name in names if name.startswith(f'@{PREFIX}')]
-
-
-def _parsed(name: str) -> Claim:
-    head, _, data = name.partition(':')
-    block, base, cluster, pid = head.removeprefix(PREFIX).split('-')
-    return Claim(int(block), int(base), cluster, int(pid), data)
+    found = (_NAME.fullmatch(line.split(maxsplit=7)[-1]) for line in lines)
+    return [Claim(int(m['block']), int(m['base']), m['cluster'], int(m['pid']), m['data']) for m in found if m]
 
 
 def check(layout: Layout, env: Env) -> None:

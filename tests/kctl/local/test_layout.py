@@ -87,6 +87,12 @@ def test_a_cluster_with_the_addresses_of_one_that_runs_is_refused_by_both_names(
     claims.check(two, ENV)
 
 
+def test_a_name_that_only_looks_like_a_claim_stops_nobody() -> None:
+    with socket.socket(socket.AF_UNIX) as stray:
+        stray.bind(f'\0{claims.PREFIX}mine')
+        assert 'mine' not in [claim.data for claim in claims.claims(ENV)]
+
+
 def test_a_data_directory_with_a_long_name_claims_its_addresses_too(tmp_path: Path) -> None:
     deep = tmp_path / ('x y' * 60) / 'end'
     refused = pytest.raises(ClusterError, match=r'x y/end \(--port-base 26740')
