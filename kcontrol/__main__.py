@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from kcore import process
+
+# Our logging comes first: it decides what structlog takes in.
+# isort: split
 from kcontrol.config import ControlConfig
 from kcontrol.manager import run
-from kcore import process
 
 
 def main() -> int:
