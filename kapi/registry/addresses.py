@@ -48,6 +48,7 @@ class ServiceAddresses:
         if ip and ip != 'None' and spec.get('type') != 'ExternalName':
             found.append(IPS + ip)
         numbers = {p['nodePort'] for p in spec.get('ports') or () if p.get('nodePort')}
+        numbers |= {n for n in (spec.get('healthCheckNodePort'),) if n}
         return found + [f'{PORTS}{n}' for n in sorted(numbers)]
 
     async def claim(self, new: Obj, old: Obj | None, *, dry_run: bool) -> list[str]:
@@ -67,6 +68,9 @@ class ServiceAddresses:
                 spec['clusterIPs'] = [spec['clusterIP']]
             if kind in {'NodePort', 'LoadBalancer'}:
                 await self._node_ports(new, claimed, dry_run=dry_run)
+            local = kind == 'LoadBalancer' and spec.get('externalTrafficPolicy') == 'Local'
+            if local and not spec.get('healthCheckNodePort'):
+                spec['healthCheckNodePort'] = await self._some_port(new, claimed, dry_run=dry_run)
         except BaseException:
             await self.release(claimed)
             raise
@@ -77,8 +81,11 @@ class ServiceAddresses:
             return
         for port in new['spec'].get('ports') or ():
             if not port.get('nodePort'):
-                key = await self._pick(PORTS, self._some_ports(), new, claimed, dry_run=dry_run)
-                port['nodePort'] = int(key.removeprefix(PORTS))
+                port['nodePort'] = await self._some_port(new, claimed, dry_run=dry_run)
+
+    async def _some_port(self, new: Obj, claimed: list[str], *, dry_run: bool) -> int:
+        key = await self._pick(PORTS, self._some_ports(), new, claimed, dry_run=dry_run)
+        return int(key.removeprefix(PORTS))
 
     def _some_ips(self) -> Iterator[str]:
         size = self.network.num_addresses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from kapi.kinds.base import PlainStrategy, put_defaults, spec_of
@@ -16,6 +16,7 @@ from kcore.meta import gvk, names
 TYPES = ('ClusterIP', 'ExternalName', 'LoadBalancer', 'NodePort')
 AFFINITY_TIMEOUT_S = 10800
 MAX_AFFINITY_TIMEOUT_S = 86400
+EXTERNAL = frozenset({'LoadBalancer', 'NodePort'})
 LB_WIDTH = 16
 ANY_VERB = ('create', 'delete', 'get', 'patch', 'update')
 HEADLESS = 'None'
@@ -40,7 +41,7 @@ class ServiceStrategy(PlainStrategy):
                 port['protocol'] = 'TCP'
             if port.get('targetPort') in (None, 0, '') and 'port' in port:
                 port['targetPort'] = port['port']
-        if spec['type'] in {'NodePort', 'LoadBalancer'}:
+        if spec['type'] in EXTERNAL:
             put_defaults(spec, externalTrafficPolicy='Cluster')
         if spec['type'] == 'LoadBalancer':
             put_defaults(spec, allocateLoadBalancerNodePorts=True)
@@ -51,6 +52,7 @@ class ServiceStrategy(PlainStrategy):
         spec = spec_of(new)
         if old is not None:
             _keep_allocated(spec, old.get('spec') or {})
+            _drop_what_the_type_has_no_use_for(spec, old.get('spec') or {})
         if spec.get('clusterIP') and not spec.get('clusterIPs'):
             spec['clusterIPs'] = [spec['clusterIP']]
         elif spec.get('clusterIPs') and not spec.get('clusterIP'):
@@ -74,6 +76,8 @@ class ServiceStrategy(PlainStrategy):
         ip = spec.get('clusterIP')
         if ip and ip != HEADLESS:
             yield from complaints('spec.clusterIPs[0]', ip, names.ip_address(ip))
+        yield from one_of('spec.trafficDistribution', spec.get('trafficDistribution'), ('PreferClose',), need=False)
+        yield from _health_check_rules(spec, (old or {}).get('spec') or {})
         if old is not None:
             before = old.get('spec') or {}
             if before.get('clusterIP') and before.get('type') != 'ExternalName' and spec.get('type') != 'ExternalName':
@@ -88,7 +92,7 @@ def _keep_allocated(spec: Obj, before: Obj) -> None:
     for field in ('clusterIP', 'clusterIPs', 'ipFamilies', 'ipFamilyPolicy', 'healthCheckNodePort'):
         if not spec.get(field) and before.get(field):
             spec[field] = before[field]
-    if spec.get('type') not in {'NodePort', 'LoadBalancer'}:
+    if spec.get('type') not in EXTERNAL:
         return
     allocated = {(p.get('port'), p.get('protocol')): p.get('nodePort') for p in before.get('ports') or ()}
     for port in spec.get('ports') or ():
@@ -97,11 +101,48 @@ def _keep_allocated(spec: Obj, before: Obj) -> None:
             port['nodePort'] = found
 
 
+def _health_check_rules(spec: Obj, before: Obj) -> Iterator[Invalid]:
+    port, had = spec.get('healthCheckNodePort'), before.get('healthCheckNodePort')
+    if port and not _needs_health_check(spec):
+        why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+        yield invalid('spec.healthCheckNodePort', port, why)
+    elif port and had and _needs_health_check(before):
+        yield from immutable('spec.healthCheckNodePort', port, had)
+
+
+def _needs_health_check(spec: Obj) -> bool:
+    return spec.get('type') == 'LoadBalancer' and spec.get('externalTrafficPolicy') == 'Local'
+
+
+def _drop_what_the_type_has_no_use_for(spec: Obj, before: Obj) -> None:
+    """Who changes the type need not take off what the old one had, unless they changed that, too.
+
+    Source: pkg/registry/core/service/strategy.go, dropTypeDependentFields.
+    """
+
+    def drop(needs: Callable[[Obj], bool], *fields: str) -> None:
+        if needs(before) and not needs(spec) and all(spec.get(f) == before.get(f) for f in fields):
+            for field in fields:
+                spec.pop(field, None)
+
+    drop(lambda s: s.get('type') != 'ExternalName', 'clusterIP', 'clusterIPs')
+    drop(lambda s: s.get('type') != 'ExternalName', 'ipFamilies', 'ipFamilyPolicy')
+    drop(_needs_health_check, 'healthCheckNodePort')
+    drop(lambda s: s.get('type') == 'LoadBalancer', 'allocateLoadBalancerNodePorts')
+    drop(lambda s: s.get('type') == 'LoadBalancer', 'loadBalancerClass')
+    drop(lambda s: s.get('type') in EXTERNAL or bool(s.get('externalIPs')), 'externalTrafficPolicy')
+    if before.get('type') in EXTERNAL and spec.get('type') not in EXTERNAL:
+        ports, had = spec.get('ports') or (), [p.get('nodePort') for p in before.get('ports') or ()]
+        if [p.get('nodePort') for p in ports] == had:
+            for port in ports:
+                port.pop('nodePort', None)
+
+
 def _type_rules(spec: Obj) -> Iterator[Invalid]:
     kind, ip = spec.get('type'), spec.get('clusterIP')
     if kind != 'ExternalName' and not spec.get('ports') and ip != HEADLESS:
         yield required('spec.ports')
-    if kind in {'LoadBalancer', 'NodePort'} and ip == HEADLESS:
+    if kind in EXTERNAL and ip == HEADLESS:
         yield invalid('spec.clusterIPs[0]', ip, f"may not be set to 'None' for {kind} services")
     if kind == 'ExternalName':
         if ip:
@@ -112,7 +153,7 @@ def _type_rules(spec: Obj) -> Iterator[Invalid]:
         else:
             yield from complaints('spec.externalName', name, names.dns_subdomain(name))
     policy = spec.get('externalTrafficPolicy')
-    if policy and kind not in {'LoadBalancer', 'NodePort'} and not spec.get('externalIPs'):
+    if policy and kind not in EXTERNAL and not spec.get('externalIPs'):
         yield invalid('spec.externalTrafficPolicy', policy, 'may only be set for externally-accessible services')
     yield from one_of('spec.externalTrafficPolicy', policy, ('Cluster', 'Local'), need=False)
     yield from one_of('spec.internalTrafficPolicy', spec.get('internalTrafficPolicy'), ('Cluster', 'Local'), need=False)

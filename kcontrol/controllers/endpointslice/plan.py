@@ -49,12 +49,18 @@ def endpoint(pod: Obj, service: Obj, zone: str) -> Obj:
         },
         'targetRef': {'kind': 'Pod', 'namespace': namespace_of(pod), 'name': name_of(pod), 'uid': uid_of(pod)},
     }
+    near = zone and found['conditions']['ready'] and _prefers_near(service)
     optional = {
+        'hints': {'forZones': [{'name': zone}]} if near else None,
         'hostname': hostname_of(pod, service),
         'nodeName': (pod.get('spec') or {}).get('nodeName'),
         'zone': zone,
     }
     return found | {k: v for k, v in optional.items() if v}
+
+
+def _prefers_near(service: Obj) -> bool:
+    return (service.get('spec') or {}).get('trafficDistribution') == 'PreferClose'
 
 
 def plan(service: Obj, pods: Iterable[Obj], slices: Iterable[Obj], zones: dict[str, str]) -> Plan:

@@ -115,6 +115,56 @@ def test_a_service_shows_and_keeps_its_address():
     assert ('spec.clusterIPs[0]', 'Invalid value: "127.96.0.6": field is immutable') in broken('services', new, service)
 
 
+def became(service, **spec):
+    """The Service after an update that changes only these."""
+    new = copy.deepcopy(service)
+    new['spec'] |= spec
+    BY_PLURAL['services'].strategy.prepare(new, service)
+    return new
+
+
+POLICY = 'externalTrafficPolicy'
+BALANCED = {
+    'type': 'LoadBalancer', 'externalTrafficPolicy': 'Local', 'clusterIP': '127.96.0.5', 'healthCheckNodePort': 30001,
+    'loadBalancerClass': 'a/b', 'ports': [{'port': 80, 'nodePort': 30080}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('spec', 'gone', 'kept'),
+    [
+        (
+            {'type': 'ExternalName', 'externalName': 'a.b'},
+            {'clusterIP', 'clusterIPs', 'ipFamilies', 'healthCheckNodePort', POLICY, 'loadBalancerClass'}, set(),
+        ),
+        ({'type': 'ClusterIP'}, {'healthCheckNodePort', POLICY, 'allocateLoadBalancerNodePorts'}, {'clusterIP'}),
+        ({'type': 'ClusterIP', 'externalIPs': ['1.2.3.4']}, {'healthCheckNodePort'}, {POLICY, 'clusterIP'}),
+        ({'type': 'NodePort'}, {'healthCheckNodePort', 'loadBalancerClass'}, {POLICY, 'clusterIP'}),
+        ({'externalTrafficPolicy': 'Cluster'}, {'healthCheckNodePort'}, {'loadBalancerClass'}),
+    ],
+)  # fmt: skip
+def test_a_service_of_another_type_loses_what_that_has_no_use_for(spec, gone, kept):
+    service = made('services', spec=BALANCED)
+    new = became(service, **spec)
+    assert gone & new['spec'].keys() == set()
+    assert kept <= new['spec'].keys()
+    assert ('nodePort' in new['spec']['ports'][0]) == (new['spec']['type'] in {'NodePort', 'LoadBalancer'})
+    assert broken('services', new, service) == []
+
+
+def test_what_is_changed_along_with_the_type_is_kept_to_be_refused():
+    service = made('services', spec=BALANCED)
+    new = became(service, type='ClusterIP', healthCheckNodePort=30002, externalTrafficPolicy='Cluster')
+    assert {f for f, _ in broken('services', new, service)} == {
+        'spec.healthCheckNodePort',
+        'spec.externalTrafficPolicy',
+    }
+    new = became(service, healthCheckNodePort=30002)
+    assert broken('services', new, service) == [
+        ('spec.healthCheckNodePort', 'Invalid value: 30002: field is immutable')
+    ]
+
+
 def test_a_node_says_whether_it_takes_pods():
     node = {
         'metadata': {'name': 'n', 'labels': {'node-role.kubernetes.io/worker': ''}},

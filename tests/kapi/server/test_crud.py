@@ -260,6 +260,13 @@ async def test_a_service_gets_an_address_of_its_own_and_gives_it_back(api: Any, 
     assert (await api.post(services, service('again', clusterIP=taken))).status == 201
     node_port = (await api.post(services, service('np', type='NodePort'))).json['spec']['ports'][0]['nodePort']
     assert 30000 <= node_port <= 32767
+    local = {'type': 'LoadBalancer', 'externalTrafficPolicy': 'Local'}
+    health = (await api.post(services, service('lb', **local))).json['spec']['healthCheckNodePort']
+    assert 30000 <= health <= 32767
+    clash = await api.post(services, service('clash', **local, healthCheckNodePort=health))
+    assert 'provided port is already allocated' in clash.json['message']
+    await api.patch(f'{services}/lb', {'spec': {'externalTrafficPolicy': 'Cluster'}})
+    assert (await api.post(services, service('again2', **local, healthCheckNodePort=health))).status == 201
 
 
 async def test_two_servers_on_one_store_never_give_out_one_address_twice(serve: Any, env: Any) -> None:

@@ -405,3 +405,12 @@ def test_what_becomes_of_dependents(golden):
         'owner that orphans': said(thing('o', kind='ReplicaSet', **orphan), {}, thing('p', 'o')),
         'no owners': said(thing('p'), {}),
     })  # fmt: skip
+
+
+def test_endpoints_of_a_service_that_prefers_near_ones_are_hinted_to_their_own_zone():
+    service = {'metadata': {'name': 's', 'namespace': 'd'}, 'spec': {'trafficDistribution': 'PreferClose'}}
+    pod = {'metadata': {'name': 'p', 'namespace': 'd', 'uid': 'u'}, 'status': {'podIP': '127.64.0.2'}}
+    ready = {**pod, 'status': {**pod['status'], 'conditions': [{'type': 'Ready', 'status': 'True'}]}}
+    assert slices.endpoint(ready, service, 'east')['hints'] == {'forZones': [{'name': 'east'}]}
+    for held, of, zone in ((pod, service, 'east'), (ready, service, ''), (ready, {**service, 'spec': {}}, 'east')):
+        assert 'hints' not in slices.endpoint(held, of, zone)
