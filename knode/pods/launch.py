@@ -7,25 +7,29 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from knode.errors import RunError
 from knode.images.catalogue import Image, host_environment
+from knode.logs import end_of
 from knode.pods import security
 from knode.pods.environment import Sources, environment
 from knode.pods.expand import expand
 from knode.pods.host import Host
 from knode.pods.model import Obj, Start
 from knode.pods.resources import limits_of, oom_score, rlimits
-from knode.runtime.driver import Capabilities, ContainerSpec
+from knode.runtime.driver import Capabilities, ContainerSpec, Record
 from knode.runtime.shim.container import MARK
 from knode.volumes import etc
 
 TERMINATION_MESSAGE_BYTES_MAX = 4096
 FALLBACK_LINES_MAX = 80
 FALLBACK_BYTES_MAX = 2048
+FALLBACK_READ_BYTES = 64 * 1024
+"""Of the log's end: 2 KiB of text, in lines of one letter each, with the time and stream of each."""
+POD_MESSAGES_BYTES_MAX = 12 * 1024
+"""Of all containers of a pod together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +142,16 @@ def _surroundings(pod: Obj, c: Obj, paths: Paths, pod_ip: str, attempt: int) -> 
     }
 
 
-def termination_message(env: Any, paths: Paths, c: Obj, record: Any) -> str:
-    """From the file, or from the log's end when the policy asks for that."""
-    path = paths.termination(record.name, record.attempt)
-    if env.disk.exists(path):
-        text = env.disk.read(path)[:TERMINATION_MESSAGE_BYTES_MAX].decode(errors='replace')
-        if text:
-            return str(text)
-    if c.get('terminationMessagePolicy') != 'FallbackToLogsOnError' or record.exit_code == 0:
-        return ''
-    log = Path(record.log)
-    if not env.disk.exists(log):
-        return ''
-    lines = env.disk.read(log).splitlines(keepends=True)[-FALLBACK_LINES_MAX:]
-    text = b''.join(_content(line) for line in lines)[-FALLBACK_BYTES_MAX:].decode(errors='replace')
-    return str(text)
+def termination_message(paths: Paths, c: Obj, record: Record, of: int) -> str:
+    """The end of its file, or of the log when the policy asks for that. of: how many containers the pod has.
+
+    Source: kuberuntime_container.go getTerminationMessage, status_manager.go normalizeStatus.
+    """
+    text = end_of(paths.termination(record.name, record.attempt), TERMINATION_MESSAGE_BYTES_MAX)
+    if not text and c.get('terminationMessagePolicy') == 'FallbackToLogsOnError' and record.exit_code:
+        lines = end_of(Path(record.log), FALLBACK_READ_BYTES).splitlines(keepends=True)[-FALLBACK_LINES_MAX:]
+        text = b''.join(_content(line) for line in lines)[-FALLBACK_BYTES_MAX:]
+    return text[: POD_MESSAGES_BYTES_MAX // max(of, 1)].decode(errors='replace')
 
 
 def _content(record: bytes) -> bytes:

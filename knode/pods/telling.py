@@ -75,7 +75,7 @@ class Teller:
         for r in known.values():
             if r.finished_ns and r.id not in self._messages:
                 container = containers.get(r.name) or {}
-                self._messages[r.id] = termination_message(self._env, self._worker.paths, container, r)
+                self._messages[r.id] = termination_message(self._worker.paths, container, r, len(containers))
 
     def _announce_backoff(self, now: Mapping[str, Any]) -> None:
         meta = self._worker.pod['metadata']
