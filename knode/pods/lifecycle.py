@@ -36,8 +36,6 @@ class Lifecycle:
         self.group: asyncio.TaskGroup | None = None
         self._starting: dict[str, asyncio.Task[None]] = {}
         """Running postStart hooks by container id."""
-        self._failed: set[str] = set()
-        """Ids of containers that end because their postStart hook failed."""
         self._held: dict[str, asyncio.Task[None] | None] = {}
         """preStop hooks of containers whose turn to end is still to come, by container id; None: it has none."""
         self._stops: dict[str, float] = {}
@@ -45,14 +43,13 @@ class Lifecycle:
         self._ending_at: float | None = None
 
     def hooked(self) -> frozenset[str]:
-        """Ids of containers whose postStart hook is under way, or failed: they have not become running ones."""
-        return frozenset(self._starting).union(self._failed)
+        """Ids of containers whose postStart hook is under way."""
+        return frozenset(self._starting)
 
     def checks(self) -> dict[str, Checks]:
         return dict.fromkeys(self._starting, NOT_YET)
 
     def forget(self, container_id: str) -> None:
-        self._failed.discard(container_id)
         self._stops.pop(container_id, None)
         self._held.pop(container_id, None)
 
@@ -73,12 +70,9 @@ class Lifecycle:
             await self._hooks.run(action.container, record, 'postStart')
         except HookFailed as e:
             log.info('hook failed', container=record.name, err=str(e))
-            self._failed.add(record.id)
             with contextlib.suppress(ShimError):  # it has just ended by itself
                 await self._worker.annotate(record, {'post_start_error': str(e)})
             self._emit('Warning', 'FailedPostStartHook', 'PostStartHook failed', record.name, action.kind)
-            grace_s = float(self._worker.pod['spec'].get('terminationGracePeriodSeconds', 30))
-            self.stop(Stop(record, grace_s, 'FailedPostStartHook', prestop=False))
         finally:
             del self._starting[record.id]
             self._worker.wake()

@@ -85,7 +85,7 @@ class View:
     checks: Mapping[str, Checks] = field(default_factory=dict)
     """By container id; a missing one has no probes."""
     hooked: frozenset[str] = frozenset()
-    """Ids of containers whose postStart hook is under way."""
+    """Ids of containers whose postStart hook is under way or has failed: they have not become running ones."""
     pending: Pending | None = None
     """Of a resize that was not granted."""
     resize_error: str = ''

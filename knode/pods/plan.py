@@ -160,7 +160,7 @@ def _consider(view: View, container: Obj, kind: Kind, starts: list[Action], wake
 
 
 def _unwell(view: View) -> list[Action]:
-    """Running containers that a probe has condemned, or whose image or resources have been changed."""
+    """Running containers that a probe or a hook has condemned, or whose image or resources have been changed."""
     stops: list[Action] = []
     for c, kind in containers_of(view.spec):
         r = view.latest(c['name'])
@@ -171,6 +171,8 @@ def _unwell(view: View) -> list[Action]:
         if why := checks.failed:
             probe = c.get('livenessProbe' if checks.started else 'startupProbe') or {}
             stops.append(Stop(r, float(probe.get('terminationGracePeriodSeconds') or grace), why))
+        elif 'post_start_error' in r.meta:
+            stops.append(Stop(r, grace, 'FailedPostStartHook', prestop=False))
         elif r.meta.get('image', c['image']) != c['image']:
             text = f'Container {r.name} definition changed, will be restarted'
             stops.append(Stop(r, grace, text, replaces=True))

@@ -333,15 +333,17 @@ class PodWorker:
         return f'{handle.pid}-{handle.start_ticks}' if handle is not None and self.driver.alive(handle) else ''
 
     def view(self) -> View:
-        records = self.records()
+        records, unstarted = self.records(), set(self.lifecycle.hooked())
         for name, attempts in records.items():
+            if attempts[-1].running and 'post_start_error' in attempts[-1].meta:
+                unstarted.add(attempts[-1].id)
             if attempts[-1].running or attempts[-1].finished_ns:
                 wait = self._waits.get(name)
                 if wait is not None and attempts[-1].running:
                     del self._waits[name]
         return View(
             self.pod, records, self._now(), self.sandbox(), self._grace(), self.checkpoint.verdict,
-            dict(self._waits), self.prober.checks() | self.lifecycle.checks(), self.lifecycle.hooked(),
+            dict(self._waits), self.prober.checks() | self.lifecycle.checks(), frozenset(unstarted),
             self.pending, self._resize_error,
         )  # fmt: skip
 

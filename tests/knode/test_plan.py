@@ -123,6 +123,12 @@ def test_a_container_that_failed_its_probe_is_stopped(make_pod, make_view, make_
     assert stop.message == 'why'
 
 
+def test_a_container_whose_post_start_hook_has_failed_is_stopped_by_whichever_agent(make_pod, make_view, make_record):
+    record = make_record(meta={'post_start_error': 'exited with 9'})
+    (stop,) = decide(make_view(make_pod(), record)).actions
+    assert (stop.record, stop.message, stop.prestop) == (record, 'FailedPostStartHook', False)
+
+
 def test_a_container_with_a_failed_image_waits_for_its_time(make_pod, make_view):
     decision = decide(make_view(make_pod(), waits={'c': Wait('ErrImagePull', '', NOW + 3)}))
     assert decision.actions == ()
