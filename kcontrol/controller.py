@@ -89,6 +89,8 @@ class Loop:
 
     name: str
     run: Callable[[Ctx], Awaitable[object]]
+    resources: tuple[Resource, ...] = ()
+    """What it cannot do without."""
 
 
 def controller(
@@ -109,9 +111,9 @@ def controller(
     return declare
 
 
-def loop(name: str) -> Callable[[Callable[[Ctx], Awaitable[object]]], Loop]:
-    """Declare the function below as a controller that runs by itself."""
-    return lambda run: Loop(name, run)
+def loop(name: str, *, needs: Iterable[Resource] = ()) -> Callable[[Callable[[Ctx], Awaitable[object]]], Loop]:
+    """Declare the function below as a controller that runs by itself. `needs`: what it reads from caches."""
+    return lambda run: Loop(name, run, tuple(needs))
 
 
 def by_controller(obj: Obj) -> Iterable[str]:

@@ -124,7 +124,7 @@ def served_only(declared: Iterable[Controller | Loop], found: Discovery) -> list
     """Without those whose kinds this server does not have: an informer of an unknown kind never gets in step."""
     kept: list[Controller | Loop] = []
     for one in declared:
-        missing = [r for r in one.resources if not found.serves(r)] if isinstance(one, Controller) else []
+        missing = [r for r in one.resources if not found.serves(r)]
         if missing:
             log.warning('controller left out', controller=one.name, missing=str(missing[0]))
         else:

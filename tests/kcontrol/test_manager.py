@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from kclient.api import Client
+from kclient.discovery import Discovery, Served
 from kclient.errors import ConfigError
 from kclient.kubeconfig import ClientConfig
 from kcontrol.config import ControlConfig
 from kcontrol.controllers import CONTROLLERS
 from kcontrol.manager import UnknownController, choose, run
-from kcontrol.runner import Runner
+from kcontrol.runner import Runner, served_only
 from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS
 
 
@@ -124,6 +125,13 @@ async def test_a_reconcile_that_never_ends_is_unhealthy(env, settings):
     assert runner.stuck() == {'replicaset': True}
     queue.done('default/x')
     assert runner.stuck() == {'replicaset': False}
+
+
+def test_who_needs_a_kind_that_is_not_served_is_left_out():
+    served = Discovery((Served(NODES, frozenset()), Served(PODS, frozenset())), {})
+    names = {declared.name for declared in served_only(CONTROLLERS, served)}
+    assert {'podgc', 'gc'} <= names
+    assert not names & {'replicaset', 'nodelifecycle', 'legacy-serviceaccount-token-cleaner'}
 
 
 def test_controllers_are_chosen_by_name(settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kcontrol.controller import Controller
 from kcore.meta.gvk import DEPLOYMENTS, EVENTS, PODS, REPLICASETS
 from kcore.meta.objects import deleting
 
@@ -238,8 +239,8 @@ async def test_writes_settle_to_zero(admin, controllers, until, done, fake):
         await until(lambda: runner.idle)
     # Waking every controller for every object must write nothing.
     for declared, ctx in runner._running:
-        for resource in getattr(declared, 'resources', ())[:1]:
-            for key in ctx.informer(resource).store:
+        if isinstance(declared, Controller):
+            for key in ctx.informer(declared.primary).store:
                 ctx.queue.add(key)
     await until(lambda: runner.idle)
     assert (fake.revision, sum(fake.writes.values())) == before

@@ -19,13 +19,13 @@ from kcore.meta.tokensecrets import ACCOUNT, INVALID_SINCE, TRACKING, TYPE, day
 
 log = structlog.get_logger('kcontrol.legacytokens')
 
+NEEDS = SECRETS, SERVICEACCOUNTS, PODS
 PERIOD_S = 86_400.0
 
 
-@loop('legacy-serviceaccount-token-cleaner')
+@loop('legacy-serviceaccount-token-cleaner', needs=NEEDS)
 async def run(c: Ctx) -> NoReturn:
-    informers = [c.informer(r) for r in (SECRETS, SERVICEACCOUNTS, PODS)]
-    for informer in informers:
+    for informer in [c.informer(resource) for resource in NEEDS]:
         await informer.synced()
     while True:
         await sweep(c)

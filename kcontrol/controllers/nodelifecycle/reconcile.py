@@ -41,6 +41,9 @@ def by_node(pod: Obj) -> tuple[str, ...]:
     return (str(node),) if node else ()
 
 
+NEEDS = NODES, LEASES, PODS
+
+
 @dataclass(slots=True)
 class Monitor:
     """What is remembered of the nodes during one term of leadership."""
@@ -55,10 +58,10 @@ class Monitor:
     """At the last look no node was ready."""
 
 
-@loop('nodelifecycle')
+@loop('nodelifecycle', needs=NEEDS)
 async def run(c: Ctx) -> NoReturn:
     nodes, changed = c.informer(NODES), asyncio.Event()
-    for resource in (NODES, LEASES, PODS):
+    for resource in NEEDS:
         await c.informer(resource).synced()
     c.informers.get(PODS, indexers={NODE_INDEX: by_node})
     nodes.on_change(lambda _old, _new: changed.set())

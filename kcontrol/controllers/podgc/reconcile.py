@@ -23,7 +23,7 @@ QUARANTINE_S = 40.0
 """How long a node must be missing before its pods are removed: it may just be registering again."""
 
 
-@loop('podgc')
+@loop('podgc', needs=(PODS, NODES))
 async def run(c: Ctx) -> NoReturn:
     pods, nodes = c.informer(PODS), c.informer(NODES)
     await pods.synced()
