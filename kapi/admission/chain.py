@@ -1,14 +1,14 @@
 """The admission chain: every plugin that handles the operation mutates, in order; then every one validates.
 
-A plugin is a class with `name`, `operations`, `mutate` and `validate`. The order is policy, so it is written down in
-`plugins/__init__.py`. Source: apiserver pkg/admission/chain.go.
+A plugin says what it is about and defines `mutate`, `validate` or both: what it has nothing to do with does not come
+to it. The order is policy, so it is written down in `plugins/__init__.py`. Source: apiserver pkg/admission/chain.go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import structlog
 
@@ -20,6 +20,7 @@ from kcore.meta.gvk import Resource
 Obj = dict[str, Any]
 log = structlog.get_logger('kapi.admission')
 Operation = Literal['CREATE', 'UPDATE', 'DELETE', 'CONNECT']
+OPERATIONS: tuple[Operation, ...] = ('CREATE', 'UPDATE', 'DELETE', 'CONNECT')
 
 
 @dataclass(slots=True)
@@ -70,9 +71,13 @@ class Attributes:
         return r.plural == plural and r.group == group and self.subresource == subresource
 
 
-class Plugin(Protocol):
+class Plugin:
+    """What all plugins are; a phase that one does not define is nothing to it."""
+
     name: str
     operations: frozenset[Operation]
+    about: frozenset[tuple[str, str]] | None = None
+    """Group and plural of the resources that it looks at; None for any."""
 
     async def mutate(self, a: Attributes) -> None:
         """Change `a.obj` in place. Raises Forbidden, Invalid, NotFound."""
@@ -81,22 +86,45 @@ class Plugin(Protocol):
         """Refuse, or do nothing; never changes `a.obj`."""
 
 
+Step = Callable[[Attributes], Awaitable[None]]
+
+
+class _Phase:
+    """The steps of one phase, in order, for each operation and resource."""
+
+    def __init__(self, plugins: Sequence[Plugin], phase: Literal['mutate', 'validate']) -> None:
+        active = [p for p in plugins if getattr(type(p), phase) is not getattr(Plugin, phase)]
+        named = frozenset[tuple[str, str]]().union(*(p.about or () for p in active))
+        self._any: dict[Operation, tuple[Step, ...]] = {}
+        self._named: dict[tuple[Operation, str, str], tuple[Step, ...]] = {}
+        """For the resources that some plugin names."""
+        for op in OPERATIONS:
+            handling = [p for p in active if op in p.operations]
+            self._any[op] = tuple(getattr(p, phase) for p in handling if p.about is None)
+            for group, plural in named:
+                concerned = [p for p in handling if p.about is None or (group, plural) in p.about]
+                self._named[op, group, plural] = tuple(getattr(p, phase) for p in concerned)
+
+    def steps(self, a: Attributes) -> tuple[Step, ...]:
+        r = a.kind.resource
+        named = self._named.get((a.operation, r.group, r.plural))
+        return self._any[a.operation] if named is None else named
+
+
 class Chain:
-    """Plugins by operation, in order."""
+    """Plugins in order."""
 
     def __init__(self, plugins: Sequence[Plugin]) -> None:
-        self.plugins = tuple(plugins)
-        operations: tuple[Operation, ...] = ('CREATE', 'UPDATE', 'DELETE', 'CONNECT')
-        self._by_operation = {op: tuple(p for p in plugins if op in p.operations) for op in operations}
+        self._mutating, self._validating = _Phase(plugins, 'mutate'), _Phase(plugins, 'validate')
 
     async def mutate(self, a: Attributes) -> None:
-        for plugin in self._by_operation[a.operation]:
-            await plugin.mutate(a)
+        for step in self._mutating.steps(a):
+            await step(a)
 
     async def validate(self, a: Attributes) -> None:
         try:
-            for plugin in self._by_operation[a.operation]:
-                await plugin.validate(a)
+            for step in self._validating.steps(a):
+                await step(a)
         except BaseException:
             await a.failed()
             raise

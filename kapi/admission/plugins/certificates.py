@@ -12,7 +12,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.authn.user import MASTERS
 from kapi.authz.union import Attributes as Question
 from kapi.authz.union import Union
@@ -27,9 +27,10 @@ DECISIONS = frozenset({'Approved', 'Denied', 'Failed'})
 API_CLIENT_SIGNER = 'kubernetes.io/kube-apiserver-client'
 
 
-class CertificateRequests:
+class CertificateRequests(Plugin):
     name = 'CertificateRequests'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE'})
+    about = frozenset({(GROUP, PLURAL)})
 
     def __init__(self, authz: Union, env: Env) -> None:
         self._authz = authz

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.admission.plugins.default_storage_class import CLASSES, OLD_ANNOTATION
 from kapi.errors import Forbidden
 from kapi.registry.kind import Obj
@@ -16,15 +16,13 @@ from kcore.meta import quantity
 from kcore.meta.objects import annotations_of, get_path
 
 
-class ClaimResize:
+class ClaimResize(Plugin):
     name = 'PersistentVolumeClaimResize'
     operations: frozenset[Operation] = frozenset({'UPDATE'})
+    about = frozenset({('', 'persistentvolumeclaims')})
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-
-    async def mutate(self, a: Attributes) -> None:
-        """Changes nothing."""
 
     async def validate(self, a: Attributes) -> None:
         if not a.is_for('', 'persistentvolumeclaims') or a.obj is None or a.old is None or _asks(a.obj) <= _asks(a.old):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.storage.cache import Cache
 
 CLASSES = '/registry/storage.k8s.io/storageclasses/'
@@ -10,9 +10,10 @@ MARKS = ('storageclass.kubernetes.io/is-default-class', 'storageclass.beta.kuber
 OLD_ANNOTATION = 'volume.beta.kubernetes.io/storage-class'
 
 
-class DefaultStorageClass:
+class DefaultStorageClass(Plugin):
     name = 'DefaultStorageClass'
     operations: frozenset[Operation] = frozenset({'CREATE'})
+    about = frozenset({('', 'persistentvolumeclaims')})
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -32,6 +33,3 @@ class DefaultStorageClass:
         if marked:
             newest = max(m.get('creationTimestamp', '') for m in marked)
             spec['storageClassName'] = min(m['name'] for m in marked if m.get('creationTimestamp', '') == newest)
-
-    async def validate(self, a: Attributes) -> None:
-        """Nothing to refuse."""

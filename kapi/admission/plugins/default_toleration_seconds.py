@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 
 SECONDS = 300
 KEYS = ('node.kubernetes.io/not-ready', 'node.kubernetes.io/unreachable')
 
 
-class DefaultTolerationSeconds:
+class DefaultTolerationSeconds(Plugin):
     name = 'DefaultTolerationSeconds'
     operations: frozenset[Operation] = frozenset({'CREATE'})
+    about = frozenset({('', 'pods')})
 
     async def mutate(self, a: Attributes) -> None:
         if not a.is_for('', 'pods') or a.obj is None:
@@ -24,6 +25,3 @@ class DefaultTolerationSeconds:
                 tolerations.append(
                     {'key': key, 'operator': 'Exists', 'effect': 'NoExecute', 'tolerationSeconds': SECONDS}
                 )
-
-    async def validate(self, a: Attributes) -> None:
-        """Nothing to refuse."""

@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import OPERATIONS, Attributes, Operation, Plugin
 from kcore.tasks import BadSetting
 
 Function = Callable[[Attributes], Awaitable[None]]
-EVERY: tuple[Operation, ...] = ('CREATE', 'UPDATE', 'DELETE', 'CONNECT')
 _MARK = '__kubeling_admission__'
 
 
@@ -47,7 +46,7 @@ def mutate(*resources: str, operations: Iterable[Operation] = ('CREATE', 'UPDATE
     return _marked('mutate', resources, operations)
 
 
-def validate(*resources: str, operations: Iterable[Operation] = EVERY) -> Any:
+def validate(*resources: str, operations: Iterable[Operation] = OPERATIONS) -> Any:
     """Marks an async function that refuses by raising an error of `kapi.errors`."""
     return _marked('validate', resources, operations)
 
@@ -56,12 +55,14 @@ class BadModule(BadSetting):
     """A module that cannot be loaded or holds no plugin; the text names it."""
 
 
-class InProcess:
+class InProcess(Plugin):
     name = 'InProcess'
-    operations: frozenset[Operation] = frozenset(EVERY)
+    operations: frozenset[Operation] = frozenset(OPERATIONS)
 
     def __init__(self, functions: Iterable[Function]) -> None:
         self._functions = [(getattr(f, _MARK), f) for f in functions]
+        if not self._functions:
+            self.about = frozenset()
 
     @staticmethod
     def load(modules: Iterable[str]) -> InProcess:

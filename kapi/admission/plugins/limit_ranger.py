@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.errors import Forbidden
 from kapi.storage.cache import Cache
 from kcore.meta import quantity
@@ -21,9 +21,10 @@ LIMIT_RANGES = '/registry/limitranges/'
 ANNOTATION = 'kubernetes.io/limit-ranger'
 
 
-class LimitRanger:
+class LimitRanger(Plugin):
     name = 'LimitRanger'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE'})
+    about = frozenset({('', 'pods'), ('', 'persistentvolumeclaims')})
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache

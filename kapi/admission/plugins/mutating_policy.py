@@ -13,7 +13,7 @@ from typing import Any
 from kapi.admission.cel import CelError, Expressions
 from kapi.admission.celauthz import Decisions, Undecided
 from kapi.admission.celobjects import plain
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.admission.matching import Selection, exempt
 from kapi.admission.plugins.owner_references import Find
 from kapi.admission.plugins.webhooks import Conform
@@ -34,7 +34,7 @@ class NotApplicable(Exception):
     """A mutation whose outcome fits no object; the text is for the client."""
 
 
-class MutatingPolicies:
+class MutatingPolicies(Plugin):
     name = 'MutatingAdmissionPolicy'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'CONNECT'})
 
@@ -69,9 +69,6 @@ class MutatingPolicies:
         if changed:
             await take_over(a, seen)
         return changed
-
-    async def validate(self, a: Attributes) -> None:
-        """Judging is the other plugin's."""
 
     def _run(self, a: Attributes, bound: Bound, decisions: Decisions) -> bool:
         assert a.obj is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.errors import Forbidden, NotFound
 from kapi.storage.cache import Cache
 from kapi.storage.entries import Entry
@@ -11,7 +11,7 @@ from kcore.meta.gvk import NAMESPACES
 IMMORTAL = frozenset({'default', 'kube-system', 'kube-public'})
 
 
-class NamespaceLifecycle:
+class NamespaceLifecycle(Plugin):
     name = 'NamespaceLifecycle'
     operations: frozenset[Operation] = frozenset({'CREATE', 'DELETE'})
 
@@ -38,9 +38,6 @@ class NamespaceLifecycle:
                 'field': 'metadata.namespace',
             }
             raise Forbidden.on(a.kind.resource, a.name, why, causes=[cause])
-
-    async def validate(self, a: Attributes) -> None:
-        """Everything was said in `mutate`."""
 
     async def _find(self, name: str) -> Entry | None:
         key = f'/registry/namespaces/{name}'

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.authz import union
 from kapi.authz.node import node_of
 from kapi.errors import Forbidden
@@ -29,16 +29,13 @@ AUDIENCE_VERB = 'request-serviceaccounts-token-audience'
 KUBELET_PREFIXES = ('kubelet.kubernetes.io', 'node.kubernetes.io')
 
 
-class NodeRestriction:
+class NodeRestriction(Plugin):
     name = 'NodeRestriction'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'DELETE'})
 
     def __init__(self, cache: Cache, authz: union.Union) -> None:
         self._cache = cache
         self._authz = authz
-
-    async def mutate(self, a: Attributes) -> None:
-        """Changes nothing."""
 
     async def validate(self, a: Attributes) -> None:
         node = node_of(a.user.groups, a.user.name)

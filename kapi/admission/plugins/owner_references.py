@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.authn.user import MASTERS
 from kapi.authz.union import Attributes as Question
 from kapi.authz.union import Union
@@ -21,16 +21,13 @@ Find = Callable[[str, str, str], Kind | None]
 """(group, version, kind) → the kind served."""
 
 
-class OwnerReferences:
+class OwnerReferences(Plugin):
     name = 'OwnerReferencesPermissionEnforcement'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE'})
 
     def __init__(self, authz: Union, find: Find) -> None:
         self._authz = authz
         self._find = find
-
-    async def mutate(self, a: Attributes) -> None:
-        """Changes nothing."""
 
     async def validate(self, a: Attributes) -> None:
         if a.obj is None or MASTERS in a.user.groups or a.subresource == 'status':

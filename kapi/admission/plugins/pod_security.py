@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.admission.podsecurity.checks import LATEST, LEVELS, Level, Violation, version_of, violations
 from kapi.errors import Forbidden, InvalidObject
 from kapi.registry.strategy import Invalid
@@ -28,15 +28,12 @@ _TEMPLATES = {
 }  # fmt: skip
 
 
-class PodSecurity:
+class PodSecurity(Plugin):
     name = 'PodSecurity'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE'})
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-
-    async def mutate(self, a: Attributes) -> None:
-        """Changes nothing."""
 
     async def validate(self, a: Attributes) -> None:
         if a.obj is None:

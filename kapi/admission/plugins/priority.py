@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.errors import Forbidden
 from kapi.storage.cache import Cache
 from kcore.meta.gvk import PODS
@@ -15,9 +15,10 @@ PREFIX = '/registry/scheduling.k8s.io/priorityclasses/'
 SYSTEM_CLASSES = {'system-cluster-critical': 2_000_000_000, 'system-node-critical': 2_000_001_000}
 
 
-class Priority:
+class Priority(Plugin):
     name = 'Priority'
     operations: frozenset[Operation] = frozenset({'CREATE'})
+    about = frozenset({('', 'pods')})
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -43,9 +44,6 @@ class Priority:
         if found:
             spec['priorityClassName'] = found['metadata']['name']
         spec.setdefault('preemptionPolicy', (found or {}).get('preemptionPolicy') or 'PreemptLowerPriority')
-
-    async def validate(self, a: Attributes) -> None:
-        """Nothing left to refuse."""
 
     async def _class(self, name: str) -> Obj | None:
         entry = self._cache.peek(PREFIX + name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.authn.user import MASTERS
 from kapi.authz.rbac import Rbac, Rule, rule_of, uncovered
 from kapi.authz.union import Attributes as Question
@@ -25,16 +25,14 @@ EVERYTHING = [Rule(('*',), ('*',), ('*',)), Rule(('*',), paths=('*',))]
 COLLECTED = frozenset({'ownerReferences', 'finalizers', 'managedFields', 'resourceVersion', 'generation'})
 
 
-class RbacEscalation:
+class RbacEscalation(Plugin):
     name = 'RbacEscalation'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE'})
+    about = frozenset((GROUP, plural) for plural in ROLES | BINDINGS)
 
     def __init__(self, authz: Union, rbac: Rbac) -> None:
         self._authz = authz
         self._rbac = rbac
-
-    async def mutate(self, a: Attributes) -> None:
-        """Changes nothing."""
 
     async def validate(self, a: Attributes) -> None:
         r = a.kind.resource

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from functools import partial
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.admission.quota.ledger import QUOTAS, Change, Exceeded, Ledger
 from kapi.errors import Forbidden
 from kapi.registry.catalog import key_prefix
@@ -19,15 +19,12 @@ from kcore.env import Env
 from kcore.meta.quota import Amounts, Obj, in_scope, usage_of
 
 
-class ResourceQuota:
+class ResourceQuota(Plugin):
     name = 'ResourceQuota'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE'})
 
     def __init__(self, cache: Cache, env: Env) -> None:
         self._ledger = Ledger(cache, env)
-
-    async def mutate(self, a: Attributes) -> None:
-        """Changes nothing."""
 
     async def validate(self, a: Attributes) -> None:
         if not a.namespace or a.obj is None or (a.subresource and a.subresource != 'resize'):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.errors import Forbidden
 from kapi.storage.cache import Cache
 from kcore.meta.gvk import PODS
@@ -13,9 +13,10 @@ Obj = dict[str, Any]
 CLASSES = '/registry/node.k8s.io/runtimeclasses/'
 
 
-class RuntimeClass:
+class RuntimeClass(Plugin):
     name = 'RuntimeClass'
     operations: frozenset[Operation] = frozenset({'CREATE'})
+    about = frozenset({('', 'pods')})
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -55,9 +56,6 @@ class RuntimeClass:
         for toleration in scheduling.get('tolerations') or ():
             if toleration not in (spec.get('tolerations') or ()):
                 spec.setdefault('tolerations', []).append(dict(toleration))
-
-    async def validate(self, a: Attributes) -> None:
-        """Everything was said in `mutate`."""
 
     async def _find(self, name: str) -> Obj | None:
         entry = self._cache.peek(CLASSES + name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.errors import Forbidden
 from kapi.registry.metadata import generated_name
 from kapi.storage.cache import Cache
@@ -25,9 +25,10 @@ TOKEN_LIFETIME_S = 3_607
 MIRROR = 'kubernetes.io/config.mirror'
 
 
-class ServiceAccount:
+class ServiceAccount(Plugin):
     name = 'ServiceAccount'
     operations: frozenset[Operation] = frozenset({'CREATE'})
+    about = frozenset({('', 'pods')})
 
     def __init__(self, cache: Cache, env: Env) -> None:
         self._cache = cache

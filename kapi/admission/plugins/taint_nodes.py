@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 
 NOT_READY = {'key': 'node.kubernetes.io/not-ready', 'effect': 'NoSchedule'}
 
 
-class TaintNodesByCondition:
+class TaintNodesByCondition(Plugin):
     name = 'TaintNodesByCondition'
     operations: frozenset[Operation] = frozenset({'CREATE'})
+    about = frozenset({('', 'nodes')})
 
     async def mutate(self, a: Attributes) -> None:
         if not a.is_for('', 'nodes') or a.obj is None:
@@ -18,6 +19,3 @@ class TaintNodesByCondition:
         a.obj['spec']['taints'] = taints
         if not any((t.get('key'), t.get('effect')) == (NOT_READY['key'], NOT_READY['effect']) for t in taints):
             taints.append(dict(NOT_READY))
-
-    async def validate(self, a: Attributes) -> None:
-        """Nothing to refuse."""

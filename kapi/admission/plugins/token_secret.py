@@ -9,15 +9,16 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.authn.tokens import Tokens
 from kapi.storage.cache import Cache
 from kcore.meta.tokensecrets import ACCOUNT, ACCOUNT_UID, TYPE
 
 
-class TokenSecret:
+class TokenSecret(Plugin):
     name = 'TokenSecret'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE'})
+    about = frozenset({('', 'secrets')})
 
     def __init__(self, cache: Cache, tokens: Tokens, authority: Callable[[], bytes]) -> None:
         self._cache = cache
@@ -43,6 +44,3 @@ class TokenSecret:
         token = self._tokens.issue_legacy(entry.obj, a.obj['metadata']['name'])
         filled = {'token': token.encode(), 'namespace': a.namespace.encode(), 'ca.crt': self._authority()}
         a.obj['data'] = {**data, **{k: base64.b64encode(v).decode() for k, v in filled.items() if k not in data}}
-
-    async def validate(self, a: Attributes) -> None:
-        """Nothing to refuse: the kind's own rules ask for the annotation."""

@@ -16,7 +16,7 @@ from kapi.admission.cel import CelError, Expressions
 from kapi.admission.celauthz import Decisions
 from kapi.admission.celobjects import plain
 from kapi.admission.celtypes import DYN, Checker
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import Attributes, Operation, Plugin
 from kapi.admission.matching import CONFIGURATION_GROUP, Selection, exempt
 from kapi.admission.plugins.owner_references import Find
 from kapi.admission.policies import Bound, Policies, Scope, denial
@@ -40,7 +40,7 @@ class Broken:
     """Of the expression."""
 
 
-class ValidatingPolicies:
+class ValidatingPolicies(Plugin):
     name = 'ValidatingAdmissionPolicy'
     operations: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'DELETE', 'CONNECT'})
 

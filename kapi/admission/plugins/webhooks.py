@@ -18,7 +18,7 @@ import structlog
 
 from kapi.admission.cel import CelError, Expressions
 from kapi.admission.celauthz import Decisions
-from kapi.admission.chain import Attributes, Operation
+from kapi.admission.chain import OPERATIONS, Attributes, Plugin
 from kapi.admission.matching import CONFIGURATION_GROUP, Selection, cel_request, exempt
 from kapi.admission.versions import seen_as, take_over
 from kapi.admission.webhooks.client import CallFailed, WebhookClient
@@ -35,7 +35,6 @@ from kcore.meta.selectors import SelectorError
 Obj = dict[str, Any]
 Conform = Callable[[Resource, Obj], Obj]
 log = structlog.get_logger('kapi.admission.webhook')
-EVERY: frozenset[Operation] = frozenset({'CREATE', 'UPDATE', 'DELETE', 'CONNECT'})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +54,10 @@ class Hook:
         return self.spec.get('failurePolicy') == 'Ignore'
 
 
-class _Webhooks:
+class _Webhooks(Plugin):
     """What both kinds share: which webhooks a write concerns, and one call."""
 
-    operations = EVERY
+    operations = frozenset(OPERATIONS)
     plural = ''
     kind = ''
     """As annotations name it."""
@@ -253,9 +252,6 @@ class ValidatingWebhooks(_Webhooks):
     name = 'ValidatingAdmissionWebhook'
     plural = 'validatingwebhookconfigurations'
     kind = 'validating'
-
-    async def mutate(self, a: Attributes) -> None:
-        """Changes nothing."""
 
     async def validate(self, a: Attributes) -> None:
         decisions = Decisions(self._authz, a)
