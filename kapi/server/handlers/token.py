@@ -75,7 +75,8 @@ async def _bound(ctx: Context, namespace: str, account: str, ref: Obj | None) ->
         raise BadRequest(f'cannot bind token for serviceaccount "{account}" to object of type {what}')
     kind = ctx.server.catalog.find('', 'v1', resource.plural)
     assert kind is not None, 'pods, secrets and nodes are built in'
-    obj = (await ctx.server.registry.get(kind, namespace if resource.namespaced else '', name)).obj
+    # The account was read a moment ago: what the cache holds since then is new enough for the rest.
+    obj = (await ctx.server.registry.get(kind, namespace if resource.namespaced else '', name, any_version=True)).obj
     if uid and obj['metadata']['uid'] != uid:
         why = f'the UID in the bound object reference ({uid}) does not match the UID in record'
         raise Conflict.of(resource, name, f'{why}. The object might have been deleted and then recreated')
