@@ -64,6 +64,8 @@ class StoreFsm:
         self._applied = engine.durable_index
         self.on_changes: Callable[[Sequence[Change], int], None] = lambda changes, revision: None
         """Called by `publish` with the changes and the store's revision: watches."""
+        self.on_applied: Callable[[], None] = lambda: None
+        """Called when something was applied that the tables do not have yet."""
         self.on_full: Callable[[], None] = lambda: None
         """Called when the recent writes in memory ask for a flush."""
         self.on_restore: Callable[[], None] = lambda: None
@@ -100,6 +102,7 @@ class StoreFsm:
         results = [None if e.kind or not e.data else self._command(e.data, e.index) for e in entries]
         if entries:
             self._applied = entries[-1].index
+            self.on_applied()
         if self.engine.full:
             self.on_full()
         return results

@@ -93,9 +93,10 @@ class Member:
         self.leader_changes = 0
         self.commits = Buckets(DISK_BUCKETS_S)
         """Of bringing the state to the disk."""
-        self._flush_now = asyncio.Event()
+        self._unflushed, self._flush_now = asyncio.Event(), asyncio.Event()
         self._samples: deque[tuple[float, int]] = deque()
         self.fsm.on_changes = self._changed
+        self.fsm.on_applied = self._unflushed.set
         self.fsm.on_full = self._flush_now.set
         self.fsm.on_restore = self._restored
         self.fsm.on_member = self._members_changed
@@ -275,7 +276,7 @@ class Member:
 
     def _defrag(self, connection: Connection, number: int) -> None:
         self._defrags.append(lambda result: connection.answer(number, result))
-        self._flush_now.set()
+        self._hurry()
 
     def _status(self, connection: Connection, number: int) -> None:
         connection.answer(number, success(pack(self.status())))
@@ -359,17 +360,24 @@ class Member:
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
+    def _hurry(self) -> None:
+        self._unflushed.set()
+        self._flush_now.set()
+
     async def _flush(self) -> NoReturn:
+        self._unflushed.set()  # the last run may have left something to sweep
         while True:
+            await self._unflushed.wait()
             try:
                 async with asyncio.timeout(self.config.flush_ms / 1000):
                     await self._flush_now.wait()
             except TimeoutError:
                 pass
+            self._unflushed.clear()
             self._flush_now.clear()
             if self.store.sweeping:
                 self.store.sweep()
-                self._flush_now.set()
+                self._hurry()
             await self._flush_once()
             if self._defrags:
                 await self._defrag_now()
@@ -383,6 +391,7 @@ class Member:
                 if not is_full(e):
                     raise
                 self.space.refused(e)
+                self._unflushed.set()
                 await asyncio.sleep(RETRY_S)
             else:
                 self.commits.add(self._env.clock.monotonic() - began)

@@ -168,9 +168,11 @@ class Node:
         return found
 
     async def _tick(self) -> None:
+        core = self._running()
         while True:
-            await asyncio.sleep(self.config.tick_s)
-            if (core := self._core) is not None:
+            ticks = core.slack
+            await asyncio.sleep(ticks * self.config.tick_s)
+            for _ in range(ticks):
                 if not self._full or core.leading is not None:  # a vote that cannot be written down helps nobody
                     core.tick()
                 self._reads.tick()

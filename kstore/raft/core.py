@@ -159,6 +159,12 @@ class RaftCore:
         return self._confs[-1][1]
 
     @property
+    def slack(self) -> int:
+        """Ticks that may pass before anybody needs to know: a leader without followers has nobody to call."""
+        alone = self.leading is not None and not self.leading.progress
+        return max(1, self.config.election_ticks - self.elapsed) if alone else 1
+
+    @property
     def settled(self) -> bool:
         """Whether `ready` has nothing to give until something comes in."""
         return self._settled

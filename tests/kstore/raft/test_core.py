@@ -110,6 +110,20 @@ def test_a_leader_without_followers_lets_time_pass(conf: ConfState, busy: int) -
     assert seen == busy, 'once an election, and at each heartbeat where there is somebody to hear it'
 
 
+@pytest.mark.parametrize(('conf', 'slack'), [(ConfState((1,)), 9), (ConfState((1,), (), (2,)), 1)])
+def test_only_a_leader_without_followers_may_be_told_the_time_late(conf: ConfState, slack: int) -> None:
+    c = RaftCore(RaftConfig(1), Stored(HardState(1, 0, 0), SnapshotMeta(0, 0, conf), []), random.Random(1))
+    assert c.slack == 1, 'it does not lead yet'
+    c.tick()
+    settle(c)
+    for _ in range(3):
+        c.tick()
+    assert c.slack == slack
+    for _ in range(20):
+        c.tick()
+        assert 1 <= c.slack <= 12
+
+
 def settle(c: RaftCore) -> None:
     while c.ready() is not None:
         c.advance()
