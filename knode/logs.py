@@ -7,6 +7,7 @@ its place. Tail counts records. Source: pkg/kubelet/kuberuntime/logs/logs.go.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -135,6 +136,8 @@ async def read_log(
     ended:    whether the container writes no more; asked after `changed` and after each change of the files.
     changed:  set when the answer of `ended` may have become another.
     """
+    if options.follow and not ended():
+        _make(path)
     try:
         reader = _Reader(path, 0 if options.tail_lines is None else tail_position(path, options.tail_lines))
     except FileNotFoundError:
@@ -160,6 +163,15 @@ async def read_log(
                 await _first(watch.changed, changed)
     finally:
         reader.close()
+
+
+def _make(path: Path) -> None:
+    """The log of a container that has said nothing yet, for a reader to wait at; nothing when its pod is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        for folder in (path.parent.parent, path.parent):
+            if not folder.exists():
+                folder.mkdir(0o750, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
 
 
 def _successor(path: Path, inode: int) -> Path | None:

@@ -15,11 +15,12 @@ from knode.runtime.process import ProcessDriver
 from knode.runtime.registry import features, make_drivers
 from knode.runtime.shim.container import MARK
 from knode.runtime.simulated import PREFIX, SimulatedDriver
+from tests.knode.conftest import poll_until
 
 COMMANDS = {
     'lasts': ('sleep', '1000'),
     'ends': ('sh', '-c', 'exit 3'),
-    'stubborn': ('sh', '-c', 'trap "" TERM; while :; do sleep 0.05; done'),
+    'stubborn': ('sh', '-c', 'trap "" TERM; echo deaf; while :; do sleep 0.05; done'),
     'broken': ('/no/such/program',),
 }
 """Container name → what it does as a process; the script says the same for a simulated one."""
@@ -48,7 +49,10 @@ class Subject:
             container_id, name, attempt, COMMANDS[name], {'PATH': '/usr/bin:/bin', MARK: container_id},
             handle.directory, f'{handle.directory}/logs/{name}/{attempt}.log', meta={'image': 'x'},
         )  # fmt: skip
-        return await self.driver.start(handle, spec)
+        record = await self.driver.start(handle, spec)
+        if name == 'stubborn' and isinstance(self.driver, ProcessDriver):
+            await poll_until(Path(record.log).exists)  # it is deaf from its first word on
+        return record
 
     def record(self, handle: Handle, container_id: str) -> Record:
         return next(r for r in self.driver.observe(handle) if r.id == container_id)

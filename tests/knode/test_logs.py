@@ -110,3 +110,39 @@ async def test_following_ends_with_the_container_and_survives_rotation(log):
         over.set()
         changed.set()
     assert b''.join(got) == b'n0\nn1\nn2\nn3\nn4\n'
+
+
+async def test_a_log_that_nobody_has_written_to_is_followed_from_its_first_line(tmp_path):
+    path = tmp_path / 'logs' / 'c' / '0.log'
+    assert await text_of(path) == b''
+    assert await text_of(path, follow=True) == b'', 'it ended without a word'
+    over, changed = asyncio.Event(), asyncio.Event()
+    got: list[bytes] = []
+
+    async def read() -> None:
+        async for piece in read_log(path, LogOptions(follow=True), over.is_set, changed):
+            got.append(piece)
+            over.set()
+            changed.set()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(read())
+        while not path.exists():
+            await asyncio.sleep(0)
+        writer = LogFile(str(path))
+        writer.write(b'%s stdout F first\n' % stamp(1))
+        writer.close()
+    assert got == [b'first\n']
+
+
+async def test_following_the_log_of_a_removed_pod_makes_nothing(tmp_path):
+    assert await text_of(tmp_path / 'gone' / 'logs' / 'c' / '0.log', ended=lambda: False, follow=True) == b''
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_is_made_by_its_first_line(tmp_path):
+    log = LogFile(str(tmp_path / 'logs' / 'c' / '0.log'))
+    assert not list(tmp_path.iterdir())
+    log.write(b'x')
+    assert (tmp_path / 'logs' / 'c' / '0.log').read_bytes() == b'x'
+    log.close()

@@ -53,7 +53,6 @@ class Container:
 
     def open_streams(self, spec: Mapping[str, Any]) -> tuple[list[int], bool]:
         """Descriptors for the child (the caller closes them after the fork) and whether they are a terminal."""
-        os.makedirs(os.path.dirname(self.record['log']), 0o750, exist_ok=True)
         self._log = LogFile(self.record['log'])
         self.tty = bool(spec.get('tty'))
         if self.tty:

@@ -17,7 +17,10 @@ FILES_MAX = 5
 
 
 class LogFile:
-    """One container's log: the live file and up to `FILES_MAX - 1` older ones, `<path>.1` being the newest of them."""
+    """One container's log: the live file and up to `FILES_MAX - 1` older ones, `<path>.1` being the newest of them.
+
+    Made at the first output: one who never says a word costs neither a file nor its directories.
+    """
 
     def __init__(self, path: str, *, file_bytes_max: int = FILE_BYTES_MAX, files_max: int = FILES_MAX) -> None:
         self.path = path
@@ -27,32 +30,33 @@ class LogFile:
         self._files = files_max
         self._fd = -1
         self._size = 0
-        self._open()
 
     def _open(self) -> None:
+        os.makedirs(os.path.dirname(self.path), 0o750, exist_ok=True)
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._size = os.fstat(self._fd).st_size
 
     def write(self, record: bytes) -> None:
-        if self._size >= self._max:
-            self._rotate()
         view = memoryview(record)
-        while view:
-            try:
+        try:
+            if self._size >= self._max:
+                self._rotate()
+            if self._fd < 0:
+                self._open()
+            while view:
                 n = os.write(self._fd, view)
-            except OSError:
-                self.lost_bytes += len(view)
-                return
-            self._size += n
-            view = view[n:]
+                self._size += n
+                view = view[n:]
+        except OSError:
+            self.lost_bytes += len(view)
 
     def _rotate(self) -> None:
-        os.close(self._fd)
+        self.close()
         for n in range(self._files - 1, 0, -1):
             older = self.path if n == 1 else f'{self.path}.{n - 1}'
             if os.path.exists(older):
                 os.replace(older, f'{self.path}.{n}')
-        self._open()
+        self._size = 0
 
     def close(self) -> None:
         if self._fd >= 0:
