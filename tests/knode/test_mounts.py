@@ -103,6 +103,42 @@ async def test_a_covered_directory_shows_devices_files_and_sockets_with_few_moun
     assert not os.path.lexists('/dev/newer')
 
 
+async def test_a_mount_path_may_lead_through_links_and_upwards(rig, eventually, tmp_path):
+    await rig.driver.prepare()
+    if not rig.driver.capabilities.isolates_fs:
+        pytest.skip('this kernel gives this user no mount namespaces')
+    handle = await rig.open()
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'key').write_text('hello')
+    (tmp_path / 'way').mkdir()
+    (tmp_path / 'way' / 'there').symlink_to(tmp_path / 'way')
+    (tmp_path / 'way' / 'nowhere').symlink_to(tmp_path / 'missing' / 'deep')
+    targets = [str(tmp_path / 'way' / t) for t in ('there//a/./b', 'nowhere/c', 'gone/../d')]
+    r = await rig.start(
+        handle, 'cat', *(f'{t}/key' for t in (*targets[:2], tmp_path / 'way' / 'd')),
+        mounts=tuple(Mount(str(tmp_path / 'data'), t) for t in targets), staging=str(tmp_path / 'staging'),
+    )  # fmt: skip
+    assert r.message == ''
+    done = await eventually(lambda: (x := rig.record(handle, r.id)).finished_ns and x)
+    assert (done.exit_code, Path(r.log).read_text().count('hello')) == (0, 3)
+    assert sorted(p.name for p in (tmp_path / 'way').iterdir()) == ['nowhere', 'there']
+    assert not (tmp_path / 'missing').exists()
+
+
+@pytest.mark.skipif(not Path('/dev/tty1').exists(), reason='a machine without consoles')
+async def test_the_machines_consoles_are_not_shown_where_devices_are_covered(rig, eventually, tmp_path):
+    await rig.driver.prepare()
+    if not rig.driver.capabilities.isolates_fs:
+        pytest.skip('this kernel gives this user no mount namespaces')
+    (tmp_path / 'data').mkdir()
+    mount = Mount(str(tmp_path / 'data'), '/dev/one')
+    r = await rig.start(handle := await rig.open(), 'ls', '/dev', mounts=(mount,), staging=str(tmp_path / 'staging'))
+    await eventually(lambda: rig.record(handle, r.id).finished_ns)
+    shown = {line.split(' ', 3)[3] for line in Path(r.log).read_text().splitlines()}
+    assert {'null', 'one', 'ptmx', 'tty'} <= shown
+    assert not shown & {'tty0', 'tty1', 'vcs', 'vcs1'}
+
+
 def mode(path: Path) -> int:
     return path.stat().st_mode & 0o7777
 

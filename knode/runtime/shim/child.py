@@ -54,14 +54,11 @@ def _become(spec: Mapping[str, Any], stdio: Sequence[int], report: int, parent: 
     """The child's side; never returns."""
     try:
         os.setsid()
-        for fd, target in zip(stdio, (0, 1, 2), strict=True):
-            os.dup2(fd, target, inheritable=True)
+        for target, fd in enumerate(stdio):
+            os.dup2(fd, target)
         if tty:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        host.default_signals()
         _enter_cgroups(spec)
         _limit(spec)
         _arrange_mounts(spec)
@@ -160,8 +157,11 @@ def _change_directory(cwd: str) -> None:
 
 def _exec(argv: list[str], env: dict[str, str]) -> None:
     name = argv[0]
-    path = name if '/' in name else _look_up(name, env.get('PATH', ''))
-    _check(name, path)
+    if '/' in name:
+        path = name
+        _check(path)
+    else:
+        path = _look_up(name, env.get('PATH', ''))
     try:
         os.execve(path, argv, env)  # noqa: S606 — running what the pod says is the purpose
     except OSError as e:
@@ -171,20 +171,21 @@ def _exec(argv: list[str], env: dict[str, str]) -> None:
 
 def _look_up(name: str, search: str) -> str:
     for folder in search.split(':'):
-        path = os.path.join(folder or '.', name)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
+        path = f'{folder or "."}/{name}'
+        # What is not there is no exception to `access`; the first one in a fork costs 60 µs.
+        if os.access(path, os.X_OK) and stat.S_ISREG(os.stat(path).st_mode):
             return path
     raise StartError(f'exec: "{name}": executable file not found in $PATH')
 
 
-def _check(name: str, path: str) -> None:
+def _check(path: str) -> None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as e:
-        raise StartError(f'exec: "{name}": stat {path}: no such file or directory') from e
+        raise StartError(f'exec: "{path}": stat {path}: no such file or directory') from e
     except OSError as e:
-        raise StartError(f'exec: "{name}": stat {path}: {_text(e)}') from e
+        raise StartError(f'exec: "{path}": stat {path}: {_text(e)}') from e
     if stat.S_ISDIR(mode):
-        raise StartError(f'exec: "{name}": is a directory')
+        raise StartError(f'exec: "{path}": is a directory')
     if not os.access(path, os.X_OK):
-        raise StartError(f'exec: "{name}": permission denied')
+        raise StartError(f'exec: "{path}": permission denied')
