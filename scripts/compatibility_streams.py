@@ -82,7 +82,7 @@ cat >twenty.py <<'END'{TWENTY}END
 $K port-forward pod/echo :8098 >pf 2>&1 & PF=$!; trap 'kill $PF || true; $K delete pod echo --now --wait=false' EXIT
 until grep -q Forwarding pf; do sleep 0.1; done; until $K exec echo -- sh -c 'exec 3<>/dev/tcp/$POD_IP/8098' || $K exec echo -- python3 -c 'import os,socket; socket.create_connection((os.environ["POD_IP"], 8098))'; do sleep 0.2; done 2>/dev/null
 python3 twenty.py $(grep -m1 -oE '127.0.0.1:[0-9]+' pf | cut -d: -f2)""",
-    'debug -i (answers its caller)': """echo word | $K debug p -i --quiet --image=busybox --target=p --container=dbg-i -- sh -c 'read x; echo got $x' | grep 'got word'""",
+    'debug -i (answers its caller)': """echo word | $K debug p -i --quiet --image=busybox --target=c --container=dbg-i -- sh -c 'read x; echo got $x' | grep 'got word'""",
 }
 
 _POD = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import orjson
 import psutil
 
 from kcore.env import Env
@@ -13,7 +12,8 @@ from kctl.local.layout import Layout
 from knode.pods.checkpoint import Checkpoints
 from knode.runtime.process import kill_marked, kill_shim
 from knode.runtime.shim import host
-from knode.runtime.shim.core import STATE_FILE, TERM_GRACE_S
+from knode.runtime.shim.core import TERM_GRACE_S
+from knode.runtime.shim.state import STATE_FILE, latest
 from knode.volumes import memory
 
 MARGIN_S = 3.0
@@ -42,6 +42,6 @@ def _states(layout: Layout, node: str, env: Env) -> list[dict[str, Any]]:
     root = Checkpoints(env, layout.data / node).root
     found = []
     for name in env.disk.listdir(root):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
-            found.append(orjson.loads(env.disk.read(root / name / STATE_FILE)))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            found.append(latest(env.disk.read(root / name / STATE_FILE)))
     return found

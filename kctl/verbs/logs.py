@@ -140,7 +140,7 @@ def _copy(session: Session, pod: Obj, container: str, options: dict[str, Any], *
         'tailLines': str(options['tail']) if options['tail'] >= 0 else None,
         'sinceSeconds': str(max(1, int(seconds(options['since'])))) if options['since'] else None,
         'sinceTime': options['since_time'],
-        'limitBytes': options['limit_bytes'] or None,
+        'limitBytes': options['limit_bytes'],
     }
     prefix = f'[pod/{meta["name"]}/{container}] '.encode() if options['prefix'] else b''
     out = sys.stdout.buffer

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-import orjson
 import structlog
 
 from kclient.informer import Informer
@@ -29,7 +28,7 @@ from knode.pods.resources import priority
 from knode.pods.statuses import Statuses
 from knode.pods.worker import PodWorker
 from knode.runtime.process import kill_marked, kill_shim
-from knode.runtime.shim.core import STATE_FILE
+from knode.runtime.shim.state import STATE_FILE, latest
 from knode.static.manifest import is_mirror, is_static
 from knode.static.mirrors import Mirrors
 
@@ -248,8 +247,8 @@ class PodManager:
 
     def _kill(self, directory: Path) -> int:
         try:
-            state = orjson.loads(self._host.env.disk.read(directory / STATE_FILE))
-        except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
+            state = latest(self._host.env.disk.read(directory / STATE_FILE))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return 0
         return kill_shim(state) + kill_marked([c['id'] for c in state['containers']])
 

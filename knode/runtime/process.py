@@ -34,7 +34,8 @@ from knode.runtime.driver import (
 )
 from knode.runtime.shim import host
 from knode.runtime.shim.container import MARK
-from knode.runtime.shim.core import SOCKET_FILE, STATE_FILE
+from knode.runtime.shim.core import SOCKET_FILE
+from knode.runtime.shim.state import STATE_FILE, State, latest
 from knode.runtime.shim_client import FdChannel, ShimConnection
 from knode.runtime.zygote import Zygote
 
@@ -111,10 +112,10 @@ class ProcessDriver:
 
     async def open(self, sandbox: Sandbox, changed: Callable[[], None]) -> Handle:
         self._restore(sandbox)
-        fresh = not await self._bury(sandbox.directory)
-        pid, ticks = await self._zygote.fork(sandbox.directory, sandbox.memory)
-        handle = Handle(self.name, sandbox.uid, sandbox.directory, pid, ticks)
-        await self._connect(handle, changed, fresh=fresh)
+        await self._bury(sandbox.directory)
+        connection, state = await self._zygote.fork(sandbox.directory, sandbox.memory)
+        handle = Handle(self.name, sandbox.uid, sandbox.directory, state['pid'], state['start_ticks'])
+        self._hold(handle, changed, connection, state)
         return handle
 
     def _restore(self, sandbox: Sandbox) -> None:
@@ -128,8 +129,13 @@ class ProcessDriver:
     async def recover(self, handle: Handle, changed: Callable[[], None]) -> bool:
         if host.start_ticks(handle.pid) == handle.start_ticks:
             try:
-                await self._connect(handle, changed)
-                return True
+                connection = await ShimConnection.open(handle.directory, SOCKET_FILE)
+                state = await connection.call('status')
+                if state['pid'] == handle.pid:
+                    self._hold(handle, changed, connection, state)
+                    return True
+                connection.close()
+                raise ShimGone('another shim has the socket')
             except ShimError as e:
                 log.warning('shim did not answer', uid=handle.uid, err=str(e))
         await self._bury(handle.directory)
@@ -142,38 +148,32 @@ class ProcessDriver:
         self._pods[handle.uid] = pod
         return False
 
-    async def _connect(self, handle: Handle, changed: Callable[[], None], *, fresh: bool = False) -> None:
-        """fresh: the shim has just been made, in a directory without records: there is nothing to ask it."""
+    def _hold(self, handle: Handle, changed: Callable[[], None], connection: ShimConnection, state: State) -> None:
         pod = _Pod(handle, changed, self._cgroups)
-        pod.connection = await ShimConnection.open(handle.directory, SOCKET_FILE, pod.on_event, pod.on_lost)
-        if not fresh:
-            state = await pod.connection.call('status')
-            if state['pid'] != handle.pid:
-                pod.connection.close()
-                raise ShimGone('another shim has the socket')
-            for record in state['containers']:
-                pod.take(record)
+        pod.connection = connection
+        for record in state['containers']:
+            pod.take(record)
         self._pods[handle.uid] = pod
+        connection.attend(pod.on_event, pod.on_lost)
 
     def _saved(self, directory: str) -> list[dict[str, Any]]:
         try:
-            return list(orjson.loads(self._env.disk.read(Path(directory) / STATE_FILE))['containers'])
-        except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
+            return list(latest(self._env.disk.read(Path(directory) / STATE_FILE))['containers'])
+        except (FileNotFoundError, ValueError, KeyError):
             return []
 
-    async def _bury(self, directory: str) -> bool:
-        """Kill what a dead or mute shim of this directory left behind. False: there never was one."""
+    async def _bury(self, directory: str) -> None:
+        """Kill what a dead or mute shim of this directory left behind, if there ever was one."""
         path = Path(directory) / STATE_FILE
         if not self._env.disk.exists(path):
-            return False
+            return
         try:
-            state = orjson.loads(self._env.disk.read(path))
-        except orjson.JSONDecodeError:
-            return True
+            state = latest(self._env.disk.read(path))
+        except ValueError:
+            return
         kill_shim(state)
         ids = [c['id'] for c in state['containers']]
         await self._env.disk.offload(kill_marked, ids)
-        return True
 
     def alive(self, handle: Handle) -> bool:
         pod = self._pods.get(handle.uid)

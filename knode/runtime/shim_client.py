@@ -42,27 +42,56 @@ def connect_socket(directory: str, name: str) -> socket.socket:
 
 
 class ShimConnection(asyncio.Protocol):
-    """One connection. `on_event` and `on_lost` run on the loop."""
+    """One connection. What `attend` is given runs on the loop."""
 
-    def __init__(self, on_event: Callable[[Event], None], on_lost: Callable[[], None]) -> None:
-        self._on_event, self._on_lost = on_event, on_lost
+    def __init__(self) -> None:
+        self._on_event: Callable[[Event], None] = lambda _: None
+        self._on_lost: Callable[[], None] = lambda: None
         self._transport: asyncio.Transport | None = None
+        self._closed = False
         self._rest = b''
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._serial = 0
 
     @classmethod
-    async def open(
-        cls, directory: str, name: str, on_event: Callable[[Event], None], on_lost: Callable[[], None]
-    ) -> ShimConnection:
+    async def open(cls, directory: str, name: str) -> ShimConnection:
         """Raises ShimGone when nobody listens."""
         try:
             sock = connect_socket(directory, name)
         except OSError as e:
             raise ShimGone(f'{directory}: no shim: {e.strerror}') from e
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_unix_connection(lambda: cls(on_event, on_lost), sock=sock)
+        connection = cls()
+        await connection._connect(sock)
         return connection
+
+    @classmethod
+    async def born(cls, sock: socket.socket) -> tuple[ShimConnection, Any]:
+        """The connection that a shim is born with, and what it says first: the answer to a question nobody asked.
+
+        Raises ShimError (it could not be made) or ShimGone.
+        """
+        connection = cls()
+        first = connection._expect(0)
+        await connection._connect(sock)
+        try:
+            return connection, await first
+        except BaseException:
+            connection.close()
+            raise
+
+    async def _connect(self, sock: socket.socket) -> None:
+        connecting = asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
+        try:
+            await asyncio.shield(connecting)  # interrupted, uvloop closes the descriptor, and the socket once more
+        except asyncio.CancelledError:
+            self.close()
+            raise
+
+    def attend(self, on_event: Callable[[Event], None], on_lost: Callable[[], None]) -> None:
+        """Tell of events and of the end from now on."""
+        self._on_event, self._on_lost = on_event, on_lost
+        if not self.alive:
+            on_lost()
 
     @property
     def alive(self) -> bool:
@@ -71,6 +100,8 @@ class ShimConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, 'write')
         self._transport = transport  # type: ignore[assignment]
+        if self._closed:  # while it was being made
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b'\n')
@@ -100,8 +131,7 @@ class ShimConnection(asyncio.Protocol):
         if self._transport is None:
             raise ShimGone('the shim is gone')
         self._serial += 1
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[self._serial] = future
+        future = self._expect(self._serial)
         self._transport.write(orjson.dumps({'id': self._serial, 'op': op, **fields}) + b'\n')
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -110,7 +140,13 @@ class ShimConnection(asyncio.Protocol):
             self.close()
             raise ShimGone('the shim does not answer') from None
 
+    def _expect(self, number: int) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        return future
+
     def close(self) -> None:
+        self._closed = True
         if self._transport is not None:
             self._transport.close()
 

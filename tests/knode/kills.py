@@ -21,7 +21,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import orjson
 import psutil
 
 from kclient.api import Client
@@ -30,6 +29,7 @@ from kcore.env import Env
 from kcore.meta.gvk import PODS
 from knode.runtime.process import kill_marked, kill_shim
 from knode.runtime.shim.container import MARK
+from knode.runtime.shim.state import latest
 from knode.volumes.memory import LINK, discard
 from tests.knode.agent_world import CIDR, World, connected, pod
 
@@ -104,7 +104,7 @@ class Storm:
         found = {}
         for path in (self.world.root / 'n1' / 'pods').glob('*/shim.json'):
             try:
-                state = orjson.loads(path.read_bytes())
+                state = latest(path.read_bytes())
                 if psutil.Process(state['pid']).status() != psutil.STATUS_ZOMBIE:
                     found[path.parent.name] = int(state['pid'])
             except (psutil.Error, FileNotFoundError):
@@ -350,7 +350,7 @@ async def storm(root: Path, steps: int, seed: int, report: Callable[[str], None]
 def bury(root: Path) -> None:
     """End what outlives its agent, which is everything: a storm that was cut short must leave nothing either."""
     for path in (root / 'n1' / 'pods').glob('*/shim.json'):
-        state = orjson.loads(path.read_bytes())
+        state = latest(path.read_bytes())
         kill_shim(state)
         kill_marked([c['id'] for c in state['containers']])
     discard(root / 'n1')

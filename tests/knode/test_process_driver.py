@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 from knode.errors import ShimError
 from knode.runtime.driver import Handle, Streams
 from knode.runtime.process import ProcessDriver
+from knode.runtime.shim.state import STATE_BYTES_MAX, latest
 
 
 async def test_exit_code_and_output_of_a_container_are_kept(rig, eventually):
@@ -129,20 +130,53 @@ async def test_a_shim_whose_directory_is_removed_ends_with_all_it_runs(rig, even
 
 async def test_records_that_cannot_be_written_end_nothing_and_are_written_later(rig, eventually):
     handle = await rig.open()
-    await eventually(Path(handle.directory, 'shim.json').exists)
-    in_the_way = Path(handle.directory, 'shim.json.tmp')
-    in_the_way.mkdir()
+    before = resource.prlimit(handle.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(handle.pid, resource.RLIMIT_FSIZE, (0, before[1]))  # as a full disk: no file can grow
     r = await rig.start(handle, 'sleep', '1000')
     assert r.running
     assert not saved(handle)
-    in_the_way.rmdir()
+    resource.prlimit(handle.pid, resource.RLIMIT_FSIZE, before)
     await eventually(lambda: saved(handle) == {r.id: 0})
 
 
+async def test_a_book_that_grew_long_is_begun_anew(rig, eventually):
+    handle = await rig.open()
+    r = await rig.start(handle, 'sleep', '1000')
+    book = Path(handle.directory, 'shim.json')
+    sizes = [book.stat().st_size]
+    while sizes[-1] >= max(sizes):
+        await rig.driver.annotate(handle, r.id, {'fact': 'x' * 8000})
+        sizes.append(book.stat().st_size)
+    assert max(sizes) <= STATE_BYTES_MAX
+    assert saved(handle) == {r.id: 0}
+    await rig.driver.annotate(handle, r.id, {'fact': 'y'})
+    assert latest(book.read_bytes())['containers'][0]['meta']['fact'] == 'y', 'it goes on in the new one'
+
+
+def test_of_a_book_the_last_whole_state_counts():
+    whole, torn = b'{"containers": []}\n{"containers": [1]}\n', b'{"containers": [1, 2'
+    assert latest(whole + torn) == {'containers': [1]}
+    with pytest.raises(ValueError, match='no whole state'):
+        latest(torn)
+
+
 def saved(handle):
-    """{container id: exit code} in the shim's file."""
-    state = json.loads(Path(handle.directory, 'shim.json').read_bytes())
+    """{container id: exit code} in the shim's book."""
+    state = latest(Path(handle.directory, 'shim.json').read_bytes())
     return {c['id']: c['exit_code'] for c in state['containers']}
+
+
+async def test_a_container_inherits_no_descriptor_of_its_shim(rig):
+    handle = await rig.open()
+    r = await rig.start(handle, 'sleep', '1000')
+    assert sorted(os.listdir(f'/proc/{r.pid}/fd')) == ['0', '1', '2']
+
+
+async def test_a_container_starts_with_no_signal_ignored_or_held_back(rig):
+    handle = await rig.open()
+    r = await rig.start(handle, 'sleep', '1000')
+    status = dict(line.split(':\t', 1) for line in Path(f'/proc/{r.pid}/status').read_text().splitlines())
+    assert (int(status['SigBlk'], 16), int(status['SigIgn'], 16)) == (0, 0)
 
 
 async def test_a_handle_of_another_process_is_not_adopted(rig, eventually):

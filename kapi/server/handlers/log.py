@@ -7,11 +7,9 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from kapi.errors import BadRequest, InternalError, InvalidObject, NotFound, Unavailable
-from kapi.registry.broken import invalid
+from kapi.errors import BadRequest, InternalError, NotFound, Unavailable
 from kapi.registry.kind import Kind
-from kapi.registry.options import Query, flag, number, text
-from kapi.registry.strategy import Invalid
+from kapi.registry.options import Query, flag, text
 from kapi.server import websockets
 from kapi.server.context import Context, Reply
 from kapi.server.kubelet import url_of
@@ -62,29 +60,6 @@ def check_ready(pod: Obj, container: str, *, previous: bool) -> None:
         raise BadRequest(f'container "{container}" in pod "{name}" is waiting to start: {reason}')
 
 
-LEAST = (
-    ('tailLines', 0, 'must be greater than or equal to 0'), ('limitBytes', 1, 'must be greater than 0'),
-    ('sinceSeconds', 1, 'must be greater than 0'),
-)  # fmt: skip
-
-
-def check_options(pod_name: str, query: Query) -> None:
-    """Raises BadRequest for what is no number, InvalidObject for what makes no sense.
-
-    Source: apis/core/validation ValidatePodLogOptions.
-    """
-    both = text(query, 'sinceTime') and text(query, 'sinceSeconds')
-    broken = [
-        invalid(name, value, why) for name, least, why in LEAST
-        if (value := number(query, name)) is not None and value < least and not (both and name == 'sinceSeconds')
-    ]  # fmt: skip
-    if both:
-        why = 'Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified'
-        broken.append(Invalid('', why, 'FieldValueForbidden'))
-    if broken:
-        raise InvalidObject('PodLogOptions', '', pod_name, broken)
-
-
 async def node_url(ctx: Context, pod: Obj) -> str | None:
     """Where the agent of the pod's node listens; None while the pod has no node. Raises NotFound, InternalError."""
     name = (pod.get('spec') or {}).get('nodeName')
@@ -96,9 +71,8 @@ async def node_url(ctx: Context, pod: Obj) -> str | None:
 
 
 async def log(ctx: Context, kind: Kind) -> Reply | web.StreamResponse:
-    """Raises NotFound, BadRequest, InvalidObject; InternalError when the node cannot be reached."""
+    """Raises NotFound, BadRequest; InternalError when the node cannot be reached."""
     query = ctx.info.query
-    check_options(ctx.info.name, query)
     pod = (await ctx.server.registry.get(kind, ctx.info.namespace, ctx.info.name)).obj
     container = pick_container(pod, query)
     base = await node_url(ctx, pod)

@@ -10,8 +10,22 @@ from typing import Any
 
 REQUEST_BYTES_MAX = 16 * 1024 * 1024
 """One request (a container's environment included); a longer one breaks the connection."""
+RECEIVE_BYTES = 1 << 15
+"""At once: all of a usual request; much more would be mapped afresh for every read."""
 BACKLOG_BYTES_MAX = 4 * 1024 * 1024
 """Unread answers; a client that falls further behind is disconnected and reads the state again when it returns."""
+
+
+_FDS_SPACE = socket.CMSG_SPACE(8 * 4)
+
+
+def receive(sock: socket.socket, most_bytes: int) -> tuple[bytes, list[int]]:
+    """What came, and the descriptors with it, close-on-exec: `socket.recv_fds` drops the flag that makes them so.
+
+    Raises OSError.
+    """
+    data, beside, _, _ = sock.recvmsg(most_bytes, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC)
+    return data, [fd for _, _, fds in beside for fd in memoryview(fds).cast('i')]
 
 
 class Client:
@@ -30,7 +44,7 @@ class Client:
     def receive(self) -> list[tuple[dict[str, Any], list[int]]]:
         """Complete requests with the descriptors that came with each; sets `broken` at the end of the stream."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, 1 << 18, 8)
+            data, fds = receive(self._sock, RECEIVE_BYTES)
         except BlockingIOError:
             return []
         except OSError:

@@ -1,10 +1,10 @@
 """The shim's loop: children, their output, their deadlines, and the agents that ask.
 
-Theory: one thread, one `poll`. SIGCHLD arrives through a wake-up pipe; every child is reaped, also orphans of
+Theory: one thread, one `poll`. Signals arrive through a descriptor; every child is reaped, also orphans of
 containers, because the shim is a *child subreaper*: nothing that a container starts can get away from it. When a
 container's first process ends, what is left of it is killed, as the end of a pid namespace would. Containers carry
-PDEATHSIG, so they do not survive the shim. Each change of a record is written to `shim.json` before it is told to
-anybody: an agent that was away reads exit codes from there. A shim whose directory is removed ends with all it runs:
+PDEATHSIG, so they do not survive the shim. Each change of a record is written to the book (`state`) before anybody is
+told: an agent that was away reads exit codes from there. A shim whose directory is removed ends with all it runs:
 nobody could find it any more.
 Protocol: one JSON object a line over `shim.sock`; requests carry `id`, answers repeat it, events carry `event`.
 """
@@ -12,7 +12,6 @@ Protocol: one JSON object a line over `shim.sock`; requests carry `id`, answers 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -24,6 +23,7 @@ from knode.runtime.shim import host
 from knode.runtime.shim.child import NOT_STARTED, StartError, spawn
 from knode.runtime.shim.client import Client
 from knode.runtime.shim.container import Container, Record
+from knode.runtime.shim.state import STATE_FILE, Book, State, latest
 
 CLIENTS_MAX = 64
 """Connections at once; one more is closed at once (each exec session holds one)."""
@@ -35,7 +35,6 @@ TERM_GRACE_S = 5.0
 SAVE_AGAIN_S = 1.0
 """Pause before records that could not be written are tried again: a disk that is full ends no container."""
 
-STATE_FILE = 'shim.json'
 SOCKET_FILE = 'shim.sock'
 
 
@@ -50,6 +49,7 @@ class Shim:
         self.pid = os.getpid()
         self._ticks = host.start_ticks(self.pid)
         self._listener = listener
+        self._book = Book()
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._clients: dict[int, Client] = {}
@@ -60,17 +60,14 @@ class Shim:
 
     # --- start and end
 
-    def run(self) -> None:
-        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGIO):
-            signal.signal(number, lambda *_: None)
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        self._listener.setblocking(False)
-        self._watch(wake_read, select.POLLIN, lambda _: self._on_signal(wake_read))
+    def run(self, agent: Client) -> None:
+        """agent: who had the shim made, and gets its state unasked as the answer to question 0."""
+        signals = host.hold_signals()
+        self._watch(signals, select.POLLIN, lambda _: self._on_signal(signals))
         self._watch(self._listener.fileno(), select.POLLIN, lambda _: self._on_connect())
         self._save(sync=False)
+        agent.send({'id': 0, 'ok': self._state()})
+        self._take(agent)
         host.tell_removals('.')
         self._end_without_directory()
         while not (self._closing and self._is_empty()):
@@ -93,8 +90,10 @@ class Shim:
 
     def _adopt_state(self) -> None:
         """Records of a shim that died: whatever it ran died with it."""
+        if not os.access(STATE_FILE, os.R_OK):  # as nearly always; an exception in a fresh fork costs 50 µs
+            return
         try:
-            old = json.loads(host.read_file(STATE_FILE))
+            old = latest(host.read_file(STATE_FILE))
         except (OSError, ValueError):
             return
         for record in old['containers']:
@@ -107,17 +106,18 @@ class Shim:
     def _is_empty(self) -> bool:
         return not host.children(self.pid) and not any(c.running for c in self._containers.values())
 
-    def _save(self, *, sync: bool) -> None:
-        if self._homeless:  # whoever is removing the directory must find it empty in the end
-            return
-        state = {
-            'version': 1,
+    def _state(self) -> State:
+        return {
             'pid': self.pid,
             'start_ticks': self._ticks,
             'containers': [c.record for c in self._containers.values()],
         }
+
+    def _save(self, *, sync: bool) -> None:
+        if self._homeless:  # whoever is removing the directory must find it empty in the end
+            return
         try:
-            host.replace_file(STATE_FILE, json.dumps(state).encode(), sync=sync)
+            self._book.write({'version': 1, **self._state()}, sync=sync)
             self._unsaved = False
         except OSError:  # the disk is full
             self._unsaved = True
@@ -132,12 +132,17 @@ class Shim:
 
     # --- children
 
-    def _on_signal(self, wake: int) -> None:
-        numbers = os.read(wake, 512)
+    def _on_signal(self, fd: int) -> None:
+        numbers = host.read_signals(fd)
         if signal.SIGTERM in numbers:
             self._close(TERM_GRACE_S)
         if signal.SIGIO in numbers:
             self._end_without_directory()
+        if signal.SIGCHLD in numbers:
+            self._reap()
+            self._sweep()
+
+    def _reap(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -146,7 +151,6 @@ class Shim:
             if pid == 0:
                 break
             self._reaped(pid, os.waitstatus_to_exitcode(status))
-        self._sweep()
 
     def _reaped(self, pid: int, code: int) -> None:
         session = self._sessions.pop(pid, None)
@@ -260,9 +264,11 @@ class Shim:
         if len(self._clients) >= CLIENTS_MAX:
             sock.close()
             return
-        client = Client(sock)
-        self._clients[sock.fileno()] = client
-        self._watch(sock.fileno(), select.POLLIN, lambda events: self._on_client(client, events))
+        self._take(Client(sock))
+
+    def _take(self, client: Client) -> None:
+        self._clients[client.fd] = client
+        self._watch(client.fd, select.POLLIN, lambda events: self._on_client(client, events))
         client.on_backlog = lambda waiting: self._poll.modify(
             client.fd, select.POLLIN | (select.POLLOUT if waiting else 0)
         )
@@ -313,12 +319,8 @@ class Shim:
 
     # --- operations
 
-    def op_status(self, client: Client, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        return {
-            'pid': self.pid,
-            'start_ticks': self._ticks,
-            'containers': [c.record for c in self._containers.values()],
-        }
+    def op_status(self, client: Client, request: dict[str, Any], fds: list[int]) -> State:
+        return self._state()
 
     def op_start(self, client: Client, request: dict[str, Any], fds: list[int]) -> Record:
         """Start one container; a failure to start is a finished record, not an error."""
