@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from tests.hush import leaks
 
 WHOLE_ROOMS = ('tests/conformance/', 'tests/bench/')
-WHOLE_FIXTURES = frozenset({'authority', 'pki', 'stores'})
+WHOLE_FIXTURES = frozenset({'authority', 'pki', 'stores', 'config_of[kapi]'})
 """Who asks for certificates, or for members of a store, runs whole servers with them."""
 
 settings.register_profile(
@@ -22,7 +22,9 @@ settings.load_profile('kubeling')
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tells the tests of whole servers from those that `./scripts/check` has the time for."""
     for item in items:
-        if item.nodeid.startswith(WHOLE_ROOMS) or WHOLE_FIXTURES & set(getattr(item, 'fixturenames', ())):
+        params = item.callspec.params if hasattr(item, 'callspec') else {}
+        asked = {*getattr(item, 'fixturenames', ()), *(f'{name}[{value}]' for name, value in params.items())}
+        if item.nodeid.startswith(WHOLE_ROOMS) or WHOLE_FIXTURES & asked:
             item.add_marker(pytest.mark.whole)
 
 
