@@ -26,6 +26,7 @@ NAMES = (
     'api',
     'pods',
     'controllers',
+    'proxy',
 )
 
 

@@ -26,7 +26,7 @@ def bench(*argv: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    'name', ['put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule', 'authz', 'chain', 'fairness']
+    'name', ['put', 'get', 'watch', 'cas', 'lease', 'failover', 'schedule', 'authz', 'chain', 'fairness', 'proxy']
 )
 def test_a_benchmark_runs_and_prints_figures(name: str):
     figures = bench(name)
