@@ -19,7 +19,14 @@ from kclient.errors import ApiError, Conflict, Forbidden, NotFound, ServerFailed
 from kclient.events import EventRecorder
 from kclient.informer import Informer, strip_managed_fields
 from kcontrol.figures import PREEMPTION_ATTEMPTS, PREEMPTION_VICTIMS, SCHEDULE_ATTEMPTS, SCHEDULE_S
-from kcontrol.kinds import CSIDRIVERS, CSISTORAGECAPACITIES, STORAGECLASSES
+from kcontrol.kinds import (
+    CSIDRIVERS,
+    CSISTORAGECAPACITIES,
+    PODDISRUPTIONBUDGETS,
+    REPLICATIONCONTROLLERS,
+    STATEFULSETS,
+    STORAGECLASSES,
+)
 from kcontrol.metrics import Metrics
 from kcontrol.scheduler.core import Bind, BindVolumes, Core, Decision, Failure
 from kcontrol.scheduler.podinfo import PodInfo
@@ -45,9 +52,10 @@ log = structlog.get_logger('kcontrol.scheduler')
 
 Obj = dict[str, Any]
 
-STATEFULSETS = Resource('apps', 'v1', 'statefulsets', 'StatefulSet')
-REPLICATIONCONTROLLERS = Resource('', 'v1', 'replicationcontrollers', 'ReplicationController')
-DISRUPTION_BUDGETS = Resource('policy', 'v1', 'poddisruptionbudgets', 'PodDisruptionBudget')
+OPTIONAL = frozenset(
+    {STATEFULSETS, REPLICATIONCONTROLLERS, PODDISRUPTIONBUDGETS, STORAGECLASSES, CSIDRIVERS, CSISTORAGECAPACITIES}
+)
+"""Kinds that a server need not have."""
 
 WRITERS = 16
 """Bindings and reports under way at once."""
@@ -109,7 +117,7 @@ class Scheduler:
             (REPLICASETS, partial(core.owner_changed, 'ReplicaSet')),
             (STATEFULSETS, partial(core.owner_changed, 'StatefulSet')),
             (REPLICATIONCONTROLLERS, partial(core.owner_changed, 'ReplicationController')),
-            (DISRUPTION_BUDGETS, core.budget_changed),
+            (PODDISRUPTIONBUDGETS, core.budget_changed),
             (STORAGECLASSES, core.class_changed),
             (CSIDRIVERS, core.driver_changed),
             (CSISTORAGECAPACITIES, core.capacity_changed),
@@ -119,7 +127,7 @@ class Scheduler:
         ]
         informers: list[Informer] = []
         for resource, handler in wanted:
-            if resource in (STATEFULSETS, REPLICATIONCONTROLLERS, DISRUPTION_BUDGETS) and not await self._has(resource):
+            if resource in OPTIONAL and not await self._has(resource):
                 continue
             informer = Informer(self._client, resource, transform=strip_managed_fields)
             informer.on_change(handler)

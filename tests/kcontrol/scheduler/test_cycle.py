@@ -69,7 +69,7 @@ class Api:
         return [e['message'] for e in self.objects['events'].values() if e['reason'] == reason]
 
     async def list(self, r, namespace=None, **_) -> ObjectList:
-        if r.plural in ('statefulsets', 'replicationcontrollers', 'poddisruptionbudgets'):
+        if r.plural in ('statefulsets', 'replicationcontrollers', 'poddisruptionbudgets', 'csistoragecapacities'):
             raise NotFound(failure(404, 'NotFound', 'no such kind'))
         return ObjectList([*self.objects[r.plural].values()], str(self.revision))
 
