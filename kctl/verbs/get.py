@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import click
 
@@ -15,6 +15,7 @@ from kctl.verbs.lib.session import Session, Verb, say, warn, with_session
 from kctl.verbs.lib.targets import Target, parse
 
 Obj = dict[str, Any]
+T = TypeVar('T')
 
 TABLE = ','.join(f'application/json;as=Table;v={v};g=meta.k8s.io' for v in ('v1', 'v1beta1')) + ',application/json'
 PAGE = 500
@@ -64,6 +65,8 @@ class Getting:
     def __init__(self, session: Session, options: dict[str, Any]) -> None:
         self.session, self.options = session, options
         self.selectors = {'labelSelector': options['selector'], 'fieldSelector': options['field_selector']}
+        self.code = 0
+        """The exit code: 1 once something that was named is not there."""
 
     def path(self, target: Target) -> str:
         if target.name is None:
@@ -75,18 +78,9 @@ class Getting:
     def tables(self, targets: Sequence[Target]) -> int:
         """Tables of several resources are separated by an empty line, their rows named `pod/x`."""
         several = len({t.known for t in targets}) > 1
-        shown, code = False, 0
+        shown = False
         groups: dict[str, tuple[Target, list[Obj]]] = {}
-        for target in targets:
-            try:
-                table = self._table(target)
-            except Refused as e:
-                if e.code != 404 or target.name is None:
-                    raise
-                if not self.options['ignore_not_found']:
-                    warn(e.text())
-                    code = 1
-                continue
+        for target, table in self._each(targets, self._table):
             groups.setdefault(target.known.label, (target, []))[1].append(table)
         for target, tables in groups.values():
             rows = [r for t in tables for r in t.get('rows') or ()]
@@ -94,9 +88,21 @@ class Getting:
             if lines:
                 say(('\n' if shown else '') + '\n'.join(lines))
                 shown = True
-        if not shown and not code and not self.options['ignore_not_found']:
+        if not shown and not self.code and not self.options['ignore_not_found']:
             self._nothing(targets)
-        return code
+        return self.code
+
+    def _each(self, targets: Sequence[Target], ask: Callable[[Target], T]) -> Iterator[tuple[Target, T]]:
+        """The answers; of a name that is not there it is said so, and the others are shown."""
+        for target in targets:
+            try:
+                yield target, ask(target)
+            except Refused as e:
+                if e.code != 404 or target.name is None:
+                    raise
+                if not self.options['ignore_not_found']:
+                    warn(e.text())
+                    self.code = 1
 
     def _table(self, target: Target) -> Obj:
         params = {**self.selectors, 'limit': PAGE} if target.name is None else {}
@@ -127,31 +133,21 @@ class Getting:
     def objects(self, targets: Sequence[Target], form: str) -> int:
         items: list[Obj] = []
         named: list[str] = []
-        code = 0
-        for target in targets:
-            try:
-                found = self._objects(target)
-            except Refused as e:
-                if e.code != 404 or target.name is None:
-                    raise
-                if not self.options['ignore_not_found']:
-                    warn(e.text())
-                    code = 1
-                continue
+        for target, found in self._each(targets, self._objects):
             items += found
             named += [f'{target.known.label}/{o["metadata"]["name"]}' for o in found]
         if form == 'name':
             for line in named:
                 say(line)
-            return code
+            return self.code
         single = len(targets) == 1 and targets[0].name is not None
         if single and not items:
-            return code
+            return self.code
         if not self.options['show_managed_fields']:
             items = [printers.without_managed_fields(o) for o in items]
         text = printers.structured(self.options['output'], items, single=single, headers=not self.options['no_headers'])
         click.echo(text, nl=False)
-        return code
+        return self.code
 
     def _objects(self, target: Target) -> list[Obj]:
         if target.name is not None:
