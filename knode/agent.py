@@ -126,7 +126,7 @@ class Agent:
         if config.proxy_mode != 'none':
             self._network = ServiceNetwork(
                 config, env, client, keeper=keeper, pool=pool, services=self._objects.service_informer,
-                registry=host.metrics.registry,
+                pods=self._pods,                 registry=host.metrics.registry,
             )  # fmt: skip
             host.cluster_dns, host.name_server = self._network.name_server()
         stats = StatsHandlers(config, env, manager, collector, host)

@@ -40,14 +40,14 @@ RESOLVER = Path('/etc/resolv.conf')
 class ServiceNetwork:
     def __init__(
         self, config: NodeConfig, env: Env, client: Client, *, keeper: NodeKeeper, pool: AddressPool,
-        services: Informer, registry: CollectorRegistry,
+        services: Informer, pods: Informer, registry: CollectorRegistry,
     ) -> None:  # fmt: skip
         self._config, self._env, self._keeper, self._services = config, env, keeper, services
         indexers = {SERVICE_INDEX: service_of, NAMED_INDEX: named_addresses}
         self._slices = Informer(client, ENDPOINTSLICES, indexers=indexers, transform=strip_managed_fields)
         self._events = EventRecorder(client, env, 'kube-proxy', config.name)
         self._proxier = Proxier(
-            env, services, self._slices, self._facts, lambda: pool.prefix or POD_PREFIX,
+            env, self._facts, lambda: pool.prefix or POD_PREFIX, services=services, slices=self._slices, pods=pods,
             events=self._events, registry=registry,
         )  # fmt: skip
         keeper.informer.on_change(lambda old, new: self._proxier.look())

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kcore.meta.objects import key_of, labels_of, name_of
+from kcore.meta.objects import is_pod_finished, is_pod_ready, key_of, labels_of, name_of
 from knode.proxy.model import LOOPBACK, NOTHING, Backend, Frontend, Health, Plan, Target
 
 Obj = Mapping[str, Any]
@@ -22,6 +22,7 @@ OTHER_PROXY_LABEL = 'service.kubernetes.io/service-proxy-name'
 ZONE_LABEL = 'topology.kubernetes.io/zone'
 EXTERNAL = frozenset({'NodePort', 'LoadBalancer'})
 AFFINITY_S = 10_800
+EVERYWHERE = '0.0.0.0'  # noqa: S104 — a host port without an address of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,30 @@ def plan(service: Obj, slices: Iterable[Obj], facts: Facts) -> Plan:
     key, number = key_of(service), spec.get('healthCheckNodePort')
     asked = number and spec.get('type') == 'LoadBalancer' and spec.get('externalTrafficPolicy') == 'Local'
     return Plan(targets, {number: Health(key, len(local))} if asked else {})
+
+
+def host_ports(pod: Obj, facts: Facts) -> Plan:
+    """A pod of this node and the ports of the node that lead to its own, while it is ready.
+
+    A host port of the same number as the container's is left alone: the program takes it itself where it binds all
+    addresses, as many do, and could not if somebody else had it.
+    """
+    address = (pod.get('status') or {}).get('podIP')
+    if not address or pod['spec'].get('hostNetwork') or not is_pod_ready(pod) or is_pod_finished(pod):
+        return NOTHING
+    targets: dict[Frontend, Target] = {}
+    key = f'pod {key_of(pod)}'
+    for container in pod['spec'].get('containers') or ():
+        for port in container.get('ports') or ():
+            if not port.get('hostPort') or port['hostPort'] == port['containerPort']:
+                continue
+            ip = port.get('hostIP') or EVERYWHERE
+            frontend = Frontend(
+                port.get('protocol') or 'TCP', facts.address if ip == EVERYWHERE else ip, port['hostPort']
+            )
+            backend = Backend(address, port['containerPort'], facts.node)
+            targets[frontend] = Target(key, f'{key}:{frontend}', (backend,))
+    return Plan(targets, {})
 
 
 def _targets(service: Obj, port: Port) -> Iterator[tuple[Frontend, Target]]:

@@ -20,8 +20,8 @@ from kcore.env import Env
 from kcore.meta.objects import key_of, labels_of, namespace_of
 from knode.proxy.health import HealthPort
 from knode.proxy.metrics import ProxyMetrics, TrafficMetrics
-from knode.proxy.model import NOTHING, Frontend, Health
-from knode.proxy.plan import SERVICE_LABEL, Facts, plan
+from knode.proxy.model import NOTHING, Frontend, Health, Plan
+from knode.proxy.plan import SERVICE_LABEL, Facts, host_ports, plan
 from knode.proxy.ports import Ports, reason
 from knode.proxy.work import Work
 
@@ -32,6 +32,8 @@ RETRY_S = 30.0
 TURN = 64
 """Services planned before others have their turn."""
 SERVICE_INDEX = 'service'
+POD = 'pod '
+"""Before the key of a pod, which has host ports."""
 
 
 def service_of(piece: Obj) -> Iterable[str]:
@@ -40,13 +42,17 @@ def service_of(piece: Obj) -> Iterable[str]:
     return (f'{namespace_of(piece)}/{name}',) if name else ()
 
 
+def _has_host_ports(pod: Obj) -> bool:
+    return any(p.get('hostPort') for c in pod['spec'].get('containers') or () for p in c.get('ports') or ())
+
+
 class Proxier:
     def __init__(
-        self, env: Env, services: Informer, slices: Informer, facts: Callable[[], Facts], prefix: Callable[[], int],
-        *, events: EventRecorder, registry: CollectorRegistry,
+        self, env: Env, facts: Callable[[], Facts], prefix: Callable[[], int], *, services: Informer, slices: Informer,
+        pods: Informer, events: EventRecorder, registry: CollectorRegistry,
     ) -> None:  # fmt: skip
-        """slices: indexed by SERVICE_INDEX. prefix: length of a node's podCIDR."""
-        self._env, self._services, self._slices = env, services, slices
+        """slices: indexed by SERVICE_INDEX. pods: this node's. prefix: length of a node's podCIDR."""
+        self._env, self._services, self._slices, self._pods = env, services, slices, pods
         self._facts, self._prefix, self._events = facts, prefix, events
         self._metrics, self._registry = ProxyMetrics(registry), registry
         self._dirty: dict[str, None] = {}
@@ -56,6 +62,7 @@ class Proxier:
         self._health_of: dict[str, dict[int, Health]] = {}
         services.on_change(self._on_service)
         slices.on_change(self._on_slice)
+        pods.on_change(self._on_pod)
 
     def _on_service(self, old: Obj | None, new: Obj | None) -> None:
         self._metrics.service_changes.inc()
@@ -65,9 +72,15 @@ class Proxier:
         self._metrics.endpoint_changes.inc()
         self._mark(key for obj in (old, new) if obj is not None for key in service_of(obj))
 
+    def _on_pod(self, old: Obj | None, new: Obj | None) -> None:
+        """Most have no host ports, and are none of our business."""
+        self._mark(f'{POD}{key_of(obj)}' for obj in (old, new) if obj is not None and _has_host_ports(obj))
+
     def _mark(self, keys: Iterable[str]) -> None:
+        before = len(self._dirty)
         self._dirty |= dict.fromkeys(keys)
-        self._wake.set()
+        if len(self._dirty) > before:
+            self._wake.set()
 
     def look(self) -> None:
         """What the node knows of itself may have changed."""
@@ -106,18 +119,25 @@ class Proxier:
         if facts != self._planned_for:
             self._planned_for = facts
             self._dirty |= dict.fromkeys(self._services.store.keys())
+            self._dirty |= dict.fromkeys(f'{POD}{key_of(p)}' for p in self._pods.store.list() if _has_host_ports(p))
         keys, self._dirty = [*self._dirty], {}
         for i, key in enumerate(keys):
             if i % TURN == TURN - 1:
                 await asyncio.sleep(0)
-            service = self._services.store.get(key)
-            made = NOTHING if service is None else plan(service, self._slices.store.by_index(SERVICE_INDEX, key), facts)
+            made = self._plan(key, facts)
             ports.set(key, made)
             await self._keep_health(key, made.health, facts)
         if keys:
             now = self._env.clock.monotonic()
             self._metrics.sync.observe(now - began)
             self._metrics.synced_at.set(self._env.clock.wall().timestamp())
+
+    def _plan(self, key: str, facts: Facts) -> Plan:
+        if key.startswith(POD):
+            pod = self._pods.store.get(key.removeprefix(POD))
+            return NOTHING if pod is None else host_ports(pod, facts)
+        service = self._services.store.get(key)
+        return NOTHING if service is None else plan(service, self._slices.store.by_index(SERVICE_INDEX, key), facts)
 
     async def _keep_health(self, key: str, wanted: dict[int, Health], facts: Facts) -> None:
         before = self._health_of.pop(key, {})

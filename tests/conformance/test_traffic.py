@@ -30,14 +30,14 @@ OFTEN = 15
 # --- who answers at an address
 
 
-async def serve(world: World, app: str, count: int = 1, **spec: Any) -> list[str]:
+async def serve(world: World, app: str, count: int = 1, ports: Any = (), **spec: Any) -> list[str]:
     """Addresses of pods that say their names; they are ready."""
     names = [f'{app}-{n}' for n in range(count)]
     args = ['netexec', f'--http-port={HTTP}', f'--udp-port={UDP}']
     for name in names:
         meta = {'name': name, 'namespace': world.namespace, 'labels': {'app': app}}
         container = {
-            'name': 'c', 'image': 'agnhost', 'args': args,
+            'name': 'c', 'image': 'agnhost', 'args': args, 'ports': [*ports],
             'readinessProbe': {'httpGet': {'path': '/healthz', 'port': HTTP}, 'periodSeconds': 1},
         }  # fmt: skip
         body = {'terminationGracePeriodSeconds': 1, 'containers': [container], **spec}
@@ -154,6 +154,21 @@ async def one_port_of_two_protocols(world: World, name: str) -> None:
     await change(world, name, ports=[tcp()])
     await until(lambda: dial(by, *where, 1, 'udp'), lambda found: not found)
     await reaches(by, *where, f'{name}-0')
+
+
+@scenario(
+    'HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol [LinuxOnly]'
+)
+async def one_host_port_of_three_pods(world: World, name: str) -> None:
+    number, node = 54323, await node_address(world)
+    places = (('127.0.0.1', 'TCP', HTTP), (node, 'TCP', HTTP), (node, 'UDP', UDP))
+    pods = [f'{name}{n}' for n in range(len(places))]
+    for pod, (ip, protocol, to) in zip(pods, places, strict=True):
+        ports = [{'containerPort': to, 'hostPort': number, 'hostIP': ip, 'protocol': protocol}]
+        [by] = await serve(world, pod, ports=ports)
+    for pod, (ip, protocol, _) in zip(pods, places, strict=True):
+        way = 'udp' if protocol == 'UDP' else 'http'
+        await until(lambda i=ip, w=way: dial(by, i, number, 1, w), lambda found, pod=pod: found == [f'{pod}-0'])
 
 
 # --- Services that become others

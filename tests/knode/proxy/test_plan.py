@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knode.proxy.model import Backend, Frontend
-from knode.proxy.plan import Facts, near, plan
+from knode.proxy.plan import Facts, host_ports, near, plan
 
 FACTS = Facts('n1', '127.128.0.1', 'east')
 IP, PORT = '127.96.0.5', Frontend('TCP', '127.96.0.5', 80)
@@ -188,3 +188,32 @@ def test_every_frontend_leads_to_exactly_what_the_rules_of_upstream_allow(endpoi
     for node in ('n1', 'n2', 'n3'):
         found = near(target.backends, f'127.64.{node[1:]}.99', 24) if target else ()
         assert sorted(b.ip for b in found) == first_group([e for e in endpoints if e['nodeName'] == node])
+
+
+def pod(*ports: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    status = {'podIP': '127.64.1.2', 'phase': 'Running', 'conditions': [{'type': 'Ready', 'status': 'True'}]}
+    spec = {'containers': [{'name': 'c', 'ports': [*ports]}], 'hostNetwork': changes.pop('host', False)}
+    return {'metadata': {'name': 'p', 'namespace': 'd'}, 'spec': spec, 'status': status | changes}
+
+
+HOST_PORT = {'containerPort': 8080, 'hostPort': 90}
+
+
+@pytest.mark.parametrize(
+    ('given', 'frontends'),
+    [
+        (pod(HOST_PORT), {Frontend('TCP', '127.128.0.1', 90)}),
+        (pod({**HOST_PORT, 'hostIP': '0.0.0.0', 'protocol': 'UDP'}), {Frontend('UDP', '127.128.0.1', 90)}),
+        (pod({**HOST_PORT, 'hostIP': '127.0.0.1'}), {Frontend('TCP', '127.0.0.1', 90)}),
+        (pod({'containerPort': 90, 'hostPort': 90}), set()),
+        (pod({'containerPort': 90}), set()),
+        (pod(HOST_PORT, host=True), set()),
+        (pod(HOST_PORT, podIP=''), set()),
+        (pod(HOST_PORT, phase='Failed'), set()),
+        (pod(HOST_PORT, conditions=[]), set()),
+    ],
+)
+def test_host_ports_that_a_program_cannot_take_itself_are_forwarded_while_its_pod_is_ready(given, frontends):
+    targets = host_ports(given, FACTS).targets
+    assert {*targets} == frontends
+    assert all(t.backends == (Backend('127.64.1.2', 8080, 'n1'),) for t in targets.values())

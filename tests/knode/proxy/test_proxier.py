@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from kclient.informer import Informer
 from kclient.reflector import Begin, Commit, Delete, Put
 from kcore.env import Env
-from kcore.meta.gvk import ENDPOINTSLICES, SERVICES
+from kcore.meta.gvk import ENDPOINTSLICES, PODS, SERVICES
 from kcore.tasks import start_detached, stop
 from knode.proxy.plan import Facts
 from knode.proxy.proxier import SERVICE_INDEX, Proxier, service_of
@@ -29,19 +29,21 @@ VIP, NODE, POD = f'{NET}.101', f'{NET}.102', f'{NET}.103'
 async def world(env: Env) -> Any:
     client: Any = SimpleNamespace(env=env)
     made = SimpleNamespace(
-        services=Informer(client, SERVICES), told=[], facts=Facts('n1', NODE), registry=CollectorRegistry(),
-        slices=Informer(client, ENDPOINTSLICES, indexers={SERVICE_INDEX: service_of}),
+        services=Informer(client, SERVICES), pods=Informer(client, PODS), told=[], facts=Facts('n1', NODE),
+        slices=Informer(client, ENDPOINTSLICES, indexers={SERVICE_INDEX: service_of}), registry=CollectorRegistry(),
     )  # fmt: skip
     events: Any = SimpleNamespace(event=lambda obj, kind, reason, text: made.told.append((obj['kind'], reason, text)))
     proxier = Proxier(
-        env, made.services, made.slices, lambda: made.facts, lambda: 24, events=events, registry=made.registry
-    )
+        env, lambda: made.facts, lambda: 24, services=made.services, slices=made.slices, pods=made.pods, events=events,
+        registry=made.registry,
+    )  # fmt: skip
     made.proxier, serial = proxier, iter(range(1, 1000))
 
     def put(informer: Informer, obj: dict[str, Any]) -> None:
         obj = {**obj, 'metadata': {**obj['metadata'], 'resourceVersion': str(next(serial))}}
         informer.apply([Put(obj)])
 
+    made.pod = lambda **more: put(made.pods, pod(**more))
     made.service = lambda **spec: put(made.services, service(**spec))
     made.slice = lambda *addresses: put(made.slices, piece(*addresses))
     for informer in (made.services, made.slices):
@@ -65,6 +67,14 @@ def piece(*addresses: str) -> dict[str, Any]:
         'metadata': {'name': 's-1', 'namespace': 'd', 'labels': {'kubernetes.io/service-name': 's'}},
         'addressType': 'IPv4', 'ports': [{'name': 'web', 'port': 8080}],
         'endpoints': [{'addresses': [a], 'nodeName': 'n1'} for a in addresses],
+    }  # fmt: skip
+
+
+def pod(*, ready: bool = True, **spec: Any) -> dict[str, Any]:
+    conditions = [{'type': 'Ready', 'status': str(ready)}]
+    return {
+        'metadata': {'name': 'p', 'namespace': 'd'}, 'spec': spec,
+        'status': {'podIP': POD, 'phase': 'Running', 'conditions': conditions},
     }  # fmt: skip
 
 
@@ -135,3 +145,20 @@ async def test_load_balancers_hear_whether_this_node_has_endpoints(world):
     assert (status, body['localEndpoints']) == ('200', 1)
     world.service(**local | {'externalTrafficPolicy': 'Cluster'})
     await poll_until(lambda: not listens(NODE, 31000))
+
+
+async def test_host_ports_lead_to_the_pod_while_it_is_ready(world):
+    ports = [{'containerPort': 8080, 'hostPort': 18099}, {'containerPort': 8080, 'hostPort': 18098, 'hostIP': VIP}]
+    containers = [{'name': 'c', 'ports': ports}]
+    world.pod(containers=containers)
+    await poll_until(lambda: listens(NODE, 18099) and listens(VIP, 18098))
+    assert not listens(VIP, 18099)
+    world.facts = Facts('n1', f'{NET}.105')
+    world.proxier.look()
+    await poll_until(lambda: listens(f'{NET}.105', 18099) and not listens(NODE, 18099))
+    world.pod(containers=containers, ready=False)
+    await poll_until(lambda: not listens(VIP, 18098))
+    world.pod(containers=containers)
+    await poll_until(lambda: listens(VIP, 18098))
+    world.pods.apply([Delete(pod(containers=containers))])
+    await poll_until(lambda: not listens(VIP, 18098))
