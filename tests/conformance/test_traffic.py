@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from kcore.meta.gvk import NODES, PODS, SERVICES
+from kclient.errors import ApiError
+from kcore.meta.gvk import DEPLOYMENTS, NODES, PODS, SERVICES
 from tests.conformance.pods import WITHIN_S, Obj, World, condition, says
 from tests.conformance.scenarios import Ends, Scenarios
 from tests.e2e.conftest import LocalCluster
@@ -219,6 +220,52 @@ async def external_to_cluster_ip(world: World, name: str) -> None:
 @scenario('Services should be able to change the type from ExternalName to NodePort')
 async def external_to_node_port(world: World, name: str) -> None:
     await stops_being_external(world, name, 'NodePort')
+
+
+# --- a whole application
+
+
+BOOK: dict[str, tuple[int, int, tuple[str, ...]]] = {
+    'agnhost-primary': (1, 6379, ('--http-port=6379',)),
+    'agnhost-replica': (2, 6379, ('--replicaof=agnhost-primary', '--http-port=6379')),
+    'frontend': (3, 8080, ('--backend-port=6379', '--http-port=8080')),
+}
+"""Name → replicas, port, flags."""
+
+
+@scenario('Kubectl client Guestbook application should create and stop a working application')
+async def a_guestbook(world: World, name: str) -> None:
+    for app, (replicas, port, flags) in BOOK.items():
+        meta, labels = {'name': app, 'namespace': world.namespace}, {'app': app}
+        container = {
+            'name': 'c', 'image': 'agnhost', 'args': ['guestbook', *flags], 'ports': [{'containerPort': port}],
+            'readinessProbe': {'tcpSocket': {'port': port}, 'periodSeconds': 1},
+        }  # fmt: skip
+        pod = {'metadata': {'labels': labels}, 'spec': {'terminationGracePeriodSeconds': 1, 'containers': [container]}}
+        spec = {'replicas': replicas, 'selector': {'matchLabels': labels}, 'template': pod}
+        await world.client.create(DEPLOYMENTS, {'metadata': meta, 'spec': spec})
+        await world.make(SERVICES, app, spec={'selector': labels, 'ports': [{'port': port}]})
+
+    async def book(command: str, value: str = '') -> str:
+        path = f'/api/v1/namespaces/{world.namespace}/services/frontend/proxy/guestbook'
+        query = {'cmd': command, 'key': 'messages', 'value': value}
+        try:
+            return await (await world.client.request('GET', path, params=query)).text()
+        except ApiError as e:
+            return str(e)
+
+    await until(lambda: book('get'), lambda said: said == '{"data": ""}')
+    await until(lambda: book('set', 'TestEntry'), lambda said: said == '{"data": "Updated"}')
+    await until(lambda: book('get'), lambda said: said == '{"data": "TestEntry"}')
+    for app in BOOK:
+        await world.client.delete(DEPLOYMENTS, app, world.namespace)
+        await world.client.delete(SERVICES, app, world.namespace)
+    await until(lambda: left(world), lambda pods: not pods)
+
+
+async def left(world: World) -> list[str]:
+    pods = (await world.client.list(PODS, world.namespace, label_selector=f'app in ({",".join(BOOK)})')).items
+    return [p['metadata']['name'] for p in pods]
 
 
 # --- names

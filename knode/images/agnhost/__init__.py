@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     'entrypoint-tester': 'files:entrypoint_tester',
     'etc-hosts': 'files:etc_hosts',
     'grpc-health-checking': 'grpc:serve',
+    'guestbook': 'guestbook:guestbook',
     'inclusterclient': 'connect:in_cluster_client',
     'liveness': 'http:liveness',
     'logs-generator': 'files:logs_generator',
