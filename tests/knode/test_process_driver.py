@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -143,11 +144,12 @@ async def test_a_book_that_grew_long_is_begun_anew(rig, eventually):
     handle = await rig.open()
     r = await rig.start(handle, 'sleep', '1000')
     book = Path(handle.directory, 'shim.json')
-    sizes = [book.stat().st_size]
-    while sizes[-1] >= max(sizes):
+    sizes = []
+    for _ in range(STATE_BYTES_MAX // 8000 + 1):
         await rig.driver.annotate(handle, r.id, {'fact': 'x' * 8000})
         sizes.append(book.stat().st_size)
     assert max(sizes) <= STATE_BYTES_MAX
+    assert any(later < before for before, later in pairwise(sizes))
     assert saved(handle) == {r.id: 0}
     await rig.driver.annotate(handle, r.id, {'fact': 'y'})
     assert latest(book.read_bytes())['containers'][0]['meta']['fact'] == 'y', 'it goes on in the new one'

@@ -78,9 +78,8 @@ def _find(target: str) -> tuple[str, list[str]]:
 
     Asked of `access`, for which what is not there is no exception: the first one in a fork costs 60 µs, `realpath` 250.
     """
-    names = [
-        name for name in (os.path.realpath(target) if '..' in target else target).split('/') if name not in {'', '.'}
-    ]
+    path = os.path.realpath(target) if '..' in target else target
+    names = [name for name in path.split('/') if name not in {'', '.'}]
     there, missing = '', list[str]()
     for n, name in enumerate(names):
         below = f'{there}/{name}'
