@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from kcore.env import Env
+from kctl.local.layout import DNS_PORT
 from kctl.verbs.lib.errors import CliError
 
 TOKEN_VARIABLE = 'KUBELING_JOIN_TOKEN'  # noqa: S105 — a name
@@ -40,9 +41,13 @@ JOINED_BLOCK = ipaddress.IPv4Network('127.160.0.0/11')
               show_default=True, help='Where the node keeps its credentials and pods.')  # fmt: skip
 @click.option('--listen', default='', help='HOST:PORT of the kubelet API; the host is the address of the node.')
 @click.option('--labels', default='', help='Further node labels, a=b,c=d.')
+@click.option(
+    '--cluster-dns', default='', help='Address of the Service kube-system/kube-dns, where pods ask for names.'
+)
 def command(
-    *, servers: str, token: str, token_file: Path | None, name: str, data_dir: Path, listen: str, labels: str
-) -> int:
+    *, servers: str, token: str, token_file: Path | None, name: str, data_dir: Path, listen: str, labels: str,
+    cluster_dns: str,
+) -> int:  # fmt: skip
     """Join a cluster and run its pods on this machine, until interrupted."""
     from kcore import process  # noqa: PLC0415 — the agent is much to import
     from knode import agent  # noqa: PLC0415
@@ -63,10 +68,17 @@ def command(
     config = NodeConfig.load(
         ['--name', name, '--kubeconfig', str(credentials.kubeconfig), '--data-dir', str(data_dir), '--listen', where,
          '--tls-cert', str(certificate), '--tls-key', str(key), '--client-ca', str(credentials.authority),
-         '--labels', labels],
+         '--labels', labels, *names(cluster_dns, where)],
         prog='kctl agent',
     )  # fmt: skip
     return process.main('knode', agent.joined(credentials), config)
+
+
+def names(cluster_dns: str, where: str) -> list[str]:
+    """Flags with which a node answers questions about names, beside the others of its cluster."""
+    if not cluster_dns:
+        return []
+    return ['--cluster-dns', cluster_dns, '--dns-listen', f'{where.rpartition(":")[0]}:{DNS_PORT}']
 
 
 def join_token(token: str, file: Path | None, env: Env) -> str:

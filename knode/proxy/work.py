@@ -19,14 +19,31 @@ CHUNK_BYTES = 256 * 1024
 """Most that one way of a connection holds back, and reads at once."""
 
 
+DESCRIPTORS_MAX = 65_536
+"""What the agent asks of its hard limit."""
+
+
+def descriptors() -> int:
+    """How many this process may have from now on: a soft limit of 1024, as login shells have, is raised.
+
+    Containers keep theirs: they are made by a process that began before.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return DESCRIPTORS_MAX if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
 class Work:
     def __init__(self, clock: Clock, prefix: Callable[[], int]) -> None:
         """prefix: length of a node's podCIDR."""
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         # The pods' part of the agent must never be without descriptors: the proxy uses half of them at most.
-        self.connections_max = min(CONNECTIONS_MAX, descriptors // 8)
-        self.flows_max = min(FLOWS_MAX, descriptors // 16)
-        self.ports_max = min(PORTS_MAX, descriptors // 8)
+        room = descriptors()
+        self.connections_max = min(CONNECTIONS_MAX, room // 8)
+        self.flows_max = min(FLOWS_MAX, room // 16)
+        self.ports_max = min(PORTS_MAX, room // 8)
         self.loop = asyncio.get_running_loop()
         self.now, self.prefix = clock.monotonic, prefix
         self.scratch = memoryview(bytearray(CHUNK_BYTES))

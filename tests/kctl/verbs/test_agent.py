@@ -1,4 +1,4 @@
-"""`kctl agent`: where it has its join token from."""
+"""`kctl agent`: where it has its join token from, and which flags its node gets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kcore.env import Env
-from kctl.verbs.agent import join_token
+from kctl.verbs.agent import join_token, names
 from kctl.verbs.lib.errors import CliError
 
 
@@ -20,3 +20,10 @@ def test_a_join_token_comes_from_a_flag_or_from_a_file_and_never_from_both(tmp_p
         join_token('x', file, env)
     with pytest.raises(CliError, match=r'--token-file: .*No such file'):
         join_token('', tmp_path / 'none', env)
+
+
+def test_a_node_that_is_told_of_the_clusters_name_server_becomes_one() -> None:
+    assert names('', '127.160.0.1:10250') == []
+    assert names('127.96.0.10', '127.160.0.1:10250') == [
+        '--cluster-dns', '127.96.0.10', '--dns-listen', '127.160.0.1:10053',
+    ]  # fmt: skip
