@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kcore.env import Env
+from kcore.meta.clusterdns import NAMESPACE, SERVICE
 from kcore.meta.times import format_time
 from kctl.printers import aligned
 from kctl.verbs.lib.durations import seconds
@@ -60,7 +61,16 @@ def create(session: Session, ttl: str, description: str, *, join: bool) -> None:
         'metadata': {'name': f'bootstrap-token-{number}', 'namespace': 'kube-system'}, 'stringData': data,
     })  # fmt: skip
     token = f'{number}.{secret}'
-    say(f'kctl agent --server {",".join(session.config.servers)} --token {token}' if join else token)
+    say(join_command(session, token) if join else token)
+
+
+def join_command(session: Session, token: str) -> str:
+    """It also tells the node of the cluster's name servers, where there are some."""
+    found = f'kctl agent --server {",".join(session.config.servers)} --token {token}'
+    services = session.http.get(
+        f'/api/v1/namespaces/{NAMESPACE}/services', {'fieldSelector': f'metadata.name={SERVICE}'}
+    )
+    return ' '.join([found, *(f'--cluster-dns {s["spec"]["clusterIP"]}' for s in services.get('items') or ())])
 
 
 @command.command('list', cls=Verb)

@@ -64,6 +64,9 @@ def test_a_created_user_is_who_the_certificate_says_and_may_what_roles_say(clust
     assert alice('create', 'user', 'mallory', '--group', 'system:masters').returncode == 1
 
 
+WHERE = 'echo here $(until getent hosts kubernetes.default; do sleep 0.1; done)'
+
+
 @pytest.fixture
 def worker(cluster: LocalCluster, tmp_path: Path) -> Iterator[Path]:
     """The data directory of a node that has joined the running cluster by a token."""
@@ -86,13 +89,17 @@ def test_a_machine_joins_with_a_token_and_runs_pods_with_credentials_of_its_own(
     pod = {
         'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'on-worker', 'namespace': 'default'},
         'spec': {
-            'nodeName': 'worker', 'terminationGracePeriodSeconds': 0,
-            'containers': [{'name': 'main', 'image': 'busybox', 'command': ['sh', '-c', 'echo here; sleep 3600']}],
+            'nodeName': 'worker', 'terminationGracePeriodSeconds': 0, 'restartPolicy': 'Never',
+            'containers': [{'name': 'main', 'image': 'busybox', 'command': ['sh', '-c', WHERE]}],
         },
     }  # fmt: skip
     cluster.kctl('create', '-f', '-', stdin=yaml.safe_dump(pod))
-    cluster.kctl('wait', 'pod/on-worker', '--for=condition=Ready', '--timeout=60s')
-    assert cluster.kctl('logs', 'on-worker').stdout == 'here\n'  # the API server believes its serving certificate
+    cluster.kctl('wait', 'pod/on-worker', '--for=jsonpath={.status.phase}=Succeeded', '--timeout=60s')
+    api = cluster.get('service', 'kubernetes')['spec']['clusterIP']
+    says = cluster.kctl('logs', 'on-worker').stdout  # the API server believes its serving certificate
+    assert says.split() == ['here', api, 'kubernetes.default.svc.cluster.local']
+    node = cluster.get('node', 'worker')
+    assert node['metadata']['annotations']['dns.kubeling.dev/address'].endswith(':10053')
     cluster.kctl('delete', 'pod', 'on-worker')
     config = load(worker / 'kubeconfig', Env.real())
     assert (config.token, config.client_key is not None) == ('', True)
