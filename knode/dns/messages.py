@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 import dns.exception
@@ -60,31 +59,22 @@ def failure(message: dns.message.Message, code: dns.rcode.Rcode = dns.rcode.SERV
     return response.to_wire()
 
 
-def build(query: Query, answer: Answer, authority: Record, rng: random.Random, room: int) -> bytes:
-    """Addresses in random order, so that clients that take the first one spread; cut when there is no room."""
+def build(query: Query, answer: Answer, authority: Record, room: int) -> bytes:
+    """Cut when there is no room. dnspython puts addresses in random order: clients that take the first spread."""
     response = dns.message.make_response(query.message, recursion_available=True)
     response.flags |= dns.flags.AA
     response.set_rcode(dns.rcode.from_text(answer.code))
-    own = query.message.question[0].name
-    for record in _shuffled(answer.records, rng):
-        _add(response.answer, record, own if record.name == query.name else None)
+    for record in answer.records:
+        _add(response.answer, record)
     for record in answer.extra:
-        _add(response.additional, record, None)
+        _add(response.additional, record)
     if not answer.records:
-        _add(response.authority, authority, None)
+        _add(response.authority, authority)
     return wire(response, room)
 
 
-def _shuffled(records: tuple[Record, ...], rng: random.Random) -> list[Record]:
-    """Only what an alias leads to moves."""
-    aliases = [r for r in records if r.type == 'CNAME']
-    others = [r for r in records if r.type != 'CNAME']
-    rng.shuffle(others)
-    return aliases + others
-
-
-def _add(section: list[dns.rrset.RRset], record: Record, name: dns.name.Name | None) -> None:
-    made = dns.rrset.from_text(name or f'{record.name}.', TTL_S, 'IN', record.type, record.data)
+def _add(section: list[dns.rrset.RRset], record: Record) -> None:
+    made = dns.rrset.from_text(f'{record.name}.', TTL_S, 'IN', record.type, record.data)
     held = next((s for s in section if (s.name, s.rdtype) == (made.name, made.rdtype)), None)
     if held is None:
         section.append(made)

@@ -111,7 +111,7 @@ class DnsServer:
 
     def _built(self, query: Query, answer: Answer, *, stream: bool) -> bytes:
         room = self._messages.TCP_BYTES_MAX if stream else query.room
-        built: bytes = self._messages.build(query, answer, self._zone.authority(), self._env.rng, room)
+        built: bytes = self._messages.build(query, answer, self._zone.authority(), room)
         return built
 
     async def _ask(
