@@ -41,7 +41,7 @@ class BenchError(Exception):
 
 
 RATE_PER_S = 10
-BURST = 100
+WARM, BURST = 10, 100
 IDLE_AT = (0, 110, 500)
 FIRST_NODE_MOST = 110
 SETTLE_S = 5.0
@@ -262,9 +262,10 @@ async def _measure(data: Path, settings: Settings) -> None:
             watching = start(group, 'watch', watcher.run())
             for _ in range(settings.runs):
                 await bench.idle(settings.seconds * 2, idle[0])
-                await bench.paced(settings.seconds * 2, paced)
-                await bench.clear()
+                await bench.fill(WARM)
                 await bench.burst(2 if settings.smoke else BURST, burst)
+                await bench.clear()
+                await bench.paced(settings.seconds * 2, paced)
                 await bench.clear()
                 await bench.logs(1000 if settings.smoke else LOG_LINES, logs)
                 await bench.clear()

@@ -279,8 +279,9 @@ class Volumes:
         contents = {'hosts': etc.hosts(pod, self._address(), self._of_machine('hosts'))}
         if resolver := etc.resolver(pod, self._of_machine('resolv.conf'), self._host.cluster_dns):
             contents['resolv.conf'] = resolver
+        home = self._host.memory.directory(self._paths.uid) or self._paths.root
         for name, content in contents.items():
-            file = self._paths.root / f'etc-{name}'
+            file = home / f'.{name}'  # as no volume can be called
             replace_file(str(file), content.encode(), mode=0o644, sync=False)
             yield Mount(str(file), f'/etc/{name}')
 
