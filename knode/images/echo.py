@@ -8,11 +8,12 @@ import sys
 
 from knode.images.agnhost import flag
 from knode.images.agnhost.http import hostname, serve
+from knode.images.ending import end_at
 
 
 def http_echo() -> int:
     """hashicorp/http-echo: `-text=…` on `-listen=:5678`."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_at(signal.SIGTERM)
     args = [f'-{a}' if a.startswith('-') and not a.startswith('--') else a for a in sys.argv[1:]]
     text = flag(args, 'text', os.environ.get('ECHO_TEXT', ''))
     if not text:
@@ -24,6 +25,6 @@ def http_echo() -> int:
 
 def hello_app() -> int:
     """google-samples/hello-app: who answers, on `$PORT` (8080)."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_at(signal.SIGTERM)
     said = f'Hello, world!\nVersion: 1.0.0\nHostname: {hostname().decode()}\n'.encode()
     return serve(int(os.environ.get('PORT', '8080')), lambda path, peer, headers: (200, said))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from threading import Thread
-from types import FrameType
+
+from knode.images.ending import end_at
 
 HEAD_LINES_MAX = 100
 """Header lines of one request; one more ends the connection."""
@@ -62,14 +62,9 @@ def _answer(path: str) -> tuple[str, bytes]:
     return '200 OK', f'Hello from {who} at {where}\n'.encode()
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    print('goodbye', flush=True)
-    sys.exit(0)
-
-
 def main() -> int:
     host, port = os.environ.get('POD_IP', '127.0.0.1'), int(os.environ.get('PORT', '8080'))
-    signal.signal(signal.SIGTERM, _leave)
+    end_at(signal.SIGTERM, saying='goodbye\n')
     with socket.create_server((host, port), backlog=128) as server:
         print(f'listening on http://{host}:{port}', flush=True)
         while True:

@@ -6,7 +6,7 @@ import signal
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.pause()
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # one that comes before we wait must not be missed
+    signal.sigwait(ends)
     return 0

@@ -12,7 +12,8 @@ import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import FrameType
+
+from knode.images.ending import end_at
 
 PAGE = b'<!DOCTYPE html><html><head><title>Welcome</title></head><body><h1>Welcome</h1><p>It works.</p></body></html>\n'
 
@@ -23,10 +24,6 @@ ROOTS = ('/usr/share/nginx/html', '/usr/local/apache2/htdocs')
 class Files(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         print(f'{self.client_address[0]} - - [{self.log_date_time_string()}] {format % args}', flush=True)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
 
 
 def pages() -> Path:
@@ -56,8 +53,7 @@ def unprivileged() -> int:
 
 def serve(port: int) -> int:
     """Raises PermissionError."""
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGQUIT, _leave)
+    end_at(signal.SIGTERM, signal.SIGQUIT)
     address = os.environ.get('POD_IP', '127.0.0.1'), port
     with ThreadingHTTPServer(address, partial(Files, directory=str(pages()))) as server:
         server.daemon_threads = True

@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+from kcore.env import Env
+from kctl.local.claims import claims
 from kctl.local.layout import Layout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -118,8 +120,10 @@ PORT_BASES = range(20000, 30000, 100)
 
 
 def is_free(base: int) -> bool:
-    """Whether nobody listens on the addresses that a cluster with this port base would use first."""
+    """Whether nobody has the addresses that a cluster with this port base would use first."""
     layout = Layout(Path(), port_base=base)
+    if layout.block in {claim.block for claim in claims(Env.real())}:
+        return False
     for address in (layout.address('api', 1), layout.address('store', 1), layout.address('node', 1)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import zipfile
 
 import aiohttp
@@ -103,6 +104,15 @@ async def test_a_named_server_answers_as_people_expect(store, env, tmp_path, *, 
     finally:
         process.signal(signal.SIGTERM)
         assert await process.wait() == 0
+
+
+def test_a_named_server_ends_whatever_the_interpreters_own_end_would_wait_for():
+    code = (
+        'import atexit, os, signal, threading; from knode.images.ending import end_at; end_at(signal.SIGTERM);'
+        'lock = threading.Lock(); atexit.register(lock.acquire); lock.acquire();'
+        'os.kill(os.getpid(), signal.SIGTERM); signal.pause()'
+    )
+    assert subprocess.run([sys.executable, '-c', code], check=False, timeout=60).returncode == 0
 
 
 # --- collecting what nobody uses

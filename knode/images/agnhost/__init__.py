@@ -11,6 +11,8 @@ import signal
 import sys
 from collections.abc import Mapping
 
+from knode.images.ending import end_at
+
 COMMANDS: Mapping[str, str] = {
     'connect': 'connect:connect',
     'dns-server-list': 'files:dns_server_list',
@@ -37,7 +39,7 @@ def main() -> int:
     if command not in COMMANDS:
         print(f'agnhost: unknown command {command!r}; here are {", ".join(COMMANDS)}', file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_at(signal.SIGTERM)
     module, _, function = COMMANDS[command].partition(':')
     code = getattr(importlib.import_module(f'{__name__}.{module}'), function)(args)
     return int(code)

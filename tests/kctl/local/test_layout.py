@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -70,14 +71,28 @@ def test_a_damaged_cluster_file_is_named(tmp_path: Path) -> None:
         start(tmp_path)
 
 
-@pytest.mark.parametrize('base', [29640, 26450])
-def test_a_cluster_with_the_addresses_of_one_that_runs_is_refused_by_both_names(tmp_path: Path, base: int) -> None:
-    one, two = Layout(tmp_path / 'one', port_base=26440), Layout(tmp_path / 'two', port_base=base)
+def unclaimed() -> int:
+    """A port base whose block no cluster of this machine has; of two workers of pytest none gets the other's."""
+    taken = {claim.block for claim in claims.claims(ENV)}
+    bases = range(26040, 29240, 100)
+    start = os.getpid() % len(bases)
+    return next(b for b in (*bases[start:], *bases[:start]) if Layout(Path(), port_base=b).block not in taken)
+
+
+@pytest.mark.parametrize('further', [3200, 10])
+def test_a_cluster_with_the_addresses_of_one_that_runs_is_refused_by_both_names(tmp_path: Path, further: int) -> None:
+    mine = unclaimed()
+    base = mine + further
+    one, two = Layout(tmp_path / 'one', port_base=mine), Layout(tmp_path / 'two', port_base=base)
     assert one.node_address(1) == two.node_address(1)
     with claims.held(one, ENV):
         with pytest.raises(ClusterError) as refused:
             prepare(two, ENV)
-        for text in (f'{two.data} (--port-base {base})', f'{str(one.data)[-30:]} (--port-base 26440', two.cluster_cidr):
+        for text in (
+            f'{two.data} (--port-base {base})',
+            f'{str(one.data)[-30:]} (--port-base {mine}',
+            two.cluster_cidr,
+        ):
             assert text in str(refused.value)
         claims.check(replace(two, port_base=int(str(refused.value).rpartition('--port-base ')[2][:-1])), ENV)
         claims.check(replace(two, nodes=0), ENV)
@@ -95,9 +110,10 @@ def test_a_name_that_only_looks_like_a_claim_stops_nobody() -> None:
 
 def test_a_data_directory_with_a_long_name_claims_its_addresses_too(tmp_path: Path) -> None:
     deep = tmp_path / ('x y' * 60) / 'end'
-    refused = pytest.raises(ClusterError, match=r'x y/end \(--port-base 26740')
-    with claims.held(Layout(deep, port_base=26740), ENV), refused:
-        claims.check(Layout(tmp_path, port_base=29940), ENV)
+    base = unclaimed()
+    refused = pytest.raises(ClusterError, match=rf'x y/end \(--port-base {base}')
+    with claims.held(Layout(deep, port_base=base), ENV), refused:
+        claims.check(Layout(tmp_path, port_base=base + 3200), ENV)
 
 
 def test_a_taken_port_is_named_together_with_the_way_out(tmp_path: Path) -> None:
