@@ -337,6 +337,8 @@ async def load_snapshot(engine: Engine, chunks: AsyncIterable[bytes], index: int
                 if not header:
                     if value[:2] != [SNAPSHOT_MAGIC, SNAPSHOT_VERSION]:
                         raise Corrupt('not a snapshot of this version')
+                    if value[2] != index:
+                        raise Corrupt(f'it is the state after entry {value[2]}, not {index}')
                     header = True
                 elif complete:
                     raise Corrupt('it goes on after its end')

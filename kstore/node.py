@@ -376,11 +376,9 @@ class Node:
         self._reads.ask(core)
 
     def _carry_out(self, core: RaftCore, rd: Ready) -> None:
-        committed = rd.committed
-        if committed and not rd.entries and core.leading is not None:
-            self._catch_up()
-            self._apply(committed)  # clients wait for it, and nobody for the news of it
-            committed = ()
+        self._unapplied += rd.committed
+        if rd.committed and not rd.entries and core.leading is not None:
+            self._catch_up()  # clients wait for it, and nobody for the news of it
         self._send(core, rd.send_now)
         if rd.must_sync or self._unsynced:
             if rd.snapshot is not None:
@@ -390,12 +388,8 @@ class Node:
         else:
             self._send(core, rd.send_durable)
             core.advance()
-        if committed:
-            if rd.entries and core.leading is None and rd.soft_state is None:
-                self._unapplied += committed  # the leader's clients wait for our disk, nobody for our state
-            else:
-                self._catch_up()
-                self._apply(committed)
+        if rd.committed and (not rd.entries or core.leading is not None or rd.soft_state is not None):
+            self._catch_up()  # else the leader's clients wait for our disk, and nobody for our state
         for read in rd.reads:
             self._reads.confirmed(read.context, read.index)
         if rd.soft_state is not None:
@@ -412,14 +406,12 @@ class Node:
         self._transport.send(messages)
 
     def _catch_up(self) -> None:
+        """Apply what the core has handed out: from here on the state is what `core.log.applied` says."""
         if self._unapplied:
             entries, self._unapplied = self._unapplied, []
-            self._apply(entries)
-
-    def _apply(self, entries: Sequence[Entry]) -> None:
-        self._waiters.reached(4, entries[-1].index)
-        self._waiters.applied(entries[0].index, self._fsm.apply(entries))
-        self._fsm.publish()
+            self._waiters.reached(4, entries[-1].index)
+            self._waiters.applied(entries[0].index, self._fsm.apply(entries))
+            self._fsm.publish()
 
     def _soft_state_changed(self, leader: int, term: int) -> None:
         if (leader, term) == self._led:
@@ -550,6 +542,7 @@ class Node:
         """The core wants `m.to` to get the whole state, as it is now."""
         if m.to in self._senders or self._group is None:
             return
+        self._catch_up()  # entries that come out of the core together with this request count as applied there
         meta = SnapshotMeta(core.log.applied, core.log.term(core.log.applied), core.conf)
         sender = self._senders[m.to] = Sender(m, meta, self._transport.send)
         tasks.start(self._group, f'raft snapshot to {m.to}', self._stream(core, m.to, sender, self._fsm.snapshot()))

@@ -75,10 +75,10 @@ async def test_a_restart_at_any_point_and_a_snapshot_give_the_same_state(history
     stream = steady.fsm.snapshot()
     steady.do(Command.PUT, b'later', b'')
     steady.do(Command.DELETE, b'later')
-    await copy.fsm.restore(SnapshotMeta(len(history) or 1, 1, ConfState((1,))), stream)
+    await copy.fsm.restore(SnapshotMeta(len(history), 1, ConfState((1,))), stream)
     assert copy.state() == revived.state()
     assert copy.fsm.store.revision == revived.fsm.store.revision
-    assert copy.fsm.durable_index == (len(history) or 1)
+    assert copy.fsm.durable_index == len(history)
 
 
 @given(st.binary(max_size=200))
@@ -170,6 +170,8 @@ async def test_a_snapshot_is_cut_small_and_any_damage_is_noticed():
     for damage in (pieces[:-1], [pieces[0], bytes(broken), *pieces[2:]], [b'junk' * 100], []):
         with pytest.raises(ValueError, match='bad snapshot'):
             await Machine().fsm.restore(meta, stream(damage))
+    with pytest.raises(ValueError, match='bad snapshot: it is the state after entry 4, not 5'):
+        await Machine().fsm.restore(SnapshotMeta(5, 1, ConfState((1,))), stream(pieces))
 
 
 async def test_nobody_reads_or_flushes_a_state_that_is_half_replaced():

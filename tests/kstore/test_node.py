@@ -217,6 +217,40 @@ def test_a_member_that_was_away_catches_up_through_a_snapshot() -> None:
     play(body)
 
 
+def test_a_snapshot_holds_all_that_its_index_says_also_what_is_committed_in_the_same_turn() -> None:
+    async def body(c: SimCluster) -> None:
+        leader = await leader_of(c)
+        core, fsm = leader._running(), leader._fsm
+        peer = next(i for i in c.ids if i != leader.config.id)
+        ready, step, snapshot = core.ready, core.step, fsm.snapshot
+        taken: list[tuple[int, int]] = []
+
+        def stepping(m: Message) -> None:
+            before = core.log.committed
+            step(m)
+            if core.log.committed > before:
+                core.propose(b'more')
+
+        def asking() -> Any:
+            rd = ready()
+            if rd is None or not (rd.committed and rd.entries) or peer in leader._senders:
+                return rd
+            wanted = Message(MessageType.SNAPSHOT, peer, core.id, core.term, core.log.applied)
+            return rd._replace(send_now=(*rd.send_now, wanted))
+
+        def looking() -> Any:
+            taken.append((fsm.applied_index, core.log.applied))
+            return snapshot()
+
+        core.ready, core.step, fsm.snapshot = asking, stepping, looking  # type: ignore[method-assign]
+        c.delay_s = (0.05, 0.06)  # a follower's word, not our own disk, is what commits
+        await put(leader, b'first')
+        await until(lambda: taken)
+        assert all(holds == says for holds, says in taken), taken
+
+    play(body)
+
+
 def test_everything_restarts_from_disk() -> None:
     async def body(c: SimCluster) -> None:
         leader = await leader_of(c)

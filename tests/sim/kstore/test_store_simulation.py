@@ -18,6 +18,7 @@ FOUND_BUGS = {
     1096: 'the judge of leases did not count the time without a majority to its end',
     252: 'the same, by way of a follower that had forwarded it before',
     631: 'the end of a lease was taken for a revision that an unanswered put had made',
+    211168: 'a snapshot was sent as the state after entries that came out of the core with the request for it',
     91981: 'the judge of watches asked for what was committed after all had agreed, as the watches were closed',
 }
 
