@@ -56,6 +56,7 @@ _KNOWN: dict[str, Any] = {
     'signerName': 'example.com/x', 'request': _csr(), 'priority': 2000000000,
     'preemptionPolicy': 'PreemptLowerPriority',
     'nodeName': None, 'ownerReferences': None, 'clusterIP': None, 'clusterIPs': None, 'matchExpressions': None,
+    'healthCheckNodePort': None,
 }  # fmt: skip
 """What must name something that is there or agree with another field; None is better left out."""
 _TYPE_OF: dict[type, str] = {str: 'string', dict: 'map', int: 'int32', list: 'array', bytes: 'bytes'}
