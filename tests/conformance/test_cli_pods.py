@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -91,6 +92,8 @@ def test_describe_prints_what_matters(kubectl: Run, cluster: LocalCluster) -> No
     kubectl('create', '-f', '-', stdin=controller('primary', labels))
     kubectl('create', 'service', 'clusterip', 'primary', '--tcp=6379:6379')
     [name] = ready(kubectl, 'primary', 1)
+    while 'SuccessfulCreate' not in kubectl('get', 'events'):  # events come together, half a second later at most
+        time.sleep(0.1)
     said = {}
     for what, wanted in {
         f'pod {name}': ['Name:', 'Namespace:', 'Node:', 'Labels:', 'app=agnhost', 'name=primary', 'Annotations:', 'Status:', 'Running', 'IP:', 'Controlled By:', 'ReplicationController/primary', 'Image:', 'State:', 'QoS Class:', 'BestEffort'],
