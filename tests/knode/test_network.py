@@ -17,6 +17,7 @@ from kcore.meta.gvk import ENDPOINTSLICES, EVENTS, NODES, PODS, SERVICES
 from knode.config import NodeConfig
 from tests.knode.agent_world import NODE, World, connected, pod
 from tests.knode.conftest import poll_until
+from tests.knode.kills import bury
 
 NET = f'127.{40 + os.getpid() % 20}.{os.getpid() // 20 % 250}'
 CLUSTER_DNS = '127.96.0.10'
@@ -119,6 +120,7 @@ async def test_without_the_privilege_for_low_ports_services_and_pods_say_so(env,
             await eventually(lambda: _count(admin, 'MissingClusterDNS'), True)
     finally:
         await world.close()
+        bury(tmp_path)
 
 
 async def _count(admin: Client, reason: str) -> bool:
