@@ -1,8 +1,8 @@
 """A pod's volumes: made before its sandbox opens, refreshed while it runs, removed after its last process.
 
 Every volume is a directory (or a file of the host) at `volumes/<name>` in the pod's directory, or leads from there to a
-directory in memory. Where the driver can
-give containers a mount namespace, `mountPath`s are real; elsewhere `KUBELING_MOUNT_<NAME>` says where a volume is.
+directory in memory. Where the driver can give containers a mount namespace, `mountPath`s are real; elsewhere
+`KUBELING_MOUNT_<NAME>` says where a volume is.
 """
 
 from __future__ import annotations

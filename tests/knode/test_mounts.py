@@ -15,11 +15,17 @@ from knode.runtime.driver import Mount, Sandbox
 from knode.runtime.shim import mounts
 
 
-@pytest.mark.parametrize('target', ['/etc/kubeling-test/deep/conf', '/kubeling-test', '/etc/kubeling-file'])
-async def test_a_mount_path_is_real_inside_and_absent_outside(rig, eventually, tmp_path, target):
+@pytest.fixture
+async def isolates(rig):
+    """The rig's containers have mount namespaces."""
     await rig.driver.prepare()
     if not rig.driver.capabilities.isolates_fs:
         pytest.skip('this kernel gives this user no mount namespaces')
+
+
+@pytest.mark.usefixtures('isolates')
+@pytest.mark.parametrize('target', ['/etc/kubeling-test/deep/conf', '/kubeling-test', '/etc/kubeling-file'])
+async def test_a_mount_path_is_real_inside_and_absent_outside(rig, eventually, tmp_path, target):
     handle = await rig.open()
     source = tmp_path / 'data'
     (tmp_path / 'staging').mkdir()
@@ -45,10 +51,8 @@ async def test_a_mount_path_is_real_inside_and_absent_outside(rig, eventually, t
     assert not os.path.lexists('/etc/kubeling-test')
 
 
+@pytest.mark.usefixtures('isolates')
 async def test_an_exec_finds_what_is_mounted_below_the_root(rig, tmp_path):
-    await rig.driver.prepare()
-    if not rig.driver.capabilities.isolates_fs:
-        pytest.skip('this kernel gives this user no mount namespaces')
     handle = await rig.open()
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'key').write_text('hello')
@@ -77,10 +81,8 @@ print(len(open('/proc/self/mountinfo').readlines()) - int(sys.argv[2]) < 40)
 """
 
 
+@pytest.mark.usefixtures('isolates')
 async def test_a_covered_directory_shows_devices_files_and_sockets_with_few_mounts(rig, eventually, tmp_path):
-    await rig.driver.prepare()
-    if not rig.driver.capabilities.isolates_fs:
-        pytest.skip('this kernel gives this user no mount namespaces')
     handle = await rig.open()
     covered = tmp_path / 'covered'
     covered.mkdir()
@@ -103,10 +105,8 @@ async def test_a_covered_directory_shows_devices_files_and_sockets_with_few_moun
     assert not os.path.lexists('/dev/newer')
 
 
+@pytest.mark.usefixtures('isolates')
 async def test_a_mount_path_may_lead_through_links_and_upwards(rig, eventually, tmp_path):
-    await rig.driver.prepare()
-    if not rig.driver.capabilities.isolates_fs:
-        pytest.skip('this kernel gives this user no mount namespaces')
     handle = await rig.open()
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'key').write_text('hello')
@@ -125,11 +125,9 @@ async def test_a_mount_path_may_lead_through_links_and_upwards(rig, eventually, 
     assert not (tmp_path / 'missing').exists()
 
 
+@pytest.mark.usefixtures('isolates')
 @pytest.mark.skipif(not Path('/dev/tty1').exists(), reason='a machine without consoles')
 async def test_the_machines_consoles_are_not_shown_where_devices_are_covered(rig, eventually, tmp_path):
-    await rig.driver.prepare()
-    if not rig.driver.capabilities.isolates_fs:
-        pytest.skip('this kernel gives this user no mount namespaces')
     (tmp_path / 'data').mkdir()
     mount = Mount(str(tmp_path / 'data'), '/dev/one')
     r = await rig.start(handle := await rig.open(), 'ls', '/dev', mounts=(mount,), staging=str(tmp_path / 'staging'))
@@ -171,10 +169,8 @@ def test_a_sub_path_follows_links_that_stay_inside(tmp_path):
     os.close(fd)
 
 
+@pytest.mark.usefixtures('isolates')
 async def test_a_volume_in_memory_is_shared_bounded_and_gone_with_the_sandbox(rig, eventually, tmp_path):
-    await rig.driver.prepare()
-    if not rig.driver.capabilities.isolates_fs:
-        pytest.skip('this kernel gives this user no mount namespaces')
     volume = tmp_path / 'memory'
     volume.mkdir()
     (tmp_path / 'u1').mkdir()
@@ -197,11 +193,9 @@ async def test_a_volume_in_memory_is_shared_bounded_and_gone_with_the_sandbox(ri
     assert str(volume) not in Path('/proc/mounts').read_text()
 
 
+@pytest.mark.usefixtures('isolates')
 @pytest.mark.parametrize('recursive', [False, True])
 async def test_what_is_mounted_below_a_read_only_mount_is_read_only_if_asked_for(rig, eventually, tmp_path, recursive):
-    await rig.driver.prepare()
-    if not rig.driver.capabilities.isolates_fs:
-        pytest.skip('this kernel gives this user no mount namespaces')
     for name in ('data/below', 'u1', 'staging'):
         (tmp_path / name).mkdir(parents=True)
     sandbox = Sandbox('u1', 'default', 'p', str(tmp_path / 'u1'), memory={str(tmp_path / 'data' / 'below'): 1 << 20})
