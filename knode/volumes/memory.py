@@ -40,8 +40,10 @@ class Memory:
         if (system := _file_system(root)) not in SYSTEMS:
             log.warning('volumes of Secrets and tokens lie on disk', directory=parent, file_system=system)
             return cls()
-        (data_dir / LINK).unlink(missing_ok=True)
-        (data_dir / LINK).symlink_to(root)
+        link = data_dir / LINK
+        if not link.is_symlink() or Path(os.readlink(link)) != root:  # a full disk must not keep an agent from starting
+            link.unlink(missing_ok=True)
+            link.symlink_to(root)
         return cls(root)
 
     def directory(self, uid: str) -> Path | None:

@@ -258,7 +258,9 @@ def test_what_an_agent_has_left_in_memory_is_found_by_the_next_one_and_by_who_en
 
     for uid in ('gone', 'known'):
         (opened().directory(uid) / 'v').mkdir()
+    before = (tmp_path / 'n1').stat().st_mtime_ns
     again = opened()
+    assert (tmp_path / 'n1').stat().st_mtime_ns == before, 'nothing is written anew: the disk may be full'
     again.sweep({'known'})
     (root,) = (tmp_path / 'shm').iterdir()
     assert [p.name for p in root.iterdir()] == ['known']
